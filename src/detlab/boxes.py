@@ -1,0 +1,55 @@
+"""Box geometry over padded batches. Boxes are (x1, y1, x2, y2) in continuous pixels, w = x2 - x1.
+
+Intersection and union are the COCO convention's (no +1). Losses follow the definitions of torchvision.ops.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def area(boxes: Tensor) -> Tensor:
+    """Area of boxes [..., 4] in px^2, [...]; an inverted box counts 0."""
+    w, h = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).unbind(-1)
+    return w * h
+
+
+def ordered(boxes: Tensor) -> Tensor:
+    """Boxes [..., 4] with x1 <= x2 and y1 <= y2 (step 1 of algorithm 2 in the GIoU paper)."""
+    a, b = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([torch.minimum(a, b), torch.maximum(a, b)], dim=-1)
+
+
+def pairwise_overlap(boxes: Tensor, anchors: Tensor, crowd: Tensor | None = None) -> Tensor:
+    """IoU of every box with every anchor; for crowd boxes intersection over the *anchor's* area.
+
+    Args:
+        boxes: [B, M, 4].
+        anchors: [1 or B, A, 4].
+        crowd: [B, M] bool, the rows to measure as COCO measures a crowd region.
+
+    Returns:
+        [B, M, A] in [0, 1]; 0 where either box has no area.
+    """
+    b, a = boxes[:, :, None], anchors[:, None]
+    w = (torch.minimum(b[..., 2], a[..., 2]) - torch.maximum(b[..., 0], a[..., 0])).clamp(min=0)
+    h = (torch.minimum(b[..., 3], a[..., 3]) - torch.maximum(b[..., 1], a[..., 1])).clamp(min=0)
+    inter = w * h
+    anchor_area = area(a)
+    whole = area(b) + anchor_area - inter
+    if crowd is not None:
+        whole = torch.where(crowd[:, :, None], anchor_area, whole)
+    return torch.where(inter > 0, inter / whole.clamp(min=torch.finfo(inter.dtype).tiny), 0)
+
+
+def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """Boxes [B, ..., 4] clipped to their image: x to [0, width], y to [0, height]; sizes [B, 2] is (h, w)."""
+    limit = sizes.flip(-1).to(boxes.dtype).repeat(1, 2)
+    limit = limit.reshape(limit.shape[0], *(1,) * (boxes.dim() - 2), 4)
+    return torch.minimum(boxes.clamp(min=0), limit)
+
+
+def sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Widths and heights [...] of boxes [..., 4], px."""
+    return boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]

@@ -1,0 +1,183 @@
+"""From scores and offsets to boxes: threshold, top-k, decode, clip, NMS; and back to the original image.
+
+Nothing here looks at training mode. NMS runs image by image: grouped over a batch in one call it would be
+quadratic in the number of images on a CPU. Everything before it is batched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+
+from detlab.boxes import clip, sides
+from detlab.coders import BoxCoder
+from detlab.structures import PADDING, Batch, Detections, Proposals
+
+
+class Detect(nn.Module):
+    """Final boxes of a detector, per class.
+
+    Args:
+        score_threshold: scores must be above it.
+        topk: candidates per level (RetinaNet) or per image (RoI heads) that reach NMS; null for all.
+        nms_threshold: a box goes when its IoU with a better one of its class is above it (strict, as in
+            py-faster-rcnn, detectron2 and torchvision).
+        max_detections: boxes kept per image.
+        min_size: shortest side of a box, px of the canvas.
+    """
+
+    def __init__(
+        self,
+        *,
+        score_threshold: float = 0.05,
+        topk: int | None = 1000,
+        nms_threshold: float = 0.5,
+        max_detections: int = 100,
+        min_size: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.score_threshold, self.topk, self.nms_threshold = score_threshold, topk, nms_threshold
+        self.max_detections, self.min_size = max_detections, min_size
+
+    @torch.no_grad()
+    def forward(
+        self,
+        scores: Tensor,
+        deltas: Tensor,
+        references: Tensor,
+        coder: BoxCoder,
+        sizes: Tensor,
+        counts: Sequence[int] | None = None,
+    ) -> Detections:
+        """Detections in canvas pixels, D = max_detections rows per image.
+
+        Args:
+            scores: [B, A, K] probabilities; rows of padded proposals hold 0.
+            deltas: [B, A, 4] or [B, A, K, 4].
+            references: anchors or proposals [1 or B, A, 4] px, xyxy.
+            sizes: [B, 2] (height, width) to clip to.
+            counts: anchors of each level, if top-k is per level.
+        """
+        classes = scores.shape[2]
+        widths = [n * classes for n in counts or [scores.shape[1]]]
+        top, index = _top_per_level(scores.flatten(1).float(), widths, self.topk)
+        row, label = index // classes, index % classes
+        per_class = deltas.dim() == 4 and deltas.shape[2] > 1
+        offset_row = index if per_class else row
+        offsets = deltas.reshape(len(deltas), -1, 4).gather(1, offset_row[..., None].expand(-1, -1, 4))
+        boxes = clip(coder.decode(_rows(references, row), offsets), sizes)
+        return self.suppress(boxes, top, label)
+
+    def suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
+        """NMS per class and image over candidates [B, C, 4], [B, C], [B, C]."""
+        usable = scores > self.score_threshold
+        if self.min_size > 0:
+            w, h = sides(boxes)
+            usable &= (w >= self.min_size) & (h >= self.min_size)
+        found = []
+        for box, score, label, use in zip(boxes, scores, labels, usable, strict=True):
+            box, score, label = box[use], score[use], label[use]
+            keep = batched_nms(box, score, label, self.nms_threshold)[: self.max_detections]
+            found.append((box[keep], score[keep], label[keep]))
+        return _pad_detections(found, self.max_detections, boxes)
+
+
+class ProposalDetect(nn.Module):
+    """Proposals of an RPN: class-agnostic, NMS within each level (Faster R-CNN section 3.3; FPN section 4.1).
+
+    Order of work: top pre-NMS scores per level, decode, clip, drop small boxes, NMS, top post-NMS over all levels.
+
+    Args:
+        pre_nms_train, pre_nms_test: candidates per level that reach NMS.
+        post_nms_train, post_nms_test: proposals kept per image.
+        nms_threshold: IoU above which the lower-scored one of two boxes of a level goes.
+        min_size: shortest side kept, px of the canvas.
+    """
+
+    def __init__(
+        self,
+        *,
+        pre_nms_train: int,
+        pre_nms_test: int,
+        post_nms_train: int,
+        post_nms_test: int,
+        nms_threshold: float = 0.7,
+        min_size: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        self.pre_nms = {True: pre_nms_train, False: pre_nms_test}
+        self.post_nms = {True: post_nms_train, False: post_nms_test}
+        self.nms_threshold, self.min_size = nms_threshold, min_size
+
+    @torch.no_grad()
+    def forward(
+        self,
+        scores: Tensor,
+        deltas: Tensor,
+        anchors: Tensor,
+        coder: BoxCoder,
+        sizes: Tensor,
+        counts: Sequence[int],
+        *,
+        for_training: bool,
+    ) -> Proposals:
+        """Proposals without gradient from scores [B, A], deltas [B, A, 4], anchors [1, A, 4]; by falling score."""
+        scores = scores.float()
+        top, row = _top_per_level(scores, counts, self.pre_nms[for_training])
+        offsets = deltas.gather(1, row[..., None].expand(-1, -1, 4))
+        boxes = clip(coder.decode(_rows(anchors, row), offsets), sizes)
+        bounds = torch.tensor(counts, device=row.device).cumsum(0)
+        level = torch.bucketize(row, bounds, right=True)
+        w, h = sides(boxes)
+        usable = (w >= self.min_size) & (h >= self.min_size)
+        most = self.post_nms[for_training]
+        found = []
+        for box, score, group, use in zip(boxes, top, level, usable, strict=True):
+            box, score, group = box[use], score[use], group[use]
+            keep = batched_nms(box, score, group, self.nms_threshold)[:most]
+            found.append((box[keep], score[keep]))
+        rows = max(len(s) for _, s in found)
+        out = boxes.new_zeros(len(found), rows, 4)
+        out_scores = top.new_full((len(found), rows), -1.0)
+        for i, (box, score) in enumerate(found):
+            out[i, : len(score)], out_scores[i, : len(score)] = box, score
+        return Proposals(out, out_scores)
+
+
+def to_original(detections: Detections, batch: Batch) -> Detections:
+    """Detections of a batch in pixels of the images as stored, clipped to them."""
+    scale = (batch.original_sizes / batch.sizes).flip(-1).repeat(1, 2)  # (x, y, x, y)
+    boxes = detections.boxes * scale[:, None].to(detections.boxes.dtype)
+    return detections._replace(boxes=clip(boxes, batch.original_sizes))
+
+
+def _top_per_level(scores: Tensor, counts: Sequence[int], k: int | None) -> tuple[Tensor, Tensor]:
+    """The k highest of each level's columns: scores [B, C] and columns [B, C]; levels are `counts` wide."""
+    tops, rows, start = [], [], 0
+    for count in counts:
+        part = scores[:, start : start + count]
+        top, row = part.topk(count if k is None else min(k, count), dim=1)
+        tops.append(top)
+        rows.append(row + start)
+        start += count
+    return torch.cat(tops, dim=1), torch.cat(rows, dim=1)
+
+
+def _rows(references: Tensor, row: Tensor) -> Tensor:
+    """Rows [B, C] of references [1 or B, A, 4] -> [B, C, 4]."""
+    if references.shape[0] == 1:
+        return references[0][row]
+    return references.gather(1, row[..., None].expand(-1, -1, 4))
+
+
+def _pad_detections(found: list[tuple[Tensor, Tensor, Tensor]], rows: int, like: Tensor) -> Detections:
+    boxes = like.new_zeros(len(found), rows, 4)
+    scores = like.new_zeros(len(found), rows)
+    labels = torch.full((len(found), rows), PADDING, dtype=torch.int64, device=like.device)
+    for i, (box, score, label) in enumerate(found):
+        n = len(score)
+        boxes[i, :n], scores[i, :n], labels[i, :n] = box, score, label
+    return Detections(boxes, scores, labels)

@@ -1,0 +1,56 @@
+"""What every detector offers: losses of a batch, detections of a batch, and the features both are made from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from detlab.backbones import Backbone
+from detlab.necks import Neck
+from detlab.structures import Batch, Detections
+
+Features = dict[str, Tensor]  # {neck level: [B, C, h, w]}
+
+
+class Detector(nn.Module, ABC):
+    """A backbone, a neck, and what a family puts on them.
+
+    `loss` and `detect` are two methods; nothing changes its return type with `self.training`. Both take the features
+    if they have been made already, so that one validation pass gives losses and detections.
+
+    Args:
+        num_classes: K, without background.
+        backbone: built with all its levels; what nothing reads is removed at the end of `__init__`.
+        neck: awaits levels.
+    """
+
+    resize = "short_side"  # the family's default of data.resize
+    class_agnostic = False  # labels collapse to one class; the metric is proposal recall
+
+    def __init__(self, *, num_classes: int, backbone: Backbone, neck: Callable[..., Neck]) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes={num_classes} must be at least 1; it comes from the data set's classes.")
+        self.num_classes = num_classes
+        self.backbone = backbone
+        self.neck = neck(levels=backbone.levels)
+
+    def seal(self) -> None:
+        """Remove what nothing reads and lay weights out channels-last; the last line of a family's `__init__`."""
+        self.backbone.keep(self.neck.reads)
+        self.to(memory_format=torch.channels_last)
+
+    def features(self, batch: Batch) -> Features:
+        """The neck's maps for a batch of uint8 images."""
+        return self.neck(self.backbone(self.backbone.normalize(batch.images, batch.sizes)))
+
+    @abstractmethod
+    def loss(self, batch: Batch, features: Features | None = None) -> dict[str, Tensor]:
+        """Weighted losses by name, scalars; the total is their sum."""
+
+    @abstractmethod
+    def detect(self, batch: Batch, features: Features | None = None) -> Detections:
+        """Detections in canvas pixels."""

@@ -1,0 +1,6 @@
+"""Heads: dense ones over feature maps, RoI ones over pooled features."""
+
+from detlab.heads.dense import DenseHead
+from detlab.heads.roi import ConvFCHead, FCHead, RoIHead, roi_head
+
+__all__ = ["ConvFCHead", "DenseHead", "FCHead", "RoIHead", "roi_head"]

@@ -1,0 +1,91 @@
+"""Matchers say which ground-truth box, if any, each anchor answers for.
+
+A matcher sees boxes, not a ready IoU matrix, so assignment by other rules (grid cells, centres) fits as well.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from detlab.boxes import pairwise_overlap
+from detlab.structures import Targets
+
+POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
+LARGEST_MATRIX = 2**26  # elements of one B x M x A overlap tensor (256 MB); larger batches go in parts
+
+
+class Matches(NamedTuple):
+    """Assignment of A anchors (or R proposals) in each of B images."""
+
+    state: Tensor  # [B, A] int8: POSITIVE, NEGATIVE or IGNORED
+    index: Tensor  # [B, A] int64: row of the matched box in Targets; meaningful where state is POSITIVE
+    overlap: Tensor  # [B, A] float32: best IoU with a box that is not a crowd; 0 where there is none
+
+
+class IoUMatcher(nn.Module):
+    """Assignment by IoU thresholds (Faster R-CNN section 3.1.2, RetinaNet section 4).
+
+    Args:
+        positive: IoU from which an anchor is positive.
+        negative: IoU below which it is negative; between the two it is ignored.
+        force_best: every box also makes its best anchor(s) positive, ties included. The anchor keeps *its own* best
+            box, which may be another one. A box that overlaps no anchor forces none (torchvision makes every
+            anchor without overlap positive there).
+        crowd_overlap: a negative whose area lies in a crowd region by more than this share is ignored
+            (Detectron); null to treat crowds as background.
+    """
+
+    def __init__(
+        self, *, positive: float, negative: float, force_best: bool, crowd_overlap: float | None = 0.7
+    ) -> None:
+        super().__init__()
+        if not 0 <= negative <= positive <= 1:
+            raise ValueError(
+                f"model.matcher needs 0 <= negative <= positive <= 1; got negative={negative}, "
+                f"positive={positive}."
+            )
+        self.positive, self.negative, self.force_best = positive, negative, force_best
+        self.crowd_overlap = crowd_overlap
+
+    def forward(self, anchors: Tensor, targets: Targets) -> Matches:
+        """Match anchors [1 or B, A, 4] to the boxes of targets (M rows each)."""
+        batch, boxes = targets.labels.shape
+        if boxes == 0:
+            return _nothing(batch, anchors)
+        per_part = max(1, LARGEST_MATRIX // (boxes * anchors.shape[1]))
+        if per_part >= batch:
+            return self._match(anchors, targets)
+        parts = []
+        for start in range(0, batch, per_part):  # in parts only to bound memory
+            rows = slice(start, start + per_part)
+            part = Targets(*(t[rows] for t in targets))
+            parts.append(self._match(anchors if anchors.shape[0] == 1 else anchors[rows], part))
+        return Matches(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+    def _match(self, anchors: Tensor, targets: Targets) -> Matches:
+        real, crowd = targets.real, targets.crowd
+        overlap = pairwise_overlap(targets.boxes, anchors, crowd)  # [B, M, A]
+        iou = torch.where((real & ~crowd)[..., None], overlap, -1.0)
+        best, index = iou.max(dim=1)
+        state = torch.full_like(index, IGNORED, dtype=torch.int8)
+        state = state.masked_fill(best < self.negative, NEGATIVE)
+        state = state.masked_fill(best >= self.positive, POSITIVE)
+        if self.force_best:
+            top = iou.amax(dim=2, keepdim=True)
+            forced = ((iou == top) & (top > 0)).any(dim=1)
+            state = state.masked_fill(forced, POSITIVE)
+        if self.crowd_overlap is not None:
+            crowded = torch.where((real & crowd)[..., None], overlap, 0.0).amax(dim=1)
+            state = state.masked_fill((state == NEGATIVE) & (crowded > self.crowd_overlap), IGNORED)
+        return Matches(state, index, best.clamp(min=0))
+
+
+def _nothing(batch: int, anchors: Tensor) -> Matches:
+    """All anchors negative: a batch without a single box."""
+    shape = (batch, anchors.shape[1])
+    state = torch.full(shape, NEGATIVE, dtype=torch.int8, device=anchors.device)
+    index = torch.zeros(shape, dtype=torch.int64, device=anchors.device)
+    return Matches(state, index, torch.zeros(shape, device=anchors.device))

@@ -1,0 +1,5 @@
+"""LightningModules. Every family trains through `DetectionModule`; what differs lies in its detector."""
+
+from detlab.modules.detection import DetectionModule
+
+__all__ = ["DetectionModule"]

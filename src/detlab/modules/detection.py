@@ -1,0 +1,145 @@
+"""The LightningModule of every family: steps, logging, metrics, optimiser, checkpoint facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from detlab.detection import to_original
+from detlab.detectors import Detector
+from detlab.metrics import CocoAP, ProposalRecall
+from detlab.samplers import mix
+from detlab.structures import Batch
+
+CHECKPOINT_KEY = "detlab"  # where a checkpoint holds what is needed to build its detector again
+
+
+def draw_keys(seed: int, step: int, ids: Tensor) -> Tensor:
+    """[B] int64 seeds of a batch's random draws: a function of (seed, step, image id) alone."""
+    start = torch.tensor([seed, step], dtype=torch.int64, device=ids.device)
+    return mix(mix(mix(start[0] + 1) + start[1] + 1) + ids)
+
+
+class DetectionModule(L.LightningModule):
+    """Trains and judges a detector.
+
+    Args:
+        detector: built for the data set's classes.
+        optim: called as optim(detector, total_batch=...) -> optimiser.
+        lr_schedule: called as lr_schedule(optimizer, total_steps) -> scheduler, stepped after every update.
+        class_names: K names.
+        category_ids: K ids of the annotation file.
+        config: the resolved config as plain containers; it goes into checkpoints, which so load with
+            weights_only=True.
+        seed: of the random draws in assignment.
+        monitor: the metric checkpoints and early stopping watch.
+    """
+
+    def __init__(
+        self,
+        *,
+        detector: Detector,
+        optim: Callable[..., Optimizer],
+        lr_schedule: Callable[..., LRScheduler],
+        class_names: Sequence[str],
+        category_ids: Sequence[int] = (),
+        config: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        monitor: str = "val/map",
+    ) -> None:
+        super().__init__()
+        self.detector = detector
+        self.optim, self.lr_schedule = optim, lr_schedule
+        self.class_names = tuple(class_names)
+        self.category_ids = tuple(category_ids)
+        self.config = dict(config or {})
+        self.seed, self.monitor = seed, monitor
+        self.results: dict[str, dict[str, float]] = {}
+        self.coco_results: dict[str, list[dict[str, Any]]] = {}
+        self._metric: CocoAP | ProposalRecall | None = None
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Total loss of a batch; every part is logged."""
+        keys = draw_keys(self.seed, self.global_step, batch.ids)
+        losses = self.detector.loss(batch._replace(keys=keys))
+        total = torch.stack(list(losses.values())).sum()
+        parts = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(parts, batch_size=len(batch.ids))
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=len(batch.ids))
+        return total
+
+    def on_validation_epoch_start(self) -> None:
+        self._start("val")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Losses and detections of a batch; the detections, in original pixels, go to callbacks too."""
+        return self._evaluate(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        self._finish("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._start("test")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """As `validation_step`, on the test split."""
+        return self._evaluate(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        self._finish("test")
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimiser with its per-step schedule; the total batch is over processes and accumulated steps."""
+        total_batch = (
+            self.trainer.datamodule.batch_size
+            * self.trainer.world_size
+            * self.trainer.accumulate_grad_batches
+        )
+        optimizer = self.optim(self.detector, total_batch=total_batch)
+        scheduler = self.lr_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the facts a checkpoint needs to be used alone, as plain containers."""
+        checkpoint[CHECKPOINT_KEY] = {
+            "config": self.config,
+            "class_names": list(self.class_names),
+            "category_ids": list(self.category_ids),
+            "version": _version(),
+        }
+
+    def _start(self, split: str) -> None:
+        kind = ProposalRecall if self.detector.class_agnostic else CocoAP
+        self._metric = kind(self.trainer.datamodule.ground_truth(split))
+
+    def _evaluate(self, batch: Batch, split: str) -> dict[str, Any]:
+        features = self.detector.features(batch)
+        losses = self.detector.loss(batch, features)
+        total = torch.stack(list(losses.values())).sum()
+        values = {f"{split}/{name}": value for name, value in {**losses, "loss": total}.items()}
+        self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
+        detections = to_original(self.detector.detect(batch, features), batch)
+        self._metric.update(detections, batch.ids)
+        return {"detections": detections, "ids": batch.ids, "batch": batch}
+
+    def _finish(self, split: str) -> None:
+        results = self._metric.compute()
+        if not self.trainer.sanity_checking:
+            self.results[split] = results
+            self.coco_results[split] = self._metric.coco_results()
+            self.log_dict({f"{split}/{name}": value for name, value in results.items()})
+        self._metric = None
+
+
+def _version() -> str:
+    try:
+        return version("detlab")
+    except PackageNotFoundError:  # run from a source tree that was not installed
+        return "unknown"

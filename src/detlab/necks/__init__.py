@@ -1,0 +1,8 @@
+"""Necks: backbone maps to the maps that heads read."""
+
+from detlab.necks.fpn import FPN
+from detlab.necks.maps import Hierarchy, SingleMap
+from detlab.necks.neck import Neck
+from detlab.necks.spp import SPP, SPPBlock
+
+__all__ = ["FPN", "SPP", "Hierarchy", "Neck", "SPPBlock", "SingleMap"]
