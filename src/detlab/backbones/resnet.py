@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from torch import Tensor, nn
 from torchvision.models import resnet
@@ -23,17 +24,24 @@ class ResNet(Backbone):
         depth: 18, 34, 50, 101 or 152.
         weights: null for random weights, "imagenet", or the path of a torchvision state dict.
         norm: bn, frozen_bn, sync_bn or gn.
+        norm_eps: added to the variance; 0 for torchvision's first COCO detection weights.
         frozen_stages: 0 trains everything, 1 freezes conv1, 2 also conv2_x (the papers' choice), ... 5 all.
     """
 
     def __init__(
-        self, *, depth: int, weights: str | None = None, norm: str = "bn", frozen_stages: int = 0
+        self,
+        *,
+        depth: int,
+        weights: str | None = None,
+        norm: str = "bn",
+        norm_eps: float = 1e-5,
+        frozen_stages: int = 0,
     ) -> None:
         super().__init__(weights=weights, norm=norm, frozen_stages=frozen_stages)
         if depth not in DEPTHS:
             raise ValueError(f"model.backbone.depth={depth} is not a ResNet; use one of {DEPTHS}.")
         name = f"resnet{depth}"
-        net = getattr(resnet, name)(norm_layer=norm_layer(norm, "model.backbone.norm"))
+        net = getattr(resnet, name)(norm_layer=partial(norm_layer(norm, "model.backbone.norm"), eps=norm_eps))
         widths = [net.fc.in_features // 8 * 2**i for i in range(4)]
         self.levels = tuple(Level(s, c, 4 * 2**i) for i, (s, c) in enumerate(zip(STAGES, widths, strict=True)))
         self.tail = Tail(channels=widths[2], size=14, width=widths[3])
