@@ -74,7 +74,7 @@ class ResNet(Backbone):
             raise ValueError("The backbone has given conv5 away already; one RoI head can have it.")
         tail = nn.Sequential(self.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.layer4 = None
-        return tail
+        return tail.requires_grad_(True)  # part of the head now, which frozen_stages does not reach
 
     def keep(self, names: Iterable[str]) -> None:
         """Remove every stage behind the deepest of `names`."""

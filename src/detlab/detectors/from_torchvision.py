@@ -178,7 +178,7 @@ def _retinanet(backbone: ResNet, num_classes: int, v2: bool) -> RetinaNet:
     return RetinaNet(
         num_classes=num_classes,
         backbone=backbone,
-        neck=partial(FPN, finest=3, extra="conv_c5" if v2 else "conv_p5"),
+        neck=partial(FPN, finest=3, extra="conv_c" if v2 else "conv_p"),
         anchors=Anchors(sizes=sizes, offset=0.0, round_corners=True),
         head=partial(DenseHead, width=256, depth=4, norm="gn" if v2 else None),
         criterion=partial(Criterion, normalizer="images"),

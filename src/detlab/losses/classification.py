@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
-from torchvision.ops import sigmoid_focal_loss
 
 
 class ClassificationLoss(nn.Module, ABC):
@@ -100,4 +99,9 @@ class FocalLoss(_SigmoidLoss):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         targets = self.one_hot(logits, labels)
-        return sigmoid_focal_loss(logits, targets, alpha=self.alpha, gamma=self.gamma).sum(-1)
+        z = torch.where(targets > 0, logits, -logits)  # p_t = sigmoid(z)
+        # (1 - p_t)^gamma as an exponential: torchvision's power has an infinite gradient at p_t = 1 for gamma < 1.
+        loss = F.softplus(-z) * torch.exp(-self.gamma * F.softplus(z))
+        if self.alpha >= 0:
+            loss = loss * torch.where(targets > 0, self.alpha, 1 - self.alpha)
+        return loss.sum(-1)

@@ -12,7 +12,7 @@ from detlab.necks.spp import SPPBlock
 from detlab.norms import norm_layer
 from detlab.structures import Level
 
-EXTRAS = ("none", "pool", "conv_c5", "conv_p5")
+EXTRAS = ("none", "pool", "conv_c", "conv_p")
 
 
 class FPN(Neck):
@@ -20,10 +20,11 @@ class FPN(Neck):
 
     Args:
         levels: the backbone's levels.
-        finest: 2 for P2-P5, 3 for P3-P5.
+        finest: number of the finest map: 2 for P2-P5, 3 for P3-P5.
+        coarsest: number of the coarsest backbone map; 4 for P2-P4 or P3-P4, where objects are small.
         width: channels of every map.
-        extra: coarser maps for anchors. pool: P6 by subsampling P5 (FPN). conv_c5: P6 = 3x3/2 on C5, P7 = 3x3/2
-            on ReLU(P6) (RetinaNet). conv_p5: the same on P5 (torchvision's first RetinaNet). none.
+        extra: coarser maps for anchors, here with coarsest=5. pool: P6 by subsampling P5 (FPN). conv_c: P6 = 3x3/2 on
+            C5, P7 = 3x3/2 on ReLU(P6) (RetinaNet). conv_p: the same on P5 (torchvision's first RetinaNet). none.
         lateral: False cuts the laterals of all but the coarsest map (table 1 e).
         top_down: False cuts the upsampling path (table 1 d).
         finest_only: give the finest map alone (table 1 f).
@@ -36,8 +37,9 @@ class FPN(Neck):
         *,
         levels: Sequence[Level],
         finest: int = 3,
+        coarsest: int = 5,
         width: int = 256,
-        extra: str = "conv_c5",
+        extra: str = "conv_c",
         lateral: bool = True,
         top_down: bool = True,
         finest_only: bool = False,
@@ -45,8 +47,10 @@ class FPN(Neck):
         spp_kernels: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        if finest not in (2, 3, 4):
-            raise ValueError(f"model.neck.finest={finest} must be 2, 3 or 4.")
+        if not 2 <= finest < coarsest <= 5:
+            raise ValueError(
+                f"model.neck needs 2 <= finest < coarsest <= 5; got finest={finest}, coarsest={coarsest}."
+            )
         if extra not in EXTRAS:
             raise ValueError(f"model.neck.extra={extra} is not known; use one of {', '.join(EXTRAS)}.")
         if not top_down and (finest_only or not lateral):
@@ -54,7 +58,7 @@ class FPN(Neck):
                 "model.neck.top_down=false with model.neck.finest_only=true or model.neck.lateral=false leaves maps "
                 "that nothing reads or feeds; keep model.neck.top_down=true."
             )
-        numbers = range(finest, 6)
+        numbers = range(finest, coarsest + 1)
         inputs = pick(levels, [f"C{n}" for n in numbers], "model.neck.finest")
         self.reads = tuple(level.name for level in inputs)
         self.top_down, self.extra = top_down, "none" if finest_only else extra
@@ -67,12 +71,13 @@ class FPN(Neck):
         self.for_rois = tuple(level.name for level in made)
         self.p6 = self.p7 = None
         if self.extra == "pool":
-            made.append(Level("P6", width, 64))
-        elif self.extra in ("conv_c5", "conv_p5"):
-            source = inputs[-1].channels if self.extra == "conv_c5" else width
+            made.append(self._coarser(made[-1]))
+        elif self.extra in ("conv_c", "conv_p"):
+            source = inputs[-1].channels if self.extra == "conv_c" else width
             self.p6 = nn.Conv2d(source, width, 3, stride=2, padding=1)
             self.p7 = nn.Conv2d(width, width, 3, stride=2, padding=1)
-            made += [Level("P6", width, 64), Level("P7", width, 128)]
+            made.append(self._coarser(made[-1]))
+            made.append(self._coarser(made[-1]))
         self.levels = tuple(made)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -95,12 +100,17 @@ class FPN(Neck):
                 here = up if here is None else here + up
             merged[name] = above = here
         out = {_p(n): self.output[_p(n)](merged[n]) for n in self.reads if _p(n) in self.output}
+        names = [level.name for level in self.levels[len(out) :]]
         if self.extra == "pool":
-            out["P6"] = F.max_pool2d(out["P5"], kernel_size=1, stride=2)
+            out[names[0]] = F.max_pool2d(out[self.for_rois[-1]], kernel_size=1, stride=2)
         elif self.p6 is not None:
-            out["P6"] = self.p6(top if self.extra == "conv_c5" else out["P5"])
-            out["P7"] = self.p7(F.relu(out["P6"]))
+            out[names[0]] = self.p6(top if self.extra == "conv_c" else out[self.for_rois[-1]])
+            out[names[1]] = self.p7(F.relu(out[names[0]]))
         return out
+
+    @staticmethod
+    def _coarser(level: Level) -> Level:
+        return Level(f"P{int(level.name[1:]) + 1}", level.channels, level.stride * 2)
 
 
 def _p(name: str) -> str:

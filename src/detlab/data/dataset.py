@@ -1,0 +1,153 @@
+"""Samples of one split: read, augment, resize; the same for any number of workers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from detlab.data.records import Record
+from detlab.data.source import Source
+from detlab.data.transforms import Resize, as_sample
+from detlab.structures import PADDING, Batch, Targets
+
+
+class Sample(NamedTuple):
+    """One image ready for a batch; boxes in its own pixels."""
+
+    image: Tensor  # [3, h, w] uint8
+    original_size: tuple[int, int]  # (height, width) of the image as stored
+    id: int
+    boxes: Tensor  # [n, 4] float32
+    labels: Tensor  # [n] int64
+    area: Tensor  # [n] float32, px^2 of the resized image
+    crowd: Tensor  # [n] bool
+    difficult: Tensor  # [n] bool
+
+
+class DetectionDataset(Dataset[Sample]):
+    """Records as samples.
+
+    Args:
+        records: the split.
+        source: reads the images.
+        resize: the one place that resizes.
+        augment: torchvision v2 transform on samples, or None; with it boxes too small are dropped, too.
+        seed: every draw is a function of (seed, epoch, image id).
+        min_box_size: px of the resized image.
+        cache: keep resized images in memory; augmentation then works on the resized image.
+    """
+
+    def __init__(
+        self,
+        records: list[Record],
+        source: Source,
+        resize: Resize,
+        *,
+        augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        seed: int = 0,
+        min_box_size: float = 1.0,
+        cache: bool = False,
+    ) -> None:
+        self.records, self.source, self.resize = records, source, resize
+        self.augment, self.seed, self.min_box_size, self.cache = augment, seed, min_box_size, cache
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by living workers
+        self._images: dict[int, Tensor] = {}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw the augmentation of this epoch."""
+        self.epoch.fill_(epoch)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> Sample:
+        item = self.records[index]
+        sample = as_sample(self._image(index), *self._annotations(item, index))
+        if self.augment is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(_seed(self.seed, int(self.epoch), item.id))
+                sample = self.augment(sample)
+        sample = self.resize.sample(sample)
+        boxes = sample["boxes"].as_subclass(Tensor)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        keep = (sides >= self.min_box_size).all(dim=1) if len(boxes) else torch.zeros(0, dtype=torch.bool)
+        return Sample(
+            image=sample["image"].as_subclass(Tensor),
+            original_size=item.size,
+            id=item.id,
+            boxes=boxes[keep],
+            labels=sample["labels"][keep],
+            area=sides.prod(1)[keep],
+            crowd=sample["crowd"][keep],
+            difficult=sample["difficult"][keep],
+        )
+
+    def _image(self, index: int) -> Tensor:
+        if index in self._images:
+            return self._images[index]
+        image = self.source.image(self.records[index])
+        if self.cache:
+            image = self._images[index] = self.resize.image(image)
+        return image
+
+    def _annotations(self, item: Record, index: int) -> tuple[Tensor, ...]:
+        boxes = torch.as_tensor(item.boxes, dtype=torch.float32)
+        if self.cache:  # the image is resized already
+            height, width = self._images[index].shape[-2:]
+            boxes = boxes * torch.tensor([width / item.size[1], height / item.size[0]] * 2)
+        return (
+            boxes,
+            torch.as_tensor(item.labels),
+            torch.as_tensor(item.area, dtype=torch.float32),
+            torch.as_tensor(item.crowd),
+            torch.as_tensor(item.difficult),
+        )
+
+
+class Collate:
+    """Samples into one padded Batch.
+
+    Args:
+        divisor: canvas sides become multiples of it.
+        canvas: fixed (height, width), or None for the largest of the batch.
+    """
+
+    def __init__(self, *, divisor: int = 32, canvas: tuple[int, int] | None = None) -> None:
+        self.divisor, self.canvas = divisor, canvas
+
+    def __call__(self, samples: list[Sample]) -> Batch:
+        sizes = torch.tensor([s.image.shape[-2:] for s in samples])
+        height, width = self.canvas or (-(-int(side) // self.divisor) * self.divisor for side in sizes.amax(0))
+        if (sizes > torch.tensor([height, width])).any():
+            raise ValueError(
+                f"data.canvas=[{height}, {width}] is smaller than an image of {tuple(sizes.amax(0).tolist())}; enlarge "
+                f"it, or lower data.size or data.max_size."
+            )
+        images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+        rows = max(1, *(len(s.labels) for s in samples)) if len(samples) > 1 else max(1, len(samples[0].labels))
+        boxes = torch.zeros(len(samples), rows, 4)
+        labels = torch.full((len(samples), rows), PADDING)
+        area = torch.zeros(len(samples), rows)
+        crowd = torch.zeros(len(samples), rows, dtype=torch.bool)
+        difficult = torch.zeros(len(samples), rows, dtype=torch.bool)
+        for i, s in enumerate(samples):
+            n = len(s.labels)
+            images[i, :, : s.image.shape[1], : s.image.shape[2]] = s.image
+            boxes[i, :n], labels[i, :n], area[i, :n] = s.boxes, s.labels, s.area
+            crowd[i, :n], difficult[i, :n] = s.crowd, s.difficult
+        return Batch(
+            images=images,
+            sizes=sizes,
+            original_sizes=torch.tensor([s.original_size for s in samples]),
+            ids=torch.tensor([s.id for s in samples]),
+            targets=Targets(boxes, labels, area, crowd, difficult),
+        )
+
+
+def _seed(seed: int, epoch: int, id: int) -> int:
+    """A 63-bit seed from three numbers."""
+    return hash((seed, epoch, id)) & (2**63 - 1)

@@ -1,0 +1,361 @@
+"""The LightningDataModule of every data set: splits, audit, loaders of Batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from detlab.data.audit import AuditReport, DataError, check_boxes, check_images, drop_duplicates
+from detlab.data.dataset import Collate, DetectionDataset, Sample
+from detlab.data.images import MAX_PIXELS, read_image
+from detlab.data.records import Classes, Record, ground_truth
+from detlab.data.sampling import GroupedBatchSampler, ShardedBatchSampler
+from detlab.data.source import Source, Splits
+from detlab.data.transforms import Resize
+from detlab.structures import Batch, GroundTruth
+
+SPLITS = ("train", "val", "test")
+
+
+class DetectionData(L.LightningDataModule):
+    """A source's splits, audited, as loaders.
+
+    Args:
+        source: the data set.
+        augment: torchvision v2 transform of training samples, or None.
+        batch_size: images per process and step.
+        eval_batch_size: the same for validation and test; null for batch_size.
+        num_workers: loader processes per loader.
+        resize: short_side, letterbox or warp; null for the family's default.
+        resize_default: that default, handed over by the run.
+        size, max_size: see `Resize`.
+        canvas: fixed [height, width] of every batch, or null for the largest image of the batch.
+        size_divisor: canvas sides become multiples of it.
+        classes: names to keep, in label order; null for all.
+        val_fraction: share of train taken as val where the source has no val split.
+        split_seed: of that draw.
+        on_error: drop (report and go on) or raise.
+        empty: keep or drop training images without boxes.
+        min_box_size: px; smaller boxes are degenerate.
+        aspect_grouping: batches of like orientation.
+        cache: none, or ram (resized images are kept in memory).
+        check_images: full (every pixel is decoded once, cached) or header.
+        limit: {train, val, test: first images only, or null}.
+        max_pixels: larger images are refused before they are decoded.
+        cache_dir: where looks at files are remembered.
+        seed: the run's.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        batch_size: int = 8,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        resize: str | None = None,
+        resize_default: str = "short_side",
+        size: int | Sequence[int] = 800,
+        max_size: int | None = None,
+        canvas: Sequence[int] | None = None,
+        size_divisor: int = 32,
+        classes: list[str] | None = None,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        on_error: str = "drop",
+        empty: str = "keep",
+        min_box_size: float = 1.0,
+        aspect_grouping: bool = True,
+        cache: str = "none",
+        check_images: str = "full",
+        limit: dict[str, int | None] | None = None,
+        max_pixels: int = MAX_PIXELS,
+        cache_dir: str | None = "~/.cache/detlab",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for option, value, known in (
+            ("on_error", on_error, ("drop", "raise")),
+            ("empty", empty, ("keep", "drop")),
+            ("cache", cache, ("none", "ram")),
+            ("check_images", check_images, ("full", "header")),
+        ):
+            if value not in known:
+                raise DataError(f"data.{option}={value} is not known; use one of {', '.join(known)}.")
+        self.source, self.augment, self.seed = source, augment, seed
+        self.source.max_pixels = max_pixels
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.num_workers = num_workers
+        self.resize = Resize(mode=resize or resize_default, size=size, max_size=max_size)
+        fixed = None if canvas is None else (int(canvas[0]), int(canvas[1]))
+        self.collate = Collate(divisor=size_divisor, canvas=fixed)
+        self.wanted, self.val_fraction, self.split_seed = classes, val_fraction, split_seed
+        self.on_error, self.empty, self.min_box_size = on_error, empty, min_box_size
+        self.aspect_grouping, self.cache, self.check = aspect_grouping, cache, check_images
+        self.limit = limit or {}
+        self.max_pixels = max_pixels
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else None
+        self.report = AuditReport()
+        self._splits: Splits | None = None
+        self._classes: Classes | None = None
+        self._datasets: dict[str, DetectionDataset] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """K names in label order."""
+        return self._ready().names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """K ids as the annotation files number them."""
+        return self._ready().ids
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self._ready().names)
+
+    def prepare_data(self) -> None:
+        """Download what is missing."""
+        self.source.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and audit every split, once.
+
+        Raises:
+            DataError: nothing to train on, or any error with on_error=raise.
+        """
+        if self._splits is not None:
+            return
+        classes, splits = self.source.read(self.report)
+        try:
+            classes, renumber = classes.chosen(self.wanted)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        splits = {
+            split: self._audit(split, self._filtered(records, renumber)) for split, records in splits.items()
+        }
+        if self.on_error == "raise":
+            self.report.refuse()
+        self._splits = {s: self._limited(s, r) for s, r in self._with_val(splits).items()}
+        self._classes = classes
+        for split in ("train", "val"):
+            if not self._splits.get(split):
+                raise DataError(
+                    f"The {split} split has no usable image; audit: {str(self.report)[:300]}. Check data.root and "
+                    f"the split options."
+                )
+
+    def records(self, split: str) -> list[Record]:
+        """The images of a split; test falls back to val where the data set has none."""
+        self._ready()
+        return self._splits[self._name(split)]
+
+    def ground_truth(self, split: str) -> GroundTruth:
+        """Annotations of a split in original pixels."""
+        return ground_truth(self.records(split), self._ready())
+
+    def has(self, split: str) -> bool:
+        """Whether the data set has this split of its own."""
+        self._ready()
+        return bool(self._splits.get(split))
+
+    def dataset(self, split: str) -> DetectionDataset:
+        """The samples of a split; only train is augmented."""
+        name = self._name(split)
+        if name not in self._datasets:
+            self._datasets[name] = DetectionDataset(
+                self.records(name),
+                self.source,
+                self.resize,
+                augment=self.augment if name == "train" else None,
+                seed=self.seed,
+                min_box_size=self.min_box_size,
+                cache=self.cache == "ram",
+            )
+        return self._datasets[name]
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Shuffled batches of this process."""
+        dataset = self.dataset("train")
+        tall = [int(r.size[0] > r.size[1]) if self.aspect_grouping else 0 for r in dataset.records]
+        sampler = _EpochSampler(
+            dataset,
+            tall,
+            batch_size=self.batch_size,
+            shuffle=True,
+            seed=self.seed,
+            rank=self._rank(),
+            world_size=self._world(),
+        )
+        return self._loader(dataset, sampler)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """The validation images of this process, in order."""
+        return self._in_order("val")
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """The test images of this process, in order."""
+        return self._in_order("test")
+
+    def set_epoch(self, epoch: int) -> None:
+        """Augment as in this epoch (Lightning does it through the batch sampler)."""
+        self.dataset("train").set_epoch(epoch)
+
+    def _in_order(self, split: str) -> DataLoader[Sample]:
+        dataset = self.dataset(split)
+        sampler = ShardedBatchSampler(
+            len(dataset), batch_size=self.eval_batch_size, rank=self._rank(), world_size=self._world()
+        )
+        return self._loader(dataset, sampler)
+
+    def _loader(self, dataset: DetectionDataset, sampler: Iterable[list[int]]) -> DataLoader[Sample]:
+        return DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=self.collate,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _audit(self, split: str, records: list[Record]) -> list[Record]:
+        records = drop_duplicates(records, split, self.report)
+        records = check_images(
+            records,
+            split,
+            self.report,
+            decode=self.check == "full",
+            max_pixels=self.max_pixels,
+            cache_dir=self.cache_dir,
+        )
+        records = check_boxes(records, split, self.report, min_size=self.min_box_size)
+        if self.empty == "drop" and split == "train":
+            for item in records:
+                if not len(item.labels):
+                    self.report.add(split, "empty image dropped", item.name)
+            records = [item for item in records if len(item.labels)]
+        return records
+
+    def _filtered(self, records: list[Record], renumber: dict[int, int]) -> list[Record]:
+        if self.wanted is None:
+            return records
+        out = []
+        for item in records:
+            kept = item.keep(np.array([label in renumber for label in item.labels], bool))
+            kept.labels[:] = [renumber[label] for label in kept.labels]
+            out.append(kept)
+        return out
+
+    def _with_val(self, splits: Splits) -> Splits:
+        """Splits with a val part: the source's own, else a seeded share of train."""
+        if splits.get("val") or not splits.get("train"):
+            return splits
+        train = splits["train"]
+        count = round(len(train) * self.val_fraction)
+        if not 0 < count < len(train):
+            raise DataError(
+                f"data.val_fraction={self.val_fraction} of {len(train)} training images leaves one side empty; the "
+                f"data set has no val split of its own, so give a fraction between 0 and 1."
+            )
+        picked = set(np.random.default_rng(self.split_seed).permutation(len(train))[:count].tolist())
+        return splits | {
+            "train": [r for i, r in enumerate(train) if i not in picked],
+            "val": [r for i, r in enumerate(train) if i in picked],
+        }
+
+    def _limited(self, split: str, records: list[Record]) -> list[Record]:
+        most = self.limit.get(split)
+        return records if most is None else records[:most]
+
+    def _name(self, split: str) -> str:
+        if split not in SPLITS:
+            raise DataError(f"There is no split {split!r}; use one of {', '.join(SPLITS)}.")
+        self._ready()
+        return "val" if split == "test" and not self._splits.get("test") else split
+
+    def _ready(self) -> Classes:
+        if self._classes is None:
+            self.setup()
+        return self._classes
+
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    def _world(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1
+
+
+class _EpochSampler(GroupedBatchSampler):
+    """Tells the data set the epoch, too, so that augmentation follows it."""
+
+    def __init__(self, dataset: DetectionDataset, groups: Sequence[int], **options: Any) -> None:
+        super().__init__(groups, **options)
+        self.dataset = dataset
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        self.dataset.set_epoch(epoch)
+
+
+def batches_of_images(
+    images: Iterable[str | Path | np.ndarray | Tensor],
+    *,
+    resize: Resize,
+    collate: Collate,
+    batch_size: int,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[Batch]:
+    """Images without annotations as batches; ids count from 0.
+
+    Args:
+        images: paths, uint8 arrays [H, W, 3] (or [H, W]), or uint8 tensors [3, H, W].
+
+    Raises:
+        ImageError: a path that is no readable image.
+        ValueError: an array that is not uint8 RGB.
+    """
+    none = torch.zeros(0)
+    samples: list[Sample] = []
+    for number, image in enumerate(images):
+        pixels = _pixels(image, max_pixels)
+        samples.append(
+            Sample(
+                image=resize.image(pixels),
+                original_size=tuple(pixels.shape[-2:]),
+                id=number,
+                boxes=torch.zeros(0, 4),
+                labels=none.long(),
+                area=none,
+                crowd=none.bool(),
+                difficult=none.bool(),
+            )
+        )
+        if len(samples) == batch_size:
+            yield collate(samples)
+            samples = []
+    if samples:
+        yield collate(samples)
+
+
+def _pixels(image: str | Path | np.ndarray | Tensor, max_pixels: int) -> Tensor:
+    if isinstance(image, str | Path):
+        return read_image(Path(image), max_pixels=max_pixels)
+    if isinstance(image, np.ndarray):
+        if image.ndim == 2:
+            image = np.repeat(image[..., None], 3, axis=2)
+        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3:
+        raise ValueError(
+            f"predict() takes paths, uint8 arrays [H, W, 3] or uint8 tensors [3, H, W]; got {image.dtype} of shape "
+            f"{tuple(image.shape)}."
+        )
+    return image.contiguous()

@@ -1,0 +1,105 @@
+"""Annotations of one image, and of a split, in original pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from detlab.structures import GroundTruth
+
+
+@dataclass(frozen=True)
+class Record:
+    """One image. Boxes are xyxy in original pixels of the image as displayed (EXIF rotation applied)."""
+
+    id: int
+    name: str  # for reports and file_name of results
+    path: Path | None  # None for generated images
+    size: tuple[int, int]  # (height, width); (0, 0) until the file has been looked at
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))  # [n, 4] float64
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [n]
+    area: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [n] px^2
+    crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # [n]
+    difficult: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # [n]
+    rotate: bool = True  # apply the EXIF rotation; False where the annotation was made on the raw pixels
+
+    def keep(self, rows: np.ndarray) -> Record:
+        """The same image with only these boxes (mask or index)."""
+        names = ("boxes", "labels", "area", "crowd", "difficult")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+
+def record(
+    *, id: int, name: str, path: Path | None, size: tuple[int, int], objects: list[dict]
+) -> Record:
+    """Make a record from objects with keys box, label and, if known, area, crowd, difficult."""
+    boxes = np.array([o["box"] for o in objects], np.float64).reshape(-1, 4)
+    sides = (boxes[:, 2:] - boxes[:, :2]).prod(1) if len(boxes) else np.zeros(0)
+    given = [o.get("area") for o in objects]
+    area = np.array([s if a is None else a for a, s in zip(given, sides, strict=True)], np.float64)
+    return Record(
+        id=id,
+        name=name,
+        path=path,
+        size=size,
+        boxes=boxes,
+        labels=np.array([o["label"] for o in objects], np.int64),
+        area=area,
+        crowd=np.array([bool(o.get("crowd", False)) for o in objects], bool),
+        difficult=np.array([bool(o.get("difficult", False)) for o in objects], bool),
+    )
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Class names in label order, and the ids the annotation files use."""
+
+    names: tuple[str, ...]
+    ids: tuple[int, ...]
+
+    def chosen(self, wanted: list[str] | None) -> tuple[Classes, dict[int, int]]:
+        """Only the wanted classes, in the wanted order, and the map from old label to new.
+
+        Raises:
+            ValueError: names an unknown class and the known ones.
+        """
+        if wanted is None:
+            return self, {i: i for i in range(len(self.names))}
+        unknown = [name for name in wanted if name not in self.names]
+        if unknown:
+            raise ValueError(
+                f"data.classes names {unknown[0]!r}, which the data set lacks; it has {', '.join(self.names)}."
+            )
+        old = [self.names.index(name) for name in wanted]
+        return (
+            Classes(tuple(wanted), tuple(self.ids[i] for i in old)),
+            {o: n for n, o in enumerate(old)},
+        )
+
+
+def ground_truth(records: list[Record], classes: Classes) -> GroundTruth:
+    """Flat arrays of a split, for metrics."""
+    counts = [len(r.labels) for r in records]
+
+    def flat(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        parts = [getattr(r, name) for r in records if len(r.labels)]
+        array = np.concatenate(parts) if parts else np.zeros((0, *shape))
+        return torch.as_tensor(array, dtype=dtype)
+
+    ids = torch.tensor([r.id for r in records], dtype=torch.int64)
+    return GroundTruth(
+        image_ids=ids,
+        sizes=torch.tensor([r.size for r in records], dtype=torch.int64).reshape(-1, 2),
+        box_image=ids.repeat_interleave(torch.tensor(counts, dtype=torch.int64)),
+        boxes=flat("boxes", (4,), torch.float64),
+        labels=flat("labels", (), torch.int64),
+        area=flat("area", (), torch.float64),
+        crowd=flat("crowd", (), torch.bool),
+        difficult=flat("difficult", (), torch.bool),
+        class_names=classes.names,
+        category_ids=classes.ids,
+        file_names=tuple(r.name for r in records),
+    )

@@ -1,0 +1,122 @@
+"""Geometry of samples: one place that resizes, over torchvision's v2 transforms on tv_tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's own convention
+
+MODES = ("short_side", "letterbox", "warp")
+
+
+class Resize:
+    """Where an image is resized, and to what.
+
+    Args:
+        mode: short_side: the shorter side becomes `size`, the longer at most `max_size`. letterbox: fits into
+            `size` = [height, width] with its aspect kept. warp: becomes exactly `size` = [height, width].
+        size: px; one number for short_side (a square for the others), or two.
+        max_size: px, for short_side; null for no limit.
+    """
+
+    def __init__(self, *, mode: str, size: int | Sequence[int], max_size: int | None = None) -> None:
+        if mode not in MODES:
+            raise ValueError(f"data.resize={mode} is not known; use one of {', '.join(MODES)}.")
+        if mode == "short_side" and not isinstance(size, int):
+            raise ValueError(f"data.size={list(size)} needs data.resize=letterbox or warp; short_side takes one number.")
+        self.mode, self.max_size = mode, max_size
+        self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+
+    def target(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) an image of (height, width) is resized to; at least 1 px."""
+        height, width = size
+        if self.mode == "warp":
+            return self.size
+        if self.mode == "letterbox":
+            scale = min(self.size[0] / height, self.size[1] / width)
+        else:
+            scale = self.size[0] / min(height, width)
+            if self.max_size is not None:
+                scale = min(scale, self.max_size / max(height, width))
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def image(self, image: Tensor) -> Tensor:
+        """uint8 [3, h, w] resized, antialiased; itself where it has the size already."""
+        wanted = self.target(tuple(image.shape[-2:]))
+        if tuple(image.shape[-2:]) == wanted:
+            return image
+        return F.resize(image, list(wanted), antialias=True)
+
+    def sample(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """A sample with keys image (tv_tensors.Image) and boxes (tv_tensors.BoundingBoxes) resized."""
+        wanted = self.target(tuple(sample["image"].shape[-2:]))
+        if tuple(sample["image"].shape[-2:]) == wanted:
+            return sample
+        return v2.Resize(list(wanted), antialias=True)(sample)
+
+
+class LargeScaleJitter(v2.Transform):
+    """Scale by a random factor and keep the canvas: crop where larger, pad where smaller (Simple Copy-Paste, 2021).
+
+    Args:
+        scale_range: least and most factor.
+    """
+
+    def __init__(self, scale_range: Sequence[float] = (0.5, 2.0)) -> None:
+        super().__init__()
+        self.scale_range = tuple(scale_range)
+
+    def forward(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Jitter a sample; boxes are clipped to the canvas, and those that leave it lose their area."""
+        height, width = sample["image"].shape[-2:]
+        low, high = self.scale_range
+        scale = low + (high - low) * float(torch.rand(()))
+        resized = [max(1, round(height * scale)), max(1, round(width * scale))]
+        sample = v2.Resize(resized, antialias=True)(sample)
+        if resized[0] < height or resized[1] < width:
+            pad = [0, 0, max(0, width - resized[1]), max(0, height - resized[0])]
+            sample = v2.Pad(pad)(sample)
+        return v2.RandomCrop((height, width))(sample)
+
+
+class IoUCropOrNot(v2.Transform):
+    """torchvision's RandomIoUCrop (SSD section 2.2) with the boxes it leaves outside removed.
+
+    Args:
+        trials: tries per drawn overlap.
+    """
+
+    def __init__(self, trials: int = 40) -> None:
+        super().__init__()
+        self.crop, self.clean = v2.RandomIoUCrop(trials=trials), v2.SanitizeBoundingBoxes(labels_getter=_fields)
+
+    def forward(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Crop; an image without boxes stays as it is, since no overlap can be asked for."""
+        if len(sample["boxes"]) == 0:
+            return sample
+        return self.clean(self.crop(sample))
+
+
+def _fields(sample: dict[str, Any]) -> tuple[Tensor, ...]:
+    """What belongs to each box and goes with it."""
+    return tuple(sample[key] for key in ("labels", "area", "crowd", "difficult"))
+
+
+def as_sample(
+    image: Tensor, boxes: Tensor, labels: Tensor, area: Tensor, crowd: Tensor, difficult: Tensor
+) -> dict[str, Any]:
+    """tv_tensors of an image [3, h, w] and its boxes [n, 4] (xyxy, px of that image)."""
+    canvas = tuple(image.shape[-2:])
+    return {
+        "image": tv_tensors.Image(image),
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=canvas),
+        "labels": labels,
+        "area": area,
+        "crowd": crowd,
+        "difficult": difficult,
+    }
