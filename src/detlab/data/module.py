@@ -50,6 +50,7 @@ class DetectionData(L.LightningDataModule):
         limit: {train, val, test: first images only, or null}.
         max_pixels: larger images are refused before they are decoded.
         cache_dir: where looks at files are remembered.
+        same_images: validate and test on the training images, to see whether a model can learn them by heart.
         seed: the run's.
     """
 
@@ -79,6 +80,7 @@ class DetectionData(L.LightningDataModule):
         limit: dict[str, int | None] | None = None,
         max_pixels: int = MAX_PIXELS,
         cache_dir: str | None = "~/.cache/detlab",
+        same_images: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -100,7 +102,7 @@ class DetectionData(L.LightningDataModule):
         self.wanted, self.val_fraction, self.split_seed = classes, val_fraction, split_seed
         self.on_error, self.empty, self.min_box_size = on_error, empty, min_box_size
         self.aspect_grouping, self.cache, self.check = aspect_grouping, cache, check_images
-        self.limit = limit or {}
+        self.limit, self.same_images = limit or {}, same_images
         self.max_pixels = max_pixels
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else None
         self.report = AuditReport()
@@ -146,6 +148,8 @@ class DetectionData(L.LightningDataModule):
         if self.on_error == "raise":
             self.report.refuse()
         self._splits = {s: self._limited(s, r) for s, r in self._with_val(splits).items()}
+        if self.same_images:
+            self._splits = {split: self._splits["train"] for split in SPLITS}
         self._classes = classes
         for split in ("train", "val"):
             if not self._splits.get(split):

@@ -63,6 +63,7 @@ class DetectionModule(L.LightningModule):
         self.seed, self.monitor = seed, monitor
         self.results: dict[str, dict[str, float]] = {}
         self.coco_results: dict[str, list[dict[str, Any]]] = {}
+        self.test_split = "test"  # the split whose ground truth `trainer.test` is judged by
         self._metric: CocoAP | ProposalRecall | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -117,7 +118,8 @@ class DetectionModule(L.LightningModule):
 
     def _start(self, split: str) -> None:
         kind = ProposalRecall if self.detector.class_agnostic else CocoAP
-        self._metric = kind(self.trainer.datamodule.ground_truth(split))
+        name = self.test_split if split == "test" else split
+        self._metric = kind(self.trainer.datamodule.ground_truth(name))
 
     def _evaluate(self, batch: Batch, split: str) -> dict[str, Any]:
         features = self.detector.features(batch)

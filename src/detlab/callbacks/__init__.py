@@ -1,0 +1,16 @@
+"""Callbacks: status, results, pictures, times, progress, and the guard against non-finite losses."""
+
+from detlab.callbacks.nonfinite import NonFiniteGuard, NonFiniteLossError
+from detlab.callbacks.pictures import ValidationPictures
+from detlab.callbacks.progress import EpochTimes, progress_bar
+from detlab.callbacks.status import ResultWriter, RunStatus
+
+__all__ = [
+    "EpochTimes",
+    "NonFiniteGuard",
+    "NonFiniteLossError",
+    "ResultWriter",
+    "RunStatus",
+    "ValidationPictures",
+    "progress_bar",
+]

@@ -1,0 +1,81 @@
+"""Progress for people and for log files, and where an epoch's time goes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.utilities import rank_zero_only
+
+
+def progress_bar() -> L.Callback:
+    """A rich bar on a terminal; one line per evaluation elsewhere."""
+    return RichProgressBar() if sys.stdout.isatty() else EpochLines()
+
+
+class EpochLines(L.Callback):
+    """One line per evaluation: epoch, step, training loss, monitored metric, seconds."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start the clock."""
+        self._start = time.monotonic()
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Print the line."""
+        if trainer.sanity_checking:
+            return
+        values = trainer.callback_metrics
+        wanted = [key for key in ("train/loss", "val/loss", module.monitor) if key in values]
+        shown = "  ".join(f"{key} {float(values[key]):.3f}" for key in wanted)
+        elapsed = time.monotonic() - self._start
+        print(f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}  {shown}  {elapsed:.0f} s", flush=True)
+
+
+class EpochTimes(L.Callback):
+    """Logs the share of each epoch spent waiting for data, in steps, and in evaluation."""
+
+    def __init__(self) -> None:
+        self._times = dict.fromkeys(("loader", "step", "evaluation"), 0.0)
+        self._mark = self._epoch = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start an epoch's account."""
+        self._times = dict.fromkeys(self._times, 0.0)
+        self._mark = self._epoch = time.monotonic()
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
+        """What passed since the last mark was waiting."""
+        self._book("loader")
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """What passed since the last mark was the step."""
+        self._book("step")
+
+    def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Evaluation is booked apart."""
+        self._mark = time.monotonic()
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """What passed since the start was evaluation."""
+        self._book("evaluation")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Log the shares."""
+        total = max(time.monotonic() - self._epoch, 1e-9)
+        for name, seconds in self._times.items():
+            module.log(f"time/{name}_share", seconds / total, rank_zero_only=True)
+        module.log("time/epoch_s", total, rank_zero_only=True)
+
+    def _book(self, name: str) -> None:
+        now = time.monotonic()
+        self._times[name] += now - self._mark
+        self._mark = now

@@ -1,0 +1,136 @@
+"""What a run leaves behind: status.json while it lives, result.json and detections.json at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+from lightning.pytorch.utilities import rank_zero_only
+
+PACKAGES = (
+    "detlab",
+    "torch",
+    "torchvision",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "torchmetrics",
+    "faster-coco-eval",
+)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(value, indent=1, default=str) + "\n")
+    temporary.replace(path)
+
+
+class RunStatus(L.Callback):
+    """status.json: state (running, finished, stopped, failed), reason, progress, versions, git commit, machine.
+
+    Args:
+        run_dir: the run's folder.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self.path = Path(run_dir) / "status.json"
+        self.facts: dict[str, Any] = {}
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        """Note the facts that do not change."""
+        if self.facts:
+            return
+        self.facts = {
+            "state": "running",
+            "reason": None,
+            "started": _now(),
+            "command": [sys.executable, *sys.argv],
+            "python": platform.python_version(),
+            "packages": _versions(),
+            "git": _git(),
+            "host": platform.node(),
+            "device": trainer.strategy.root_device.type,
+            "processes": trainer.world_size,
+        }
+        self._write(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Note progress."""
+        self._write(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Note progress."""
+        if not trainer.sanity_checking:
+            self._write(trainer)
+
+    @rank_zero_only
+    def finish(self, state: str, reason: str | None = None) -> None:
+        """Note how the run ended; called by `detlab train`."""
+        self.facts |= {"state": state, "reason": reason, "ended": _now()}
+        write_json(self.path, self.facts)
+
+    @rank_zero_only
+    def _write(self, trainer: L.Trainer) -> None:
+        self.facts |= {"epoch": trainer.current_epoch, "step": trainer.global_step, "updated": _now()}
+        write_json(self.path, self.facts)
+
+
+class ResultWriter(L.Callback):
+    """result.json (metrics of the final test) and detections.json (COCO results) in the run folder.
+
+    Args:
+        run_dir: the run's folder.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self.run_dir = Path(run_dir)
+
+    @rank_zero_only
+    def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Write both."""
+        write_result(self.run_dir, module.results["test"], module.coco_results["test"], module.class_names)
+
+
+def write_result(
+    run_dir: Path, metrics: dict[str, float], detections: list[dict[str, Any]], class_names: tuple[str, ...]
+) -> None:
+    """result.json and detections.json of one evaluation."""
+    write_json(run_dir / "result.json", {"metrics": metrics, "class_names": list(class_names)})
+    write_json(run_dir / "detections.json", detections)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and whether the work tree differs from it, of the folder the program was started in."""
+    try:
+        commit = _run("git", "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_run("git", "status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _run(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -1,0 +1,98 @@
+"""detlab evaluate: metrics of a trained detector, from a run folder or a checkpoint alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L  # noqa: N812 - Lightning's own convention
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+
+from detlab.callbacks import ValidationPictures, progress_bar
+from detlab.callbacks.status import write_result
+from detlab.checkpoints import find_checkpoint, read_checkpoint
+from detlab.composing import config_dir, plain_config, run_app
+from detlab.loading import detector_of
+from detlab.modules import DetectionModule
+from detlab.rules import ConfigError
+from detlab.training import make_data, print_results, say_audit
+
+
+@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="evaluate")
+def main(config: DictConfig) -> None:
+    """Evaluate and write result.json, detections.json and a picture."""
+    evaluate(plain_config(config))
+
+
+def evaluate(config: dict[str, Any]) -> dict[str, float]:
+    """Metrics of a run's checkpoint on a split.
+
+    Raises:
+        ConfigError: another data set's classes, an unknown option.
+    """
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    if config["split"] not in ("train", "val", "test"):
+        raise ConfigError(f"split={config['split']} is not known; use train, val or test.")
+    checkpoint = read_checkpoint(find_checkpoint(config["run"], config["ckpt"]), config["trust"])
+    run = checkpoint.config
+    unknown = sorted(set(config["data"]) - set(run["data"]) - {"_target_"})
+    if unknown:
+        raise ConfigError(f"There is no option data.{unknown[0]}; the run's data has {', '.join(run['data'])}.")
+    data_config = run["data"] | config["data"]
+    if config["split"] == "train":
+        data_config |= {"same_images": True}
+    data = make_data(run | {"data": data_config})
+    say_audit(data)
+    if data.class_names != checkpoint.class_names:
+        raise ConfigError(
+            f"The data's classes ({', '.join(data.class_names)}) are not the checkpoint's "
+            f"({', '.join(checkpoint.class_names)}); evaluate on its own data, or fine-tune with init_from."
+        )
+    detector = detector_of(checkpoint)
+    _change_selection(detector, config["detect"])
+    module = DetectionModule(
+        detector=detector,
+        optim=torch.optim.SGD,
+        lr_schedule=torch.optim.lr_scheduler.ConstantLR,
+        class_names=data.class_names,
+        category_ids=data.category_ids,
+        config=run,
+        seed=run["seed"],
+        monitor=run["monitor"],
+    )
+    run_dir = Path(config["paths"]["run_dir"])
+    pictures = ValidationPictures(str(run_dir))
+    trainer = L.Trainer(
+        **config["trainer"],
+        logger=False,
+        callbacks=[pictures, progress_bar()],
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=str(run_dir),
+    )
+    loader = data.val_dataloader() if config["split"] == "val" else data.test_dataloader()
+    trainer.datamodule = data
+    module.test_split = "val" if config["split"] == "val" else "test"
+    trainer.test(module, dataloaders=loader, verbose=False)
+    results = module.results["test"]
+    write_result(run_dir, results, module.coco_results["test"], module.class_names)
+    print_results(results, f"{config['split']} split, {checkpoint.path.name}")
+    Console().print(f"results     {run_dir}", soft_wrap=True)
+    return results
+
+
+def _change_selection(detector: torch.nn.Module, options: dict[str, Any]) -> None:
+    final = detector.rpn.detect if detector.class_agnostic else detector.final
+    for name, value in options.items():
+        if not hasattr(final, name):
+            raise ConfigError(f"There is no option detect.{name}; see conf/model/detect.")
+        setattr(final, name, value)
+
+
+if __name__ == "__main__":
+    run_app(main)

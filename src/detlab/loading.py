@@ -1,0 +1,109 @@
+"""A trained detector from a run folder or checkpoint, ready to predict: `detlab.load(...)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detlab.checkpoints import Checkpoint, find_checkpoint, model_without_download, read_checkpoint
+from detlab.composing import make_detector
+from detlab.data.dataset import Collate
+from detlab.data.module import batches_of_images
+from detlab.data.transforms import Resize
+from detlab.detection import to_original
+from detlab.detectors import Detector
+from detlab.structures import Batch, Detections
+
+
+class Loaded:
+    """A detector in evaluation mode with all that prediction needs.
+
+    Attributes:
+        detector, class_names, category_ids, config.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
+        self.checkpoint = checkpoint
+        self.config, self.class_names = checkpoint.config, checkpoint.class_names
+        self.category_ids = checkpoint.category_ids
+        self.device = torch.device(device)
+        self.detector = detector_of(checkpoint).to(self.device).eval()
+        data = self.config["data"]
+        mode = data.get("resize") or self.detector.resize
+        self._resize = Resize(mode=mode, size=data["size"], max_size=data.get("max_size"))
+        canvas = data.get("canvas")
+        self._collate = Collate(
+            divisor=data.get("size_divisor", 32), canvas=None if canvas is None else tuple(canvas)
+        )
+
+    def predict(
+        self,
+        images: Sequence[str | Path | np.ndarray | Tensor],
+        *,
+        score_threshold: float = 0.0,
+        batch_size: int = 8,
+    ) -> list[dict[str, Any]]:
+        """Detections of each image in its own pixels.
+
+        Args:
+            images: paths, uint8 arrays [H, W, 3] or uint8 tensors [3, H, W].
+            score_threshold: lower scores are left out, on top of the detector's own threshold.
+            batch_size: images per pass.
+
+        Returns:
+            One dict per image: boxes [n, 4] float32 xyxy, scores [n], labels [n] (numpy, by falling score), names.
+        """
+        names = ("object",) if self.detector.class_agnostic else self.class_names
+        results = []
+        for _, found in self.batches(images, batch_size):
+            for boxes, scores, labels in zip(*found, strict=True):
+                keep = (labels >= 0) & (scores >= score_threshold)
+                kept = labels[keep].numpy()
+                results.append(
+                    {
+                        "boxes": boxes[keep].numpy(),
+                        "scores": scores[keep].numpy(),
+                        "labels": kept,
+                        "names": [names[i] for i in kept],
+                    }
+                )
+        return results
+
+    @torch.inference_mode()
+    def batches(
+        self, images: Sequence[str | Path | np.ndarray | Tensor], batch_size: int
+    ) -> Iterator[tuple[Batch, Detections]]:
+        """Batches and their detections in original pixels, on the CPU."""
+        for batch in batches_of_images(
+            images, resize=self._resize, collate=self._collate, batch_size=batch_size
+        ):
+            on_device = batch.to(self.device)
+            yield batch, to_original(self.detector.detect(on_device), on_device).to("cpu")
+
+
+def load(
+    run: str | Path, *, ckpt: str = "best", device: str = "cpu", trust: Sequence[str] = ()
+) -> Loaded:
+    """Load a run folder or a checkpoint file, offline.
+
+    Args:
+        run: folder or file.
+        ckpt: best or last, for a folder.
+        trust: prefixes of your own packages that the config may name.
+
+    Raises:
+        ConfigError: no such checkpoint, or one that cannot be trusted.
+    """
+    return Loaded(read_checkpoint(find_checkpoint(run, ckpt), trust), device)
+
+
+def detector_of(checkpoint: Checkpoint) -> Detector:
+    """The detector of a checkpoint with its weights."""
+    detector = make_detector(model_without_download(checkpoint.config), len(checkpoint.class_names))
+    detector.load_state_dict(checkpoint.state)
+    return detector

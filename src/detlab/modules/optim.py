@@ -1,0 +1,84 @@
+"""Optimisers over a detector's parameter groups, and learning rates that follow the total batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+SCALINGS = ("linear", "sqrt", "none")
+
+
+def sgd(
+    detector: nn.Module,
+    *,
+    total_batch: int,
+    lr: float,
+    base_batch_size: int,
+    lr_scaling: str,
+    momentum: float,
+    weight_decay: float,
+    decay_norm_and_bias: bool,
+    backbone_lr_mult: float,
+) -> torch.optim.SGD:
+    """SGD with momentum over `parameter_groups`, at `effective_lr`."""
+    rate = effective_lr(lr, total_batch, base_batch_size, lr_scaling)
+    groups = parameter_groups(detector, rate, weight_decay, decay_norm_and_bias, backbone_lr_mult)
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum)
+
+
+def adamw(
+    detector: nn.Module,
+    *,
+    total_batch: int,
+    lr: float,
+    base_batch_size: int,
+    lr_scaling: str,
+    betas: Sequence[float],
+    weight_decay: float,
+    decay_norm_and_bias: bool,
+    backbone_lr_mult: float,
+) -> torch.optim.AdamW:
+    """AdamW over `parameter_groups`, at `effective_lr`."""
+    rate = effective_lr(lr, total_batch, base_batch_size, lr_scaling)
+    groups = parameter_groups(detector, rate, weight_decay, decay_norm_and_bias, backbone_lr_mult)
+    return torch.optim.AdamW(groups, lr=rate, betas=tuple(betas), fused=True)
+
+
+def effective_lr(lr: float, total_batch: int, base_batch_size: int, scaling: str) -> float:
+    """The rate for a total batch: times its ratio to the base, the root of that, or as it is.
+
+    Raises:
+        ValueError: an unknown scaling.
+    """
+    if scaling not in SCALINGS:
+        raise ValueError(f"optim.lr_scaling={scaling} is not known; use one of {', '.join(SCALINGS)}.")
+    ratio = total_batch / base_batch_size
+    return lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[scaling]
+
+
+def parameter_groups(
+    detector: nn.Module, lr: float, weight_decay: float, decay_norm_and_bias: bool, backbone_lr_mult: float
+) -> list[dict[str, Any]]:
+    """Groups by (backbone or not, decay or not); every trainable parameter is in exactly one.
+
+    Norms and biases are the parameters of one dimension.
+    """
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in detector.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        decay = decay_norm_and_bias or parameter.dim() > 1
+        groups.setdefault((name.startswith("backbone."), decay), []).append(parameter)
+    return [
+        {
+            "params": parameters,
+            "lr": lr * (backbone_lr_mult if backbone else 1.0),
+            "weight_decay": weight_decay if decay else 0.0,
+            "name": ("backbone" if backbone else "rest") + ("" if decay else ", norm and bias"),
+        }
+        for (backbone, decay), parameters in groups.items()
+    ]

@@ -1,0 +1,204 @@
+"""What is refused, in one table: each rule has a reason in shapes or papers, and names an option that works.
+
+Whatever no rule refuses must train. `detlab rules` prints the table; docs/rules.md is its output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+ONE_STAGE = ("RetinaNet", "RPNDetector")
+
+
+class ConfigError(ValueError):
+    """A config that cannot work, in one sentence naming the option at fault and one that works."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One refusal."""
+
+    name: str
+    applies: Callable[[Mapping[str, Any]], bool]
+    option: str  # at fault
+    reason: str
+    instead: str  # option that works
+
+
+def _kind(node: Any) -> str:
+    """Class name of a config node."""
+    return str(node.get("_target_", "")).rsplit(".", 1)[-1] if isinstance(node, Mapping) else ""
+
+
+def _model(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return config.get("model") or {}
+
+
+def _part(config: Mapping[str, Any], *path: str) -> Any:
+    node: Any = _model(config)
+    for key in path:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node if node is not None else {}
+
+
+def _fresh(config: Mapping[str, Any]) -> bool:
+    """Whether weights start from the backbone's option, not from a checkpoint."""
+    return not config.get("init_from") and not config.get("resume")
+
+
+def _on_cpu(config: Mapping[str, Any]) -> bool:
+    trainer = config.get("trainer") or {}
+    return trainer.get("accelerator") == "cpu" and trainer.get("devices") not in (1, "1")
+
+
+def _dense_detect(config: Mapping[str, Any]) -> bool:
+    return _kind(_model(config)) in ("RetinaNet", "FasterRCNN")
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "frozen batch norm on random weights",
+        lambda c: (
+            _part(c, "backbone").get("norm") == "frozen_bn"
+            and _part(c, "backbone").get("weights") is None
+            and _fresh(c)
+        ),
+        "model.backbone.norm=frozen_bn",
+        "with model.backbone.weights=null its statistics are those of nothing, and are never learned",
+        "model.backbone.norm=bn, or model.backbone.weights=imagenet",
+    ),
+    Rule(
+        "group norm with batch-norm weights",
+        lambda c: _part(c, "backbone").get("norm") == "gn" and _part(c, "backbone").get("weights") is not None,
+        "model.backbone.norm=gn",
+        "pretrained weights were made for batch norm; its statistics have no place in a group norm",
+        "model.backbone.norm=frozen_bn, or model.backbone.weights=null",
+    ),
+    Rule(
+        "synchronised batch norm on CPUs",
+        lambda c: (
+            _on_cpu(c)
+            and ("sync_bn" in str(_model(c)) or bool((c.get("trainer") or {}).get("sync_batchnorm")))
+        ),
+        "norm=sync_bn",
+        "torch synchronises batch statistics only between GPUs",
+        "model.backbone.norm=gn, or trainer=ddp",
+    ),
+    Rule(
+        "loss-ranked sampling of RoIs",
+        lambda c: (
+            _kind(_model(c)) == "FasterRCNN" and _kind(_part(c, "sampler")) == "HardNegativeSampler"
+        ),
+        "model/sampler=hard_negative",
+        "it ranks by loss, but RoIs are sampled before they are pooled and scored",
+        "model/sampler=roi",
+    ),
+    Rule(
+        "a RoI pool without RoIs",
+        lambda c: _kind(_model(c)) in ONE_STAGE and bool(_part(c, "pool")),
+        "model/pool",
+        "a one-stage family reads its maps densely and pools no region",
+        "model=faster_rcnn",
+    ),
+    Rule(
+        "a RoI head on a dense family",
+        lambda c: _kind(_model(c)) in ONE_STAGE and _kind(_part(c, "head")) == "roi_head",
+        "model/head",
+        "a RoI head reads vectors of pooled regions, a dense head maps",
+        "model/head=retinanet or model/head=rpn",
+    ),
+    Rule(
+        "a dense head on a RoI family",
+        lambda c: _kind(_model(c)) == "FasterRCNN" and _kind(_part(c, "head")) == "DenseHead",
+        "model/head",
+        "a dense head reads maps, a RoI head vectors of pooled regions",
+        "model/head=roi; the RPN's head is model/head@model.proposals.head=...",
+    ),
+    Rule(
+        "proposal selection as the last step",
+        lambda c: _dense_detect(c) and _kind(_part(c, "detect")) == "ProposalDetect",
+        "model/detect=proposals",
+        "it suppresses without classes, as an RPN does",
+        "model/detect=retinanet or model/detect=roi",
+    ),
+    Rule(
+        "class-wise selection of proposals",
+        lambda c: (
+            (_kind(_model(c)) == "RPNDetector" and _kind(_part(c, "detect")) == "Detect")
+            or _kind(_part(c, "proposals", "detect")) == "Detect"
+        ),
+        "model/detect",
+        "an RPN scores objects without classes and suppresses within levels",
+        "model/detect=proposals",
+    ),
+    Rule(
+        "the backbone's tail on a pyramid",
+        lambda c: (
+            _part(c, "head").get("body") == "tail"
+            and _kind(_part(c, "neck")) not in ("SingleMap", "SPP")
+        ),
+        "model/head=tail",
+        "conv5 (fc6 on VGG) reads one C4 map; a pyramid's maps have other channels and strides",
+        "model/neck=none, or model/head=roi",
+    ),
+    Rule(
+        "the backbone's tail on another map",
+        lambda c: (
+            _part(c, "head").get("body") == "tail"
+            and _kind(_part(c, "neck")) in ("SingleMap", "SPP")
+            and _part(c, "neck").get("level") != "C4"
+        ),
+        "model/head=tail",
+        "conv5 (fc6 on VGG) continues C4 and reads its channels",
+        "model.neck.level=C4, or model/head=fc",
+    ),
+    Rule(
+        "the backbone's tail on a vector",
+        lambda c: (
+            _part(c, "head").get("body") == "tail" and _kind(_part(c, "pool")) == "SpatialPyramidPool"
+        ),
+        "model/pool=spp",
+        "it gives a vector of bins from several grids, but conv5 and fc6 read one 14x14 or 7x7 map",
+        "model/pool=roi_align, or model/head=fc",
+    ),
+    Rule(
+        "convs on a vector",
+        lambda c: (
+            bool(_part(c, "head").get("convs")) and _kind(_part(c, "pool")) == "SpatialPyramidPool"
+        ),
+        "model/pool=spp",
+        "it gives a vector, but the head's 3x3 convs read a map",
+        "model/pool=roi_align, or model/head=fc",
+    ),
+    Rule(
+        "a pyramid with maps nobody reads",
+        lambda c: (
+            _kind(_part(c, "neck")) == "FPN"
+            and _part(c, "neck").get("top_down") is False
+            and (_part(c, "neck").get("finest_only") or _part(c, "neck").get("lateral") is False)
+        ),
+        "model.neck.top_down=false",
+        "without the top-down path the coarser maps feed nothing (finest_only), or the finer get nothing (lateral)",
+        "model.neck.top_down=true",
+    ),
+)
+
+
+def check(config: Mapping[str, Any]) -> None:
+    """Refuse a resolved config that a rule applies to.
+
+    Raises:
+        ConfigError: the first rule's sentence.
+    """
+    for rule in RULES:
+        if rule.applies(config):
+            raise ConfigError(f"{rule.option} is refused ({rule.name}): {rule.reason}; use {rule.instead}.")
+
+
+def as_markdown() -> str:
+    """The table, for the docs."""
+    lines = ["| refused | option | reason | works |", "|---|---|---|---|"]
+    lines += [f"| {r.name} | `{r.option}` | {r.reason} | {r.instead} |" for r in RULES]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,241 @@
+"""A run from its config: objects, checks, training, the final test. Hydra is only in the entry points."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+import torch
+from hydra.utils import get_class, instantiate
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+from detlab.callbacks import RunStatus, ValidationPictures
+from detlab.checkpoints import find_checkpoint, initialise_from, read_checkpoint
+from detlab.composing import config_hash, make_detector
+from detlab.data import DetectionData
+from detlab.detectors import Detector
+from detlab.metrics import summary_rows
+from detlab.modules import DetectionModule
+from detlab.modules.optim import effective_lr
+from detlab.rules import ConfigError, check
+
+MONITORS = {False: "val/map", True: "val/ar_300"}  # by Detector.class_agnostic
+
+
+class Run(NamedTuple):
+    """The objects of a run."""
+
+    trainer: L.Trainer
+    module: DetectionModule
+    data: DetectionData
+
+
+def train(config: dict[str, Any]) -> float | None:
+    """Train and test as a plain, resolved config says; the monitored metric's best value.
+
+    Raises:
+        ConfigError, DataError: before any work, where something does not fit.
+    """
+    check(config)
+    _set_up_torch(config)
+    run_dir = Path(config["paths"]["run_dir"])
+    last = run_dir / "checkpoints" / "last.ckpt"
+    if config["resume"] and not last.is_file():
+        raise ConfigError(
+            f"resume=true found no {last}; give the folder of the run, hydra.run.dir=FOLDER, or leave resume out."
+        )
+    run = build(config)
+    status = next((c for c in run.trainer.callbacks if isinstance(c, RunStatus)), None)
+    state, reason = "failed", None
+    try:
+        run.trainer.fit(run.module, datamodule=run.data, ckpt_path=str(last) if config["resume"] else None)
+        if run.trainer.interrupted:
+            state, reason = "stopped", "interrupted by the user"
+            raise KeyboardInterrupt
+        if config["test"]:
+            best = _best(run.trainer)
+            run.trainer.test(
+                run.module, datamodule=run.data, ckpt_path=best, verbose=False, weights_only=True if best else None
+            )
+        state = "finished"
+    except BaseException as error:
+        reason = reason or f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        if status is not None:
+            status.finish(state, reason)
+        _close_loggers(state)
+    report(run, run_dir)
+    score = run.trainer.checkpoint_callback.best_model_score if run.trainer.checkpoint_callback else None
+    return None if score is None else float(score)
+
+
+def build(config: dict[str, Any]) -> Run:
+    """All objects of a run, in the order in which mistakes show soonest."""
+    data = make_data(config)
+    say_audit(data)
+    detector = make_detector(config["model"], data.num_classes)
+    config["monitor"] = config["monitor"] or MONITORS[detector.class_agnostic]
+    if config["init_from"]:
+        _initialise(detector, config, data)
+    module = DetectionModule(
+        detector=detector,
+        optim=_part(config["optim"]),
+        lr_schedule=_part(config["lr_schedule"]),
+        class_names=data.class_names,
+        category_ids=data.category_ids,
+        config=config,
+        seed=config["seed"],
+        monitor=config["monitor"],
+    )
+    callbacks = [_part(node) for node in _with_monitor(config["callbacks"], config["monitor"]) if node]
+    loggers = [_part(node) for node in config["logger"].values() if node]
+    trainer = _part(config["trainer"], callbacks=callbacks, logger=loggers or False)
+    for logger in trainer.loggers:
+        logger.log_hyperparams(_flat(config))
+    say_plan(config, trainer, module, data)
+    return Run(trainer, module, data)
+
+
+def make_data(config: Mapping[str, Any]) -> DetectionData:
+    """The data set of a config, audited."""
+    augment = _part(config["augment"])
+    family = _class_of(config["model"]["_target_"])
+    data = _part(config["data"], augment=augment, seed=config["seed"], resize_default=family.resize)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def report(run: Run, run_dir: Path) -> None:
+    """Print the final table, the run folder and the picture."""
+    results = run.module.results.get("test") or run.module.results.get("val")
+    if not run.trainer.is_global_zero or results is None:
+        return
+    split = "test" if "test" in run.module.results else "val"
+    print_results(results, f"{split} split")
+    say = Console().print
+    say(f"run folder  {run_dir}", soft_wrap=True)
+    pictures = next((c for c in run.trainer.callbacks if isinstance(c, ValidationPictures)), None)
+    if pictures is not None and pictures.latest is not None:
+        say(f"picture     {pictures.latest}", soft_wrap=True)
+
+
+def print_results(results: Mapping[str, float], title: str) -> None:
+    """A metric's result as a table."""
+    table = Table(title=title)
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in summary_rows(results):
+        table.add_row(name, value)
+    Console().print(table)
+
+
+@rank_zero_only
+def say_audit(data: DetectionData) -> None:
+    """Print what the audit found."""
+    console = Console()
+    counts = ", ".join(f"{s} {len(data.records(s))}" for s in ("train", "val", "test") if data.has(s))
+    console.print(f"data        {counts} images; {data.num_classes} classes: {', '.join(data.class_names)}")
+    rows = data.report.as_rows()
+    if rows:
+        table = Table("split", "dirt", "count", "what is done", "examples", title="data audit")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+@rank_zero_only
+def say_plan(config: Mapping[str, Any], trainer: L.Trainer, module: DetectionModule, data: DetectionData) -> None:
+    """Print what hides in other frameworks: parameters trained, total batch, learning rate, input size."""
+    table = Table("stage", "trainable", "parameters", title="parameters")
+    rows = [(f"backbone {name}", a, b) for name, a, b in module.detector.backbone.trainable_report()]
+    for name, child in module.detector.named_children():
+        sizes = [(p.numel(), p.requires_grad) for p in child.parameters()]
+        if name != "backbone" and sizes:
+            rows.append((name, sum(n for n, grad in sizes if grad), sum(n for n, _ in sizes)))
+    for name, trainable, total in rows:
+        table.add_row(name, f"{trainable:,}", f"{total:,}")
+    table.add_row("all", *(f"{sum(row[i] for row in rows):,}" for i in (1, 2)), style="bold")
+    console = Console()
+    console.print(table)
+    backbone = module.detector.backbone
+    total = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+    optim = config["optim"]
+    rate = effective_lr(optim["lr"], total, optim["base_batch_size"], optim["lr_scaling"])
+    accumulated = f" x {trainer.accumulate_grad_batches} steps" if trainer.accumulate_grad_batches > 1 else ""
+    lines = {
+        "backbone": f"weights {backbone.weights}, norm {backbone.norm}, frozen stages {backbone.frozen_stages}",
+        "input": f"{data.resize.mode} {config['data']['size']}, at most {config['data'].get('max_size')} px",
+        "batch": f"{total} = {data.batch_size} x {trainer.world_size} processes{accumulated}",
+        "optimiser": (
+            f"{_class_name(optim['_target_'])}, learning rate {rate:.3g} ({optim['lr']} at {optim['base_batch_size']} "
+            f"images, {optim['lr_scaling']} scaling)"
+        ),
+        "precision": f"{trainer.precision} on {trainer.strategy.root_device}",
+        "run": f"{config['paths']['run_dir']} (config {config_hash(config)})",
+    }
+    for name, text in lines.items():
+        console.print(f"{name:11} {text}", soft_wrap=True, highlight=False)
+
+
+def _part(node: Mapping[str, Any], **facts: Any) -> Any:
+    return instantiate(dict(node), _convert_="all", **facts)
+
+
+def _with_monitor(callbacks: Mapping[str, Any], monitor: str) -> list[dict[str, Any]]:
+    """Callback configs; those that watch a metric watch the run's one."""
+    return [
+        {**node, "monitor": monitor} if node and "monitor" in node else node for node in callbacks.values()
+    ]
+
+
+def _set_up_torch(config: Mapping[str, Any]) -> None:
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    torch.set_float32_matmul_precision(config["matmul_precision"])
+    L.seed_everything(config["seed"], workers=True, verbose=False)
+
+
+def _initialise(detector: Detector, config: Mapping[str, Any], data: DetectionData) -> None:
+    checkpoint = read_checkpoint(find_checkpoint(config["init_from"]), config["trust"])
+    skipped = initialise_from(detector, checkpoint, data.class_names)
+    shown = f"; left random: {', '.join(skipped[:6])}{' ...' if len(skipped) > 6 else ''}" if skipped else ""
+    rank_zero_only(Console().print)(f"init_from   {checkpoint.path}{shown}", soft_wrap=True)
+
+
+def _best(trainer: L.Trainer) -> str | None:
+    callback = trainer.checkpoint_callback
+    return (callback.best_model_path or None) if callback is not None else None
+
+
+def _close_loggers(state: str) -> None:
+    """Finish a W&B run with the state it deserves; the module is there only if it was used."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish(exit_code=0 if state == "finished" else 1)
+
+
+def _class_of(target: str) -> type:
+    return get_class(target)
+
+
+def _class_name(target: str) -> str:
+    return target.rsplit(".", 1)[-1]
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys joined by dots; lists as text, since loggers take plain values."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value if isinstance(value, int | float | str | bool) else str(value)
+    return flat
+
