@@ -66,9 +66,7 @@ def read_checkpoint(path: Path, trust: Sequence[str] = ()) -> Checkpoint:
         raise ConfigError(f"{path} is a checkpoint, but not of detlab train: it has no {KEY!r} entry.")
     check_targets(facts["config"], trust)
     state = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
-    return Checkpoint(
-        path, dict(facts["config"]), tuple(facts["class_names"]), tuple(facts["category_ids"]), state
-    )
+    return Checkpoint(path, dict(facts["config"]), tuple(facts["class_names"]), tuple(facts["category_ids"]), state)
 
 
 def check_targets(config: Any, trust: Sequence[str] = ()) -> None:
@@ -145,9 +143,7 @@ def _class_layout(detector: Detector, name: str) -> str | None:
     return "outer" if per_class else None
 
 
-def _copy_classes(
-    new: Tensor, old: Tensor, old_names: Sequence[str], new_names: Sequence[str], layout: str
-) -> bool:
+def _copy_classes(new: Tensor, old: Tensor, old_names: Sequence[str], new_names: Sequence[str], layout: str) -> bool:
     """Copy the rows of classes that both name, and of background; False where the shapes do not fit."""
     pairs = [(old_names.index(n), i) for i, n in enumerate(new_names) if n in old_names]
     if layout == "outer":

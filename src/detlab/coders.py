@@ -23,9 +23,7 @@ class BoxCoder(nn.Module):
         clip: upper bound of decoded tw and th after division by the weight; null for none.
     """
 
-    def __init__(
-        self, *, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0), clip: float | None = MAX_LOG_RATIO
-    ) -> None:
+    def __init__(self, *, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0), clip: float | None = MAX_LOG_RATIO) -> None:
         super().__init__()
         if len(weights) != 4 or min(weights) <= 0:
             raise ValueError(f"model.coder.weights needs four positive numbers; got {list(weights)}.")

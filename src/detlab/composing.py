@@ -169,9 +169,7 @@ def _no_group(key: str) -> str:
     root = config_dir()
     groups = [str(p.relative_to(root)) for p in root.rglob("*") if p.is_dir()]
     if key == "model/pool" or key == "model/proposals":
-        return (
-            f"{key} is refused: the chosen family pools no RoI, it reads its maps densely; use model=faster_rcnn."
-        )
+        return f"{key} is refused: the chosen family pools no RoI, it reads its maps densely; use model=faster_rcnn."
     if key in groups:
         return f"{key} is not part of the chosen model; use model=faster_rcnn, or leave it out."
     return f"There is no option {key}{_nearest(key, groups)}."
@@ -202,4 +200,3 @@ def _compose_quietly(overrides: Sequence[str]) -> DictConfig:
 def _nearest(name: str, known: Sequence[str], parent: str = "") -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {parent + '.' if parent else ''}{near[0]}?" if near else ""
-

@@ -37,9 +37,7 @@ class Loaded:
         mode = data.get("resize") or self.detector.resize
         self._resize = Resize(mode=mode, size=data["size"], max_size=data.get("max_size"))
         canvas = data.get("canvas")
-        self._collate = Collate(
-            divisor=data.get("size_divisor", 32), canvas=None if canvas is None else tuple(canvas)
-        )
+        self._collate = Collate(divisor=data.get("size_divisor", 32), canvas=None if canvas is None else tuple(canvas))
 
     def predict(
         self,
@@ -79,16 +77,12 @@ class Loaded:
         self, images: Sequence[str | Path | np.ndarray | Tensor], batch_size: int
     ) -> Iterator[tuple[Batch, Detections]]:
         """Batches and their detections in original pixels, on the CPU."""
-        for batch in batches_of_images(
-            images, resize=self._resize, collate=self._collate, batch_size=batch_size
-        ):
+        for batch in batches_of_images(images, resize=self._resize, collate=self._collate, batch_size=batch_size):
             on_device = batch.to(self.device)
             yield batch, to_original(self.detector.detect(on_device), on_device).to("cpu")
 
 
-def load(
-    run: str | Path, *, ckpt: str = "best", device: str = "cpu", trust: Sequence[str] = ()
-) -> Loaded:
+def load(run: str | Path, *, ckpt: str = "best", device: str = "cpu", trust: Sequence[str] = ()) -> Loaded:
     """Load a run folder or a checkpoint file, offline.
 
     Args:

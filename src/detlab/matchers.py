@@ -44,8 +44,7 @@ class IoUMatcher(nn.Module):
         super().__init__()
         if not 0 <= negative <= positive <= 1:
             raise ValueError(
-                f"model.matcher needs 0 <= negative <= positive <= 1; got negative={negative}, "
-                f"positive={positive}."
+                f"model.matcher needs 0 <= negative <= positive <= 1; got negative={negative}, positive={positive}."
             )
         self.positive, self.negative, self.force_best = positive, negative, force_best
         self.crowd_overlap = crowd_overlap

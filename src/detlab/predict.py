@@ -56,20 +56,14 @@ def predict(config: dict[str, Any]) -> Path:
         found = loaded.predict([image for _, image in part], batch_size=size)
         for (file, image), detections in zip(part, found, strict=True):
             number = len(images) + 1
-            images.append(
-                {"id": number, "file_name": str(file), "height": image.shape[1], "width": image.shape[2]}
-            )
+            images.append({"id": number, "file_name": str(file), "height": image.shape[1], "width": image.shape[2]})
             results += _coco_rows(loaded, number, detections)
             _picture(loaded, image, detections, config["score_threshold"]).save(
                 out / "pictures" / f"{number:05d}-{file.stem}.png"
             )
     names = ("object",) if loaded.detector.class_agnostic else loaded.class_names
-    categories = [
-        {"id": int(i), "name": n} for i, n in zip(loaded.category_ids[: len(names)], names, strict=True)
-    ]
-    write_json(
-        out / "predictions.json", {"images": images, "categories": categories, "annotations": results}
-    )
+    categories = [{"id": int(i), "name": n} for i, n in zip(loaded.category_ids[: len(names)], names, strict=True)]
+    write_json(out / "predictions.json", {"images": images, "categories": categories, "annotations": results})
     say = Console().print
     for line in unreadable:
         say(f"not read    {line}", soft_wrap=True)
@@ -88,7 +82,9 @@ def find_images(source: str) -> list[Path]:
         return [path]
     files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else []
     if not files:
-        raise ConfigError(f"source={source} is neither an image nor a folder with images ({', '.join(sorted(SUFFIXES))}).")
+        raise ConfigError(
+            f"source={source} is neither an image nor a folder with images ({', '.join(sorted(SUFFIXES))})."
+        )
     return files
 
 

@@ -47,12 +47,8 @@ class RPN(nn.Module):
         super().__init__()
         self.levels = tuple(levels)
         self.anchors = anchors
-        self.head = head(
-            levels=self.levels, num_anchors=anchors.num_anchors(levels), cls_loss=cls_loss, num_classes=1
-        )
-        self.criterion = criterion(
-            matcher=matcher, sampler=sampler, cls_loss=cls_loss, box_loss=box_loss, coder=coder
-        )
+        self.head = head(levels=self.levels, num_anchors=anchors.num_anchors(levels), cls_loss=cls_loss, num_classes=1)
+        self.criterion = criterion(matcher=matcher, sampler=sampler, cls_loss=cls_loss, box_loss=box_loss, coder=coder)
         self.detect = detect
 
     def forward(self, features: Mapping[str, Tensor]) -> Prediction:
@@ -64,9 +60,7 @@ class RPN(nn.Module):
         anchors = self.anchors(self.levels, batch.canvas, batch.images.device)
         targets = agnostic(batch.targets)
         assignment = self.criterion.assign(anchors, targets, num_classes=1)
-        return self.criterion(
-            prediction, anchors, assignment, batch.draw_keys, STAGE, locations=self._locations(batch)
-        )
+        return self.criterion(prediction, anchors, assignment, batch.draw_keys, STAGE, locations=self._locations(batch))
 
     def propose(self, prediction: Prediction, batch: Batch, *, for_training: bool) -> Proposals:
         """Proposals by falling score, without gradient (canvas px)."""

@@ -78,19 +78,14 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "synchronised batch norm on CPUs",
-        lambda c: (
-            _on_cpu(c)
-            and ("sync_bn" in str(_model(c)) or bool((c.get("trainer") or {}).get("sync_batchnorm")))
-        ),
+        lambda c: _on_cpu(c) and ("sync_bn" in str(_model(c)) or bool((c.get("trainer") or {}).get("sync_batchnorm"))),
         "norm=sync_bn",
         "torch synchronises batch statistics only between GPUs",
         "model.backbone.norm=gn, or trainer=ddp",
     ),
     Rule(
         "loss-ranked sampling of RoIs",
-        lambda c: (
-            _kind(_model(c)) == "FasterRCNN" and _kind(_part(c, "sampler")) == "HardNegativeSampler"
-        ),
+        lambda c: _kind(_model(c)) == "FasterRCNN" and _kind(_part(c, "sampler")) == "HardNegativeSampler",
         "model/sampler=hard_negative",
         "it ranks by loss, but RoIs are sampled before they are pooled and scored",
         "model/sampler=roi",
@@ -135,10 +130,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "the backbone's tail on a pyramid",
-        lambda c: (
-            _part(c, "head").get("body") == "tail"
-            and _kind(_part(c, "neck")) not in ("SingleMap", "SPP")
-        ),
+        lambda c: _part(c, "head").get("body") == "tail" and _kind(_part(c, "neck")) not in ("SingleMap", "SPP"),
         "model/head=tail",
         "conv5 (fc6 on VGG) reads one C4 map; a pyramid's maps have other channels and strides",
         "model/neck=none, or model/head=roi",
@@ -156,18 +148,14 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "the backbone's tail on a vector",
-        lambda c: (
-            _part(c, "head").get("body") == "tail" and _kind(_part(c, "pool")) == "SpatialPyramidPool"
-        ),
+        lambda c: _part(c, "head").get("body") == "tail" and _kind(_part(c, "pool")) == "SpatialPyramidPool",
         "model/pool=spp",
         "it gives a vector of bins from several grids, but conv5 and fc6 read one 14x14 or 7x7 map",
         "model/pool=roi_align, or model/head=fc",
     ),
     Rule(
         "convs on a vector",
-        lambda c: (
-            bool(_part(c, "head").get("convs")) and _kind(_part(c, "pool")) == "SpatialPyramidPool"
-        ),
+        lambda c: bool(_part(c, "head").get("convs")) and _kind(_part(c, "pool")) == "SpatialPyramidPool",
         "model/pool=spp",
         "it gives a vector, but the head's 3x3 convs read a map",
         "model/pool=roi_align, or model/head=fc",

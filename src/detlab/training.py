@@ -60,7 +60,11 @@ def train(config: dict[str, Any]) -> float | None:
         if config["test"]:
             best = _best(run.trainer)
             run.trainer.test(
-                run.module, datamodule=run.data, ckpt_path=best, verbose=False, weights_only=True if best else None
+                run.module,
+                datamodule=run.data,
+                ckpt_path=best,
+                verbose=False,
+                weights_only=True if best else None,
             )
         state = "finished"
     except BaseException as error:
@@ -190,9 +194,7 @@ def _part(node: Mapping[str, Any], **facts: Any) -> Any:
 
 def _with_monitor(callbacks: Mapping[str, Any], monitor: str) -> list[dict[str, Any]]:
     """Callback configs; those that watch a metric watch the run's one."""
-    return [
-        {**node, "monitor": monitor} if node and "monitor" in node else node for node in callbacks.values()
-    ]
+    return [{**node, "monitor": monitor} if node and "monitor" in node else node for node in callbacks.values()]
 
 
 def _set_up_torch(config: Mapping[str, Any]) -> None:
@@ -238,4 +240,3 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value if isinstance(value, int | float | str | bool) else str(value)
     return flat
-

@@ -59,8 +59,7 @@ def theirs(name: str, **options: object) -> nn.Module:
 def as_lists(batch: Batch, shift: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     images = list(batch.images.float() / 255)
     targets = [
-        {"boxes": b, "labels": n + shift}
-        for b, n in zip(batch.targets.boxes, batch.targets.labels, strict=True)
+        {"boxes": b, "labels": n + shift} for b, n in zip(batch.targets.boxes, batch.targets.labels, strict=True)
     ]
     return images, targets
 

@@ -81,9 +81,7 @@ def by_pycocotools(truth: GroundTruth, results: list[dict], tmp_path: Path) -> n
     document = {
         "info": {},
         "images": [{"id": int(i), "height": 400, "width": 400} for i in truth.image_ids],
-        "categories": [
-            {"id": c, "name": n} for c, n in zip(truth.category_ids, truth.class_names, strict=True)
-        ],
+        "categories": [{"id": c, "name": n} for c, n in zip(truth.category_ids, truth.class_names, strict=True)],
         "annotations": [
             {
                 "id": i + 1,
@@ -158,9 +156,7 @@ def test_perfect_boxes_score_one_and_image_id_zero_works() -> None:
         ("x",),
     )
     for metric in (CocoAP(truth), ProposalRecall(truth)):
-        metric.update(
-            Detections(box[None], torch.tensor([[0.9]]), torch.tensor([[0]])), torch.tensor([0])
-        )
+        metric.update(Detections(box[None], torch.tensor([[0.9]]), torch.tensor([[0]])), torch.tensor([0]))
         assert set(metric.compute().values()) == {1.0}
 
 
@@ -191,9 +187,7 @@ def test_summary_puts_totals_before_classes() -> None:
 
 
 def _one_process(rank: int, world: int, folder: str) -> None:
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
-    )
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     truth, detections, ids = random_case(5)
     padded = [i % len(ids) for i in range(-(-len(ids) // world) * world)]
     own = padded[rank::world]

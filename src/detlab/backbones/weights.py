@@ -72,8 +72,7 @@ def fill(network: torch.nn.Module, state: dict[str, Tensor], option: str) -> Non
     bad = [
         name
         for name, value in own.items()
-        if not name.endswith("num_batches_tracked")
-        and (name not in state or state[name].shape != value.shape)
+        if not name.endswith("num_batches_tracked") and (name not in state or state[name].shape != value.shape)
     ]
     if bad:
         raise WeightsError(

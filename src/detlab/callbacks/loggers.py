@@ -24,6 +24,4 @@ def wandb_logger(
     if offline is None:
         offline = not os.environ.get("WANDB_API_KEY")
     os.environ.setdefault("WANDB_SILENT", "true")
-    return WandbLogger(
-        save_dir=save_dir, project=project, name=name, group=group, tags=list(tags), offline=offline
-    )
+    return WandbLogger(save_dir=save_dir, project=project, name=name, group=group, tags=list(tags), offline=offline)

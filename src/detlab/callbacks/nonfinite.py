@@ -38,9 +38,7 @@ class NonFiniteGuard(L.Callback):
         """Remember whose batch this is."""
         self._ids = batch.ids
 
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, module: L.LightningModule, optimizer: Optimizer
-    ) -> None:
+    def on_before_optimizer_step(self, trainer: L.Trainer, module: L.LightningModule, optimizer: Optimizer) -> None:
         """Zero all gradients if any is not finite, without waiting for the device."""
         gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         if not gradients:

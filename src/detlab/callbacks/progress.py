@@ -35,7 +35,10 @@ class EpochLines(L.Callback):
         wanted = [key for key in ("train/loss", "val/loss", module.monitor) if key in values]
         shown = "  ".join(f"{key} {float(values[key]):.3f}" for key in wanted)
         elapsed = time.monotonic() - self._start
-        print(f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}  {shown}  {elapsed:.0f} s", flush=True)
+        print(
+            f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}  {shown}  {elapsed:.0f} s",
+            flush=True,
+        )
 
 
 class EpochTimes(L.Callback):

@@ -197,9 +197,7 @@ def inside(root: Path, name: str) -> Path | None:
     return path if path.is_relative_to(root.resolve()) else None
 
 
-def _look(
-    item: Record, known: _Cache, decode: bool, max_pixels: int
-) -> ImageFacts | tuple[str, str] | None:
+def _look(item: Record, known: _Cache, decode: bool, max_pixels: int) -> ImageFacts | tuple[str, str] | None:
     """Facts of a file; (rule, reason) where it cannot be used; None for generated images."""
     if item.path is None:
         return None

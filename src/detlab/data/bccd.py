@@ -74,9 +74,7 @@ def bccd(
     *, root: str | None = None, cache_dir: str = "~/.cache/detlab", url: str = URL, **loading: Any
 ) -> DetectionData:
     """BCCD; `loading` goes to `DetectionData`."""
-    return DetectionData(
-        source=Bccd(root=root, cache_dir=cache_dir, url=url), cache_dir=cache_dir, **loading
-    )
+    return DetectionData(source=Bccd(root=root, cache_dir=cache_dir, url=url), cache_dir=cache_dir, **loading)
 
 
 def manifest() -> dict[str, str]:

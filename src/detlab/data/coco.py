@@ -21,17 +21,13 @@ class Coco(Source):
         images: {train, val, test: folder of images or null for root}.
     """
 
-    def __init__(
-        self, *, root: str | None, annotations: dict[str, str | None], images: dict[str, str | None]
-    ) -> None:
+    def __init__(self, *, root: str | None, annotations: dict[str, str | None], images: dict[str, str | None]) -> None:
         self.root, self.annotations, self.images = root, annotations, images
 
     def read(self, report: AuditReport) -> tuple[Classes, Splits]:
         root = folder(self.root, "data.root", "images and COCO json files")
         documents = {
-            split: _load(root, name, f"data.annotations.{split}")
-            for split, name in self.annotations.items()
-            if name
+            split: _load(root, name, f"data.annotations.{split}") for split, name in self.annotations.items() if name
         }
         if not documents:
             raise DataError("data.annotations names no file; give data.annotations.train=FILE.json.")

@@ -142,14 +142,12 @@ class DetectionData(L.LightningDataModule):
             classes, renumber = classes.chosen(self.wanted)
         except ValueError as error:
             raise DataError(str(error)) from error
-        splits = {
-            split: self._audit(split, self._filtered(records, renumber)) for split, records in splits.items()
-        }
+        splits = {split: self._audit(split, self._filtered(records, renumber)) for split, records in splits.items()}
         if self.on_error == "raise":
             self.report.refuse()
         self._splits = {s: self._limited(s, r) for s, r in self._with_val(splits).items()}
         if self.same_images:
-            self._splits = {split: self._splits["train"] for split in SPLITS}
+            self._splits = dict.fromkeys(SPLITS, self._splits["train"])
         self._classes = classes
         for split in ("train", "val"):
             if not self._splits.get(split):

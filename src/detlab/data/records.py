@@ -32,9 +32,7 @@ class Record:
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
-def record(
-    *, id: int, name: str, path: Path | None, size: tuple[int, int], objects: list[dict]
-) -> Record:
+def record(*, id: int, name: str, path: Path | None, size: tuple[int, int], objects: list[dict]) -> Record:
     """Make a record from objects with keys box, label and, if known, area, crowd, difficult."""
     boxes = np.array([o["box"] for o in objects], np.float64).reshape(-1, 4)
     sides = (boxes[:, 2:] - boxes[:, :2]).prod(1) if len(boxes) else np.zeros(0)

@@ -28,7 +28,9 @@ class Resize:
         if mode not in MODES:
             raise ValueError(f"data.resize={mode} is not known; use one of {', '.join(MODES)}.")
         if mode == "short_side" and not isinstance(size, int):
-            raise ValueError(f"data.size={list(size)} needs data.resize=letterbox or warp; short_side takes one number.")
+            raise ValueError(
+                f"data.size={list(size)} needs data.resize=letterbox or warp; short_side takes one number."
+            )
         self.mode, self.max_size = mode, max_size
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
@@ -93,7 +95,10 @@ class IoUCropOrNot(v2.Transform):
 
     def __init__(self, trials: int = 40) -> None:
         super().__init__()
-        self.crop, self.clean = v2.RandomIoUCrop(trials=trials), v2.SanitizeBoundingBoxes(labels_getter=_fields)
+        self.crop, self.clean = (
+            v2.RandomIoUCrop(trials=trials),
+            v2.SanitizeBoundingBoxes(labels_getter=_fields),
+        )
 
     def forward(self, sample: dict[str, Any]) -> dict[str, Any]:
         """Crop; an image without boxes stays as it is, since no overlap can be asked for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET  # noqa: N817 - the standard library's own convention
+from xml.etree import ElementTree as ET
 
 from detlab.data.audit import AuditReport, DataError, inside
 from detlab.data.module import DetectionData

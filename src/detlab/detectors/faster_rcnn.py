@@ -78,9 +78,7 @@ class FasterRCNN(Detector):
             cls_loss=cls_loss,
             num_classes=num_classes,
         )
-        self.criterion = criterion(
-            matcher=matcher, sampler=sampler, cls_loss=cls_loss, box_loss=box_loss, coder=coder
-        )
+        self.criterion = criterion(matcher=matcher, sampler=sampler, cls_loss=cls_loss, box_loss=box_loss, coder=coder)
         self.final = detect
         self.seal()
 
@@ -92,9 +90,7 @@ class FasterRCNN(Detector):
         proposals = self.rpn.propose(prediction, batch, for_training=True)
         rois = self.sample(proposals, batch)
         scored = self._score(features, rois.boxes, rois.chosen)
-        return losses | self.criterion(
-            scored, rois.boxes, rois.assignment, batch.draw_keys, STAGE, chosen=rois.chosen
-        )
+        return losses | self.criterion(scored, rois.boxes, rois.assignment, batch.draw_keys, STAGE, chosen=rois.chosen)
 
     def detect(self, batch: Batch, features: Features | None = None) -> Detections:
         """RoIs scored, decoded per class and suppressed (canvas px)."""

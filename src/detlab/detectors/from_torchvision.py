@@ -142,18 +142,14 @@ def _faster_rcnn(backbone: ResNet, num_classes: int, v2: bool) -> FasterRCNN:
     norm = "bn" if v2 else None
     rpn = partial(
         RPN,
-        head=partial(
-            DenseHead, width=None, depth=2 if v2 else 1, shared=True, predictor_kernel=1, prior=None
-        ),
+        head=partial(DenseHead, width=None, depth=2 if v2 else 1, shared=True, predictor_kernel=1, prior=None),
         criterion=partial(Criterion, normalizer="sampled"),
         matcher=IoUMatcher(positive=0.7, negative=0.3, force_best=True),
         sampler=RandomSampler(size=256, positive_fraction=0.5),
         coder=BoxCoder(),
         cls_loss=losses.BCELoss(),
         box_loss=losses.SmoothL1Loss(beta=BETA),
-        detect=ProposalDetect(
-            pre_nms_train=2000, pre_nms_test=1000, post_nms_train=2000, post_nms_test=1000
-        ),
+        detect=ProposalDetect(pre_nms_train=2000, pre_nms_test=1000, post_nms_train=2000, post_nms_test=1000),
     )
     return FasterRCNN(
         num_classes=num_classes - 1,

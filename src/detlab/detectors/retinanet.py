@@ -55,9 +55,7 @@ class RetinaNet(Detector):
             cls_loss=cls_loss,
             num_classes=num_classes,
         )
-        self.criterion = criterion(
-            matcher=matcher, sampler=sampler, cls_loss=cls_loss, box_loss=box_loss, coder=coder
-        )
+        self.criterion = criterion(matcher=matcher, sampler=sampler, cls_loss=cls_loss, box_loss=box_loss, coder=coder)
         self.final = detect
         self.seal()
 

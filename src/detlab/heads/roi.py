@@ -11,7 +11,6 @@ from detlab.losses import ClassificationLoss
 from detlab.norms import norm_layer
 from detlab.structures import Level, Prediction
 
-
 STEM_WIDTH = 256  # channels that levels of unequal width are brought to, as in FPN
 
 
@@ -163,4 +162,3 @@ class StemmedPool(nn.Module):
         """As the pool inside."""
         even = {name: self.stems[name](x) if name in self.stems else x for name, x in features.items()}
         return self.pool(even, rois)
-

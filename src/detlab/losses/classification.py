@@ -92,9 +92,7 @@ class FocalLoss(_SigmoidLoss):
     def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0) -> None:
         super().__init__()
         if gamma < 0 or alpha > 1:
-            raise ValueError(
-                f"model.cls_loss needs gamma >= 0 and alpha <= 1; got gamma={gamma}, alpha={alpha}."
-            )
+            raise ValueError(f"model.cls_loss needs gamma >= 0 and alpha <= 1; got gamma={gamma}, alpha={alpha}.")
         self.alpha, self.gamma = alpha, gamma
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -44,9 +44,7 @@ class CollectedDetections(Metric):
     def update(self, detections: Detections, ids: Tensor) -> None:
         """Add the detections of a batch (boxes in original pixels) and its image ids [B]."""
         real = detections.real
-        rows = torch.cat(
-            [detections.boxes, detections.scores[..., None], detections.labels[..., None].float()], dim=2
-        )
+        rows = torch.cat([detections.boxes, detections.scores[..., None], detections.labels[..., None].float()], dim=2)
         self._ids.append(ids.cpu().numpy())
         self._counts.append(real.sum(1).cpu().numpy())
         self._rows.append(rows[real].double().cpu().numpy())

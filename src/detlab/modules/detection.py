@@ -99,9 +99,7 @@ class DetectionModule(L.LightningModule):
     def configure_optimizers(self) -> dict[str, Any]:
         """The optimiser with its per-step schedule; the total batch is over processes and accumulated steps."""
         total_batch = (
-            self.trainer.datamodule.batch_size
-            * self.trainer.world_size
-            * self.trainer.accumulate_grad_batches
+            self.trainer.datamodule.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
         )
         optimizer = self.optim(self.detector, total_batch=total_batch)
         scheduler = self.lr_schedule(optimizer, int(self.trainer.estimated_stepping_batches))

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LinearLR, LRScheduler, MultiStepLR, SequentialLR
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    MultiStepLR,
+    SequentialLR,
+)
 
 LONGEST_WARMUP = 0.2  # share of all steps, so that short runs still reach their rate
 
 
-def constant(
-    optimizer: Optimizer, total_steps: int, *, warmup_steps: int, warmup_factor: float
-) -> LRScheduler:
+def constant(optimizer: Optimizer, total_steps: int, *, warmup_steps: int, warmup_factor: float) -> LRScheduler:
     """One rate."""
     return _with_warmup(optimizer, total_steps, warmup_steps, warmup_factor, lambda _: ConstantLR(optimizer, 1.0, 1))
 

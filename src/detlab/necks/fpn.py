@@ -48,9 +48,7 @@ class FPN(Neck):
     ) -> None:
         super().__init__()
         if not 2 <= finest < coarsest <= 5:
-            raise ValueError(
-                f"model.neck needs 2 <= finest < coarsest <= 5; got finest={finest}, coarsest={coarsest}."
-            )
+            raise ValueError(f"model.neck needs 2 <= finest < coarsest <= 5; got finest={finest}, coarsest={coarsest}.")
         if extra not in EXTRAS:
             raise ValueError(f"model.neck.extra={extra} is not known; use one of {', '.join(EXTRAS)}.")
         if not top_down and (finest_only or not lateral):

@@ -42,9 +42,7 @@ class SPP(Neck):
         kernels: odd sides of the pools.
     """
 
-    def __init__(
-        self, *, levels: Sequence[Level], level: str = "C4", kernels: Sequence[int] = (5, 9, 13)
-    ) -> None:
+    def __init__(self, *, levels: Sequence[Level], level: str = "C4", kernels: Sequence[int] = (5, 9, 13)) -> None:
         super().__init__()
         self.levels = tuple(pick(levels, [level], "model.neck.level"))
         self.reads = self.for_rois = (level,)

@@ -60,9 +60,7 @@ def roi_align_by_embedding(
     return pooled.view(-1, size, size, channels).permute(0, 3, 1, 2).to(maps[0].dtype)
 
 
-def _axis(
-    start: Tensor, end: Tensor, length: Tensor, size: int, samples: int, aligned: bool
-) -> tuple[Tensor, Tensor]:
+def _axis(start: Tensor, end: Tensor, length: Tensor, size: int, samples: int, aligned: bool) -> tuple[Tensor, Tensor]:
     """Cells and weights of linear interpolation along one axis, [N, size * samples, 2] each."""
     extent = end - start
     if not aligned:

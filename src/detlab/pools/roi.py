@@ -83,9 +83,7 @@ class RoIAlign(_LevelPool):
         aligned: subtract half a pixel (detectron2's RoIAlignV2); torchvision's detectors do not.
     """
 
-    def __init__(
-        self, *, levels: Sequence[Level], size: int, sampling_ratio: int = 2, aligned: bool = False
-    ) -> None:
+    def __init__(self, *, levels: Sequence[Level], size: int, sampling_ratio: int = 2, aligned: bool = False) -> None:
         super().__init__(levels=levels, size=size)
         self.sampling_ratio, self.aligned = sampling_ratio, aligned
 
@@ -95,9 +93,7 @@ class RoIAlign(_LevelPool):
         if maps[0].is_cuda or self.sampling_ratio == 0:
             return super().forward(features, rois)
         level = fpn_level(rois[:, 1:], self.strides) if len(maps) > 1 else rois.new_zeros(len(rois)).long()
-        return roi_align_by_embedding(
-            maps, rois, level, self.strides, self.size, self.sampling_ratio, self.aligned
-        )
+        return roi_align_by_embedding(maps, rois, level, self.strides, self.size, self.sampling_ratio, self.aligned)
 
     def read(self, x: Tensor, rois: Tensor, stride: int) -> Tensor:
         """Pool RoIs [N, 5] from one map [B, C, h, w]."""
