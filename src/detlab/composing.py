@@ -93,8 +93,9 @@ def make_detector(model: Mapping[str, Any], num_classes: int) -> Detector:
 
 def plain_config(config: DictConfig, keys: Iterable[str] | None = None) -> dict[str, Any]:
     """A config as plain containers, resolved; some keys only, if given."""
-    node = config if keys is None else OmegaConf.masked_copy(config, list(keys))
-    return OmegaConf.to_container(node, resolve=True)
+    chosen = config.keys() if keys is None else keys
+    parts = {key: config[key] for key in chosen}  # resolved inside the whole, which their interpolations may name
+    return {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in parts.items()}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from detlab.checkpoints import find_checkpoint, read_checkpoint
 from detlab.composing import config_dir, plain_config, run_app
 from detlab.loading import detector_of
 from detlab.modules import DetectionModule
+from detlab.precision import resolve_precision
 from detlab.rules import ConfigError
 from detlab.training import make_data, print_results, say_audit
 
@@ -66,8 +67,11 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     )
     run_dir = Path(config["paths"]["run_dir"])
     pictures = ValidationPictures(str(run_dir))
+    options = dict(config["trainer"])
+    precision = str(options.pop("precision", None) or run["trainer"]["precision"])
     trainer = L.Trainer(
-        **config["trainer"],
+        **options,
+        precision=resolve_precision(precision, options["accelerator"]),
         logger=False,
         callbacks=[pictures, progress_bar()],
         use_distributed_sampler=False,

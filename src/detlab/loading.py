@@ -13,8 +13,8 @@ from torch import Tensor
 from detlab.checkpoints import Checkpoint, find_checkpoint, model_without_download, read_checkpoint
 from detlab.composing import make_detector
 from detlab.data.dataset import Collate
-from detlab.data.module import batches_of_images
 from detlab.data.transforms import Resize
+from detlab.data.unlabelled import batches_of_images
 from detlab.detection import to_original
 from detlab.detectors import Detector
 from detlab.structures import Batch, Detections

@@ -22,6 +22,7 @@ from detlab.detectors import Detector
 from detlab.metrics import summary_rows
 from detlab.modules import DetectionModule
 from detlab.modules.optim import effective_lr
+from detlab.precision import resolve_precision
 from detlab.rules import ConfigError, check
 
 MONITORS = {False: "val/map", True: "val/ar_300"}  # by Detector.class_agnostic
@@ -42,7 +43,7 @@ def train(config: dict[str, Any]) -> float | None:
         ConfigError, DataError: before any work, where something does not fit.
     """
     check(config)
-    _set_up_torch(config)
+    set_up_torch(config)
     run_dir = Path(config["paths"]["run_dir"])
     last = run_dir / "checkpoints" / "last.ckpt"
     if config["resume"] and not last.is_file():
@@ -99,7 +100,8 @@ def build(config: dict[str, Any]) -> Run:
     )
     callbacks = [_part(node) for node in _with_monitor(config["callbacks"], config["monitor"]) if node]
     loggers = [_part(node) for node in config["logger"].values() if node]
-    trainer = _part(config["trainer"], callbacks=callbacks, logger=loggers or False)
+    precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
+    trainer = _part(config["trainer"], callbacks=callbacks, logger=loggers or False, precision=precision)
     for logger in trainer.loggers:
         logger.log_hyperparams(_flat(config))
     say_plan(config, trainer, module, data)
@@ -197,7 +199,7 @@ def _with_monitor(callbacks: Mapping[str, Any], monitor: str) -> list[dict[str, 
     return [{**node, "monitor": monitor} if node and "monitor" in node else node for node in callbacks.values()]
 
 
-def _set_up_torch(config: Mapping[str, Any]) -> None:
+def set_up_torch(config: Mapping[str, Any]) -> None:
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     torch.set_float32_matmul_precision(config["matmul_precision"])

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812 - Lightning's own convention
-import numpy as np
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from detlab.data.audit import AuditReport, DataError, check_boxes, check_images, drop_duplicates
 from detlab.data.dataset import Collate, DetectionDataset, Sample
-from detlab.data.images import MAX_PIXELS, read_image
+from detlab.data.images import MAX_PIXELS
 from detlab.data.records import Classes, Record, ground_truth
 from detlab.data.sampling import GroupedBatchSampler, ShardedBatchSampler
 from detlab.data.source import Source, Splits
+from detlab.data.splits import of_classes, with_val
 from detlab.data.transforms import Resize
-from detlab.structures import Batch, GroundTruth
+from detlab.structures import GroundTruth
 
 SPLITS = ("train", "val", "test")
 
@@ -142,10 +141,10 @@ class DetectionData(L.LightningDataModule):
             classes, renumber = classes.chosen(self.wanted)
         except ValueError as error:
             raise DataError(str(error)) from error
-        splits = {split: self._audit(split, self._filtered(records, renumber)) for split, records in splits.items()}
+        splits = {split: self._audit(split, self._of_classes(records, renumber)) for split, records in splits.items()}
         if self.on_error == "raise":
             self.report.refuse()
-        self._splits = {s: self._limited(s, r) for s, r in self._with_val(splits).items()}
+        self._splits = {s: self._limited(s, r) for s, r in with_val(splits, self.val_fraction, self.split_seed).items()}
         if self.same_images:
             self._splits = dict.fromkeys(SPLITS, self._splits["train"])
         self._classes = classes
@@ -247,32 +246,8 @@ class DetectionData(L.LightningDataModule):
             records = [item for item in records if len(item.labels)]
         return records
 
-    def _filtered(self, records: list[Record], renumber: dict[int, int]) -> list[Record]:
-        if self.wanted is None:
-            return records
-        out = []
-        for item in records:
-            kept = item.keep(np.array([label in renumber for label in item.labels], bool))
-            kept.labels[:] = [renumber[label] for label in kept.labels]
-            out.append(kept)
-        return out
-
-    def _with_val(self, splits: Splits) -> Splits:
-        """Splits with a val part: the source's own, else a seeded share of train."""
-        if splits.get("val") or not splits.get("train"):
-            return splits
-        train = splits["train"]
-        count = round(len(train) * self.val_fraction)
-        if not 0 < count < len(train):
-            raise DataError(
-                f"data.val_fraction={self.val_fraction} of {len(train)} training images leaves one side empty; the "
-                f"data set has no val split of its own, so give a fraction between 0 and 1."
-            )
-        picked = set(np.random.default_rng(self.split_seed).permutation(len(train))[:count].tolist())
-        return splits | {
-            "train": [r for i, r in enumerate(train) if i not in picked],
-            "val": [r for i, r in enumerate(train) if i in picked],
-        }
+    def _of_classes(self, records: list[Record], renumber: dict[int, int]) -> list[Record]:
+        return records if self.wanted is None else of_classes(records, renumber)
 
     def _limited(self, split: str, records: list[Record]) -> list[Record]:
         most = self.limit.get(split)
@@ -306,58 +281,3 @@ class _EpochSampler(GroupedBatchSampler):
     def set_epoch(self, epoch: int) -> None:
         super().set_epoch(epoch)
         self.dataset.set_epoch(epoch)
-
-
-def batches_of_images(
-    images: Iterable[str | Path | np.ndarray | Tensor],
-    *,
-    resize: Resize,
-    collate: Collate,
-    batch_size: int,
-    max_pixels: int = MAX_PIXELS,
-) -> Iterator[Batch]:
-    """Images without annotations as batches; ids count from 0.
-
-    Args:
-        images: paths, uint8 arrays [H, W, 3] (or [H, W]), or uint8 tensors [3, H, W].
-
-    Raises:
-        ImageError: a path that is no readable image.
-        ValueError: an array that is not uint8 RGB.
-    """
-    none = torch.zeros(0)
-    samples: list[Sample] = []
-    for number, image in enumerate(images):
-        pixels = _pixels(image, max_pixels)
-        samples.append(
-            Sample(
-                image=resize.image(pixels),
-                original_size=tuple(pixels.shape[-2:]),
-                id=number,
-                boxes=torch.zeros(0, 4),
-                labels=none.long(),
-                area=none,
-                crowd=none.bool(),
-                difficult=none.bool(),
-            )
-        )
-        if len(samples) == batch_size:
-            yield collate(samples)
-            samples = []
-    if samples:
-        yield collate(samples)
-
-
-def _pixels(image: str | Path | np.ndarray | Tensor, max_pixels: int) -> Tensor:
-    if isinstance(image, str | Path):
-        return read_image(Path(image), max_pixels=max_pixels)
-    if isinstance(image, np.ndarray):
-        if image.ndim == 2:
-            image = np.repeat(image[..., None], 3, axis=2)
-        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-    if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3:
-        raise ValueError(
-            f"predict() takes paths, uint8 arrays [H, W, 3] or uint8 tensors [3, H, W]; got {image.dtype} of shape "
-            f"{tuple(image.shape)}."
-        )
-    return image.contiguous()

@@ -32,7 +32,8 @@ class DetectionModule(L.LightningModule):
 
     Args:
         detector: built for the data set's classes.
-        optim: called as optim(detector, total_batch=...) -> optimiser.
+        optim: called as optim(detector, total_batch=..., fused=...) -> optimiser; fused is False where a loss
+            scaler must unscale gradients before they are clipped.
         lr_schedule: called as lr_schedule(optimizer, total_steps) -> scheduler, stepped after every update.
         class_names: K names.
         category_ids: K ids of the annotation file.
@@ -101,9 +102,23 @@ class DetectionModule(L.LightningModule):
         total_batch = (
             self.trainer.datamodule.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
         )
-        optimizer = self.optim(self.detector, total_batch=total_batch)
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        optimizer = self.optim(self.detector, total_batch=total_batch, fused=not scaled)
         scheduler = self.lr_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by norm; Lightning refuses fused optimisers under bf16 too, though nothing is scaled there."""
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if scaled or gradient_clip_algorithm not in (None, "norm"):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the facts a checkpoint needs to be used alone, as plain containers."""

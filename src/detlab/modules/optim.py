@@ -16,6 +16,7 @@ def sgd(
     detector: nn.Module,
     *,
     total_batch: int,
+    fused: bool = False,
     lr: float,
     base_batch_size: int,
     lr_scaling: str,
@@ -27,13 +28,14 @@ def sgd(
     """SGD with momentum over `parameter_groups`, at `effective_lr`."""
     rate = effective_lr(lr, total_batch, base_batch_size, lr_scaling)
     groups = parameter_groups(detector, rate, weight_decay, decay_norm_and_bias, backbone_lr_mult)
-    return torch.optim.SGD(groups, lr=rate, momentum=momentum)
+    return torch.optim.SGD(groups, lr=rate, momentum=momentum, fused=fused)
 
 
 def adamw(
     detector: nn.Module,
     *,
     total_batch: int,
+    fused: bool = False,
     lr: float,
     base_batch_size: int,
     lr_scaling: str,
@@ -45,7 +47,7 @@ def adamw(
     """AdamW over `parameter_groups`, at `effective_lr`."""
     rate = effective_lr(lr, total_batch, base_batch_size, lr_scaling)
     groups = parameter_groups(detector, rate, weight_decay, decay_norm_and_bias, backbone_lr_mult)
-    return torch.optim.AdamW(groups, lr=rate, betas=tuple(betas), fused=True)
+    return torch.optim.AdamW(groups, lr=rate, betas=tuple(betas), fused=fused)
 
 
 def effective_lr(lr: float, total_batch: int, base_batch_size: int, scaling: str) -> float:

@@ -1,0 +1,70 @@
+"""Images without annotations as batches, for prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from detlab.data.dataset import Collate, Sample
+from detlab.data.images import MAX_PIXELS, read_image
+from detlab.data.transforms import Resize
+from detlab.structures import Batch
+
+
+def batches_of_images(
+    images: Iterable[str | Path | np.ndarray | Tensor],
+    *,
+    resize: Resize,
+    collate: Collate,
+    batch_size: int,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[Batch]:
+    """Images without annotations as batches; ids count from 0.
+
+    Args:
+        images: paths, uint8 arrays [H, W, 3] (or [H, W]), or uint8 tensors [3, H, W].
+
+    Raises:
+        ImageError: a path that is no readable image.
+        ValueError: an array that is not uint8 RGB.
+    """
+    none = torch.zeros(0)
+    samples: list[Sample] = []
+    for number, image in enumerate(images):
+        pixels = _pixels(image, max_pixels)
+        samples.append(
+            Sample(
+                image=resize.image(pixels),
+                original_size=tuple(pixels.shape[-2:]),
+                id=number,
+                boxes=torch.zeros(0, 4),
+                labels=none.long(),
+                area=none,
+                crowd=none.bool(),
+                difficult=none.bool(),
+            )
+        )
+        if len(samples) == batch_size:
+            yield collate(samples)
+            samples = []
+    if samples:
+        yield collate(samples)
+
+
+def _pixels(image: str | Path | np.ndarray | Tensor, max_pixels: int) -> Tensor:
+    if isinstance(image, str | Path):
+        return read_image(Path(image), max_pixels=max_pixels)
+    if isinstance(image, np.ndarray):
+        if image.ndim == 2:
+            image = np.repeat(image[..., None], 3, axis=2)
+        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3:
+        raise ValueError(
+            f"predict() takes paths, uint8 arrays [H, W, 3] or uint8 tensors [3, H, W]; got {image.dtype} of shape "
+            f"{tuple(image.shape)}."
+        )
+    return image.contiguous()

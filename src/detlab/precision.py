@@ -1,0 +1,26 @@
+"""The number format of a run: `auto` is resolved by what the device computes well."""
+
+from __future__ import annotations
+
+import torch
+
+AMPERE = 8  # the first CUDA generation with bfloat16 units
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """Lightning's name of a precision; auto becomes half precision where the device has units for it.
+
+    On a CPU that is bf16-mixed with avx512_bf16 or AMX (elsewhere bfloat16 is emulated, slower than float32);
+    on a GPU bf16-mixed from Ampere on, 16-mixed before. Losses, box decoding and IoU are in float32 in any case.
+    """
+    if precision != "auto":
+        return precision
+    if accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available():
+        return "bf16-mixed" if torch.cuda.get_device_capability()[0] >= AMPERE else "16-mixed"
+    return "bf16-mixed" if cpu_has_bfloat16() else "32-true"
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return any(capabilities.get(name, False) for name in ("avx512_bf16", "amx_bf16"))

@@ -1,0 +1,58 @@
+"""Batches and configs that many tests share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from detlab.structures import Batch, Targets
+from tests.batches import make_batch
+
+os.environ.setdefault("WANDB_MODE", "offline")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """The same random weights in every test, whatever ran before."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def small_batch() -> Batch:
+    """Two 64 px images: two boxes, and one."""
+    return make_batch([[[4, 4, 36, 30], [20, 24, 60, 60]], [[8, 10, 40, 50]]], [[0, 2], [1]])
+
+
+@pytest.fixture
+def empty_batch() -> Batch:
+    """Two 64 px images without any box."""
+    return make_batch([[], []], [[], []])
+
+
+@pytest.fixture
+def targets() -> Callable[..., Targets]:
+    """Targets from boxes [B][M][4], labels and crowd flags."""
+
+    def build(boxes: Sequence, labels: Sequence, crowd: Sequence | None = None) -> Targets:
+        made = make_batch(boxes, labels).targets
+        if crowd is not None:
+            made = made._replace(crowd=torch.tensor(crowd))
+        return made
+
+    return build
+
+
+BCCD = Path(__file__).resolve().parents[2] / "shared" / "datasets" / "bccd"
+
+
+@pytest.fixture
+def bccd_root() -> Path:
+    """The folder of the BCCD photographs beside the checkout, or at DETLAB_TEST_BCCD."""
+    root = Path(os.environ.get("DETLAB_TEST_BCCD", BCCD))
+    if not root.is_dir():
+        pytest.skip(f"no BCCD photographs at {root}; set DETLAB_TEST_BCCD to their folder")
+    return root
