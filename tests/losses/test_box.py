@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torchvision.ops import complete_box_iou_loss
 
 from detlab.coders import BoxCoder
 from detlab.losses import BoxLoss, CIoULoss, DIoULoss, GIoULoss, IoULoss, L1Loss, SmoothL1Loss
@@ -66,6 +67,19 @@ def test_diou_and_ciou_by_hand() -> None:
     v = 4 / torch.pi**2 * (torch.atan(torch.tensor(4.0)) - torch.pi / 4).item() ** 2
     expected = 2 / 3 + v * v / (2 / 3 + v)
     assert of_boxes(CIoULoss(), (-5, 2.5, 15, 7.5)) == pytest.approx(expected, abs=1e-5)
+
+
+def test_ciou_and_its_gradient_equal_torchvisions() -> None:
+    low = torch.rand(100, 2) * 50
+    boxes = torch.cat([low, low + 1 + torch.rand(100, 2) * 50], dim=1)
+    truth = boxes.roll(1, 0)
+    found, expected = (boxes.clone().requires_grad_() for _ in range(2))
+    ours = CIoULoss().of_boxes(found, truth)
+    theirs = complete_box_iou_loss(expected, truth)
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    ours.sum().backward()
+    theirs.sum().backward()
+    torch.testing.assert_close(found.grad, expected.grad, atol=1e-5, rtol=1e-4)
 
 
 def smooth(beta: float, differences: list[list[float]]) -> Tensor:

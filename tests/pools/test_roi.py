@@ -107,6 +107,7 @@ def test_a_pyramid_is_read_as_level_by_level(kind: type) -> None:
     levels = [Level(f"P{i}", 3, 2**i) for i in (2, 3, 4)]
     features = {v.name: torch.randn(2, 3, *v.size((256, 256)), requires_grad=True) for v in levels}
     boxes = random_rois(40, 2, 220)
+    boxes[:3, 1:] = torch.tensor([[2.0, 3, 250, 251], [0, 0, 300, 240], [5, 5, 235, 256]])  # at least 224 px
     found = kind(levels=levels, size=4)(features, boxes)
     level = fpn_level(boxes[:, 1:], [4, 8, 16])
     assert set(level.tolist()) == {0, 1, 2}

@@ -69,7 +69,8 @@ class DetectionDataset(Dataset[Sample]):
         sample = as_sample(self._image(index), *self._annotations(item, index))
         if self.augment is not None:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(_seed(self.seed, int(self.epoch), item.id))
+                # torch.manual_seed would also reach for the GPUs, which costs more than a flip.
+                torch.default_generator.manual_seed(_seed(self.seed, int(self.epoch), item.id))
                 sample = self.augment(sample)
         sample = self.resize.sample(sample)
         boxes = sample["boxes"].as_subclass(Tensor)

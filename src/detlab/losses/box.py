@@ -6,11 +6,13 @@ in absolute pixels.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
-from torchvision.ops import complete_box_iou_loss, distance_box_iou_loss, generalized_box_iou_loss
+from torchvision.ops import distance_box_iou_loss, generalized_box_iou_loss
 
 from detlab.boxes import area, ordered
 from detlab.coders import BoxCoder
@@ -98,7 +100,20 @@ class DIoULoss(IoULoss):
 
 
 class CIoULoss(IoULoss):
-    """DIoU loss + a term for the difference of aspect ratios (CIoU)."""
+    """DIoU loss + a term for the difference of aspect ratios (CIoU equation 10).
+
+    Sides are at least EPSILON, where torchvision's gives NaN for a box that shrank to a point.
+    """
 
     def of_boxes(self, predicted: Tensor, boxes: Tensor) -> Tensor:
-        return complete_box_iou_loss(predicted, boxes, eps=EPSILON)
+        distance = distance_box_iou_loss(predicted, boxes, eps=EPSILON)
+        v = 4 / math.pi**2 * (_shape(predicted) - _shape(boxes)) ** 2
+        with torch.no_grad():
+            alpha = v / (super().of_boxes(predicted, boxes) + v + EPSILON)
+        return distance + alpha * v
+
+
+def _shape(boxes: Tensor) -> Tensor:
+    """arctan(w / h) of boxes [..., 4]."""
+    w, h = (boxes[..., 2:] - boxes[..., :2]).clamp(min=EPSILON).unbind(-1)
+    return torch.atan2(w, h)
