@@ -40,9 +40,7 @@ def test_decode_inverts_encode(weights: tuple) -> None:
     boxes = torch.cat([low, low + 1 + torch.rand(50, 2) * 80], dim=1)
     references = boxes.roll(1, 0)
     coder = BoxCoder(weights=weights, clip=None)
-    torch.testing.assert_close(
-        coder.decode(references, coder.encode(references, boxes)), boxes, atol=2e-3, rtol=1e-4
-    )
+    torch.testing.assert_close(coder.decode(references, coder.encode(references, boxes)), boxes, atol=2e-3, rtol=1e-4)
 
 
 def test_a_padded_row_gives_finite_numbers() -> None:

@@ -130,7 +130,13 @@ def test_the_same_image_is_sampled_alike_at_any_place() -> None:
     both = type(empty)(*(torch.cat([x, x]) for x in empty))
     whole = made(prediction, anchors, made.assign(anchors, both, 3), KEYS, 1)["loss_cls"]
     each = [
-        made(Prediction(*(v[i : i + 1] for v in prediction[:2])), anchors, made.assign(anchors, empty, 3), KEYS[i : i + 1], 1)
+        made(
+            Prediction(*(v[i : i + 1] for v in prediction[:2])),
+            anchors,
+            made.assign(anchors, empty, 3),
+            KEYS[i : i + 1],
+            1,
+        )
         for i in (0, 1)
     ]
     torch.testing.assert_close(whole, (each[0]["loss_cls"] + each[1]["loss_cls"]) / 2)
@@ -140,7 +146,9 @@ def test_losses_stay_float32_under_autocast(two_images: Any) -> None:
     made = criterion()
     logits = torch.zeros(2, 4, 3, dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = made(Prediction(logits, torch.zeros(2, 4, 4).bfloat16()), ANCHORS, made.assign(ANCHORS, two_images, 3), KEYS, 0)
+        found = made(
+            Prediction(logits, torch.zeros(2, 4, 4).bfloat16()), ANCHORS, made.assign(ANCHORS, two_images, 3), KEYS, 0
+        )
     assert all(v.dtype == torch.float32 for v in found.values())
 
 

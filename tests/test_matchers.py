@@ -50,9 +50,7 @@ def anchors() -> Tensor:
 
 
 def test_padding_matches_nothing(anchors: Tensor, targets: Callable) -> None:
-    found = IoUMatcher(positive=0.5, negative=0.4, force_best=True)(
-        anchors, targets([[[0, 0, 10, 10]], []], [[2], []])
-    )
+    found = IoUMatcher(positive=0.5, negative=0.4, force_best=True)(anchors, targets([[[0, 0, 10, 10]], []], [[2], []]))
     assert found.state.tolist() == [[POSITIVE, POSITIVE, NEGATIVE, NEGATIVE], [NEGATIVE] * 4]
     assert found.overlap[0].tolist() == [1, 0.5, 0, 0]
     assert found.overlap[1].tolist() == [0] * 4

@@ -58,8 +58,9 @@ def read_checkpoint(path: Path, trust: Sequence[str] = ()) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else ""
         raise ConfigError(
-            f"{path} is not a checkpoint that loads safely ({type(error).__name__}: {str(error).splitlines()[0][:120]})."
+            f"{path} is not a checkpoint that loads safely ({type(error).__name__}: {reason})."
         ) from error
     facts = content.get(KEY) if isinstance(content, Mapping) else None
     if not isinstance(facts, Mapping) or "state_dict" not in content:

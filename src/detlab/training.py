@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -199,11 +201,30 @@ def _with_monitor(callbacks: Mapping[str, Any], monitor: str) -> list[dict[str, 
     return [{**node, "monitor": monitor} if node and "monitor" in node else node for node in callbacks.values()]
 
 
+NOISE = (  # of libraries, about things that this project decides or cannot change
+    "isinstance\\(treespec, LeafSpec\\)",
+    "Experiment logs directory",
+    "does not have many workers",
+    "The number of training batches",
+    "Trying to infer the `batch_size`",
+)
+
+
 def set_up_torch(config: Mapping[str, Any]) -> None:
+    """Threads, precision of products and seeds, as the config says; libraries' tips are left out."""
+    for text in NOISE:
+        warnings.filterwarnings("ignore", message=f".*{text}")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_wanted)
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     torch.set_float32_matmul_precision(config["matmul_precision"])
     L.seed_everything(config["seed"], workers=True, verbose=False)
+
+
+def _wanted(record: logging.LogRecord) -> bool:
+    """Whether a line of Lightning's log tells something of this run."""
+    text = record.getMessage()
+    return not any(part in text for part in ("Tip:", "TPU available", "Loading `train_dataloader`", "GPU available"))
 
 
 def _initialise(detector: Detector, config: Mapping[str, Any], data: DetectionData) -> None:

@@ -74,7 +74,9 @@ def test_normalisation_is_torchvisions_and_padding_is_zero() -> None:
 
 
 @pytest.mark.parametrize("frozen", [0, 1, 2, 5])
-@pytest.mark.parametrize("make", [lambda n: ResNet(depth=18, frozen_stages=n), lambda n: VGG16(frozen_stages=n, norm="bn")])
+@pytest.mark.parametrize(
+    "make", [lambda n: ResNet(depth=18, frozen_stages=n), lambda n: VGG16(frozen_stages=n, norm="bn")]
+)
 def test_frozen_stages_neither_learn_nor_drift(frozen: int, make: object) -> None:
     net = make(frozen).train()
     before = {k: v.clone() for k, v in net.state_dict().items()}
@@ -101,7 +103,11 @@ def test_frozen_stages_neither_learn_nor_drift(frozen: int, make: object) -> Non
 )
 def test_norms(norm: str, kind: type) -> None:
     for net in (ResNet(depth=18, norm=norm), VGG16(norm=norm)):
-        found = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d | nn.GroupNorm | nn.SyncBatchNorm)]
+        found = [
+            m
+            for m in net.modules()
+            if isinstance(m, nn.BatchNorm2d | FrozenBatchNorm2d | nn.GroupNorm | nn.SyncBatchNorm)
+        ]
         assert found
         assert all(type(m) is kind for m in found)
 

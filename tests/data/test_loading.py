@@ -147,7 +147,9 @@ def test_batches_hold_images_of_one_orientation() -> None:
 def test_processes_share_each_global_batch() -> None:
     groups = [0] * 24
     whole = list(GroupedBatchSampler(groups, batch_size=4, shuffle=True, seed=1))
-    halves = [list(GroupedBatchSampler(groups, batch_size=2, shuffle=True, seed=1, rank=r, world_size=2)) for r in (0, 1)]
+    halves = [
+        list(GroupedBatchSampler(groups, batch_size=2, shuffle=True, seed=1, rank=r, world_size=2)) for r in (0, 1)
+    ]
     assert whole == [a + b for a, b in zip(*halves, strict=True)]
 
 

@@ -17,7 +17,13 @@ def maps(canvas: tuple[int, int], levels: tuple[Level, ...] = LEVELS) -> dict[st
 @pytest.mark.parametrize("canvas", [(128, 192), (100, 133), (97, 65)])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"finest": 2, "extra": "pool"}, {"extra": "conv_p"}, {"coarsest": 4, "extra": "none"}, {"spp_kernels": [3, 5]}],
+    [
+        {},
+        {"finest": 2, "extra": "pool"},
+        {"extra": "conv_p"},
+        {"coarsest": 4, "extra": "none"},
+        {"spp_kernels": [3, 5]},
+    ],
 )
 def test_every_map_has_its_levels_size(canvas: tuple[int, int], options: dict) -> None:
     neck = FPN(levels=LEVELS, width=32, **options)

@@ -124,12 +124,14 @@ def _versions() -> dict[str, str]:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit and whether the work tree differs from it, of the folder the program was started in."""
-    try:
-        commit = _run("git", "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_run("git", "status", "--porcelain", "-uno"))}
-    except (OSError, subprocess.SubprocessError):
-        return None
+    """Commit of the checkout this package runs from, else of the folder the program was started in."""
+    for folder in (Path(__file__).parent, Path.cwd()):
+        try:
+            commit = _run("git", "-C", str(folder), "rev-parse", "HEAD")
+            return {"commit": commit, "dirty": bool(_run("git", "-C", str(folder), "status", "--porcelain", "-uno"))}
+        except (OSError, subprocess.SubprocessError):
+            continue
+    return None
 
 
 def _run(*command: str) -> str:

@@ -1,0 +1,42 @@
+"""The command line: help, unknown commands, the rules table."""
+
+import subprocess
+import sys
+
+from detlab.rules import as_markdown
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "detlab.cli", *arguments], capture_output=True, text=True, timeout=120)
+
+
+def test_help_names_every_command() -> None:
+    for arguments in ((), ("--help",)):
+        found = run(*arguments)
+        assert found.returncode == 0
+        for command in ("train", "evaluate", "predict", "rules"):
+            assert command in found.stdout
+
+
+def test_unknown_commands_are_refused_with_the_nearest() -> None:
+    found = run("trian")
+    assert found.returncode == 2
+    assert "did you mean train?" in found.stderr
+
+
+def test_rules_and_version() -> None:
+    assert run("rules").stdout == as_markdown()
+    assert run("--version").stdout.startswith("detlab ")
+
+
+def test_a_mistake_is_one_sentence_and_status_2() -> None:
+    found = run("train", "model/neck=fnp")
+    assert found.returncode == 2
+    assert found.stderr.strip().splitlines()[-1].startswith("detlab: model/neck=fnp does not exist; did you mean fpn?")
+    assert "Traceback" not in found.stderr
+
+
+def test_train_help_lists_groups_and_keys() -> None:
+    found = run("train", "--help")
+    assert found.returncode == 0
+    assert "model/backbone" in found.stdout
