@@ -178,7 +178,7 @@ def test_evaluating_on_other_classes_is_refused(trained: Path, tmp_path: Path) -
     with pytest.raises(ConfigError, match="are not the checkpoint's"):
         evaluate(config)
     with pytest.raises(ConfigError, match="no option data.roots"):
-        evaluate(tool("evaluate", tmp_path, f"run={trained}", "+data.roots=x"))
+        evaluate(tool("evaluate", tmp_path, f"run={trained}", "data.roots=x"))
 
 
 @pytest.mark.parametrize("name", [f.stem for f in sorted((config_dir() / "experiment").glob("*.yaml"))])

@@ -58,9 +58,9 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     try:
         check_overrides(overrides)
         with initialize_config_dir(str(config_dir()), version_base="1.3"):
-            return compose(name, overrides=list(overrides), return_hydra_config=False)
+            return compose(name, overrides=open_keys(name, overrides), return_hydra_config=False)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from error
+        raise ConfigError(explain(error, name)) from error
 
 
 def build_detector(overrides: Sequence[str] = (), *, num_classes: int) -> Detector:
@@ -125,9 +125,24 @@ def check_overrides(overrides: Sequence[str]) -> None:
         raise ConfigError(f"{key}={value} would overwrite a whole group by a word; use {slash}={value}.")
 
 
-def explain(error: BaseException) -> str:
+def open_keys(name: str, overrides: Iterable[str]) -> list[str]:
+    """Overrides with those keys of `detlab evaluate` made free that change the run's own config.
+
+    Its data and detect nodes are empty, since only the run knows their keys; `evaluate` refuses those that it lacks.
+    """
+    free = ("data.", "detect.") if name == "evaluate" else ()
+    return [f"++{o}" if free and o.startswith(free) else o for o in overrides]
+
+
+def explain(error: BaseException, name: str = "train") -> str:
     """One sentence from an error of Hydra, OmegaConf or a part, with the nearest valid name where one is near."""
     text = str(error).strip()
+    if isinstance(error, InstantiationException):
+        cause = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if cause is not error:
+            return str(cause)
     if m := re.search(r"Could not find '([^']+)'(?:.|\n)*?Available options in '([^']+)':\s*((?:\n\s+\S+)+)", text):
         group, name = m[2], m[1].rsplit("/", 1)[-1]
         options = m[3].split()
@@ -136,18 +151,12 @@ def explain(error: BaseException) -> str:
         return _no_group(m[1])
     chain = f"{text}\n{error.__cause__ or ''}"
     if m := re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", chain):
-        return _no_key(m[1])
-    if isinstance(error, InstantiationException):
-        cause = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        if cause is not error:
-            return str(cause)
+        return _no_group(m[1]) if "/" in m[1] else _no_key(m[1], name)
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def run_app(main: Callable[[], Any]) -> None:
-    """Run a Hydra main: its exit status, and one sentence instead of a traceback for errors of the user's making.
+def run_app(main: Callable[[], Any], name: str) -> None:
+    """Run the Hydra main of a config: one sentence instead of a traceback for errors of the user's making.
 
     HYDRA_FULL_ERROR=1 shows the traceback.
     """
@@ -157,11 +166,12 @@ def run_app(main: Callable[[], Any]) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own account
     try:
         check_overrides([argument for argument in sys.argv[1:] if "=" in argument and argument[0] != "-"])
+        sys.argv[1:] = open_keys(name, sys.argv[1:])
         main()
     except (HydraException, OmegaConfBaseException, ConfigError, DataError) as error:
         if wanted:
             raise
-        print(f"detlab: {explain(error)}", file=sys.stderr)
+        print(f"detlab: {explain(error, name)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -176,13 +186,14 @@ def _no_group(key: str) -> str:
     return f"There is no option {key}{_nearest(key, groups)}."
 
 
-def _no_key(key: str) -> str:
+def _no_key(key: str, config_name: str) -> str:
     """The message for a key that the composed config does not have."""
     parent, _, last = key.rpartition(".")
     known: list[str] = []
-    choices = [a for a in sys.argv[1:] if "=" in a and "." not in a.partition("=")[0] and a[0] not in "-+~"]
+    named = [(a, a.partition("=")[0]) for a in sys.argv[1:] if "=" in a and a[0] not in "-+~"]
+    choices = [a for a, name in named if "." not in name and name != key and "," not in a]
     try:
-        config = OmegaConf.to_container(_compose_quietly(choices), resolve=False)
+        config = OmegaConf.to_container(_compose_quietly(config_name, choices), resolve=False)
         for part in parent.split(".") if parent else []:
             config = config[part]
         known = [str(k) for k in config if k != "_target_"]
@@ -192,10 +203,10 @@ def _no_key(key: str) -> str:
     return f"There is no option {key}{_nearest(last, known, parent)}{listed}."
 
 
-def _compose_quietly(overrides: Sequence[str]) -> DictConfig:
+def _compose_quietly(name: str, overrides: Sequence[str]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose("train", overrides=list(overrides))
+        return compose(name, overrides=list(overrides))
 
 
 def _nearest(name: str, known: Sequence[str], parent: str = "") -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import hydra
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
+from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig
 from rich.console import Console
 
@@ -69,11 +70,13 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     pictures = ValidationPictures(str(run_dir))
     options = dict(config["trainer"])
     precision = str(options.pop("precision", None) or run["trainer"]["precision"])
+    bar = progress_bar()
     trainer = L.Trainer(
         **options,
+        enable_progress_bar=isinstance(bar, ProgressBar),
         precision=resolve_precision(precision, options["accelerator"]),
         logger=False,
-        callbacks=[pictures, progress_bar()],
+        callbacks=[pictures, bar],
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -99,4 +102,4 @@ def _change_selection(detector: torch.nn.Module, options: dict[str, Any]) -> Non
 
 
 if __name__ == "__main__":
-    run_app(main)
+    run_app(main, "evaluate")

@@ -109,4 +109,4 @@ def _picture(loaded: Loaded, image: torch.Tensor, found: dict[str, Any], thresho
 
 
 if __name__ == "__main__":
-    run_app(main)
+    run_app(main, "predict")

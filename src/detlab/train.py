@@ -16,4 +16,4 @@ def main(config: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
-    run_app(main)
+    run_app(main, "train")

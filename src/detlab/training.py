@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
 from hydra.utils import get_class, instantiate
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
@@ -103,7 +104,13 @@ def build(config: dict[str, Any]) -> Run:
     callbacks = [_part(node) for node in _with_monitor(config["callbacks"], config["monitor"]) if node]
     loggers = [_part(node) for node in config["logger"].values() if node]
     precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
-    trainer = _part(config["trainer"], callbacks=callbacks, logger=loggers or False, precision=precision)
+    trainer = _part(
+        config["trainer"],
+        callbacks=callbacks,
+        logger=loggers or False,
+        precision=precision,
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+    )
     for logger in trainer.loggers:
         logger.log_hyperparams(_flat(config))
     say_plan(config, trainer, module, data)

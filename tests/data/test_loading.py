@@ -12,7 +12,6 @@ from detlab.composing import compose_config, plain_config
 from detlab.data.dataset import Collate
 from detlab.data.module import DetectionData
 from detlab.data.sampling import GroupedBatchSampler, ShardedBatchSampler
-from detlab.data.shapes import shapes
 from detlab.data.transforms import IoUCropOrNot, LargeScaleJitter, Resize, as_sample
 from detlab.structures import Batch
 from detlab.training import make_data
@@ -162,24 +161,23 @@ def test_shards_hold_every_image(world: int, count: int) -> None:
 
 
 def test_shapes_are_a_function_of_seed_and_index() -> None:
-    options = {"counts": {"train": 6, "val": 2, "test": 2}, "side": 96, "cache_dir": None, "size": 96}
-    a, b, other = shapes(**options), shapes(**options), shapes(**options, shapes_seed=1)
-    for x, y in zip(a.dataset("train"), b.dataset("train"), strict=True):
+    a, b, other = shapes_data(), shapes_data("seed=5"), shapes_data("data.shapes_seed=1")
+    for x, y in zip(a.dataset("val"), b.dataset("val"), strict=True):
         assert torch.equal(x.image, y.image)
         assert torch.equal(x.boxes, y.boxes)
-    assert not torch.equal(a.dataset("train")[0].image, other.dataset("train")[0].image)
-    assert not torch.equal(a.dataset("train")[0].image, a.dataset("val")[0].image)
+    assert not torch.equal(a.dataset("val")[0].image, other.dataset("val")[0].image)
+    assert not torch.equal(a.dataset("test")[0].image, a.dataset("val")[0].image)
 
 
 def test_shapes_knobs() -> None:
-    options = {"counts": {"train": 150, "val": 2, "test": 2}, "cache_dir": None, "size": 128}
-    plain = shapes(**options).records("train")
+    many = "data.counts={train: 150, val: 2, test: 2}"
+    plain = shapes_data(many).records("train")
     counts = [len(r.labels) for r in plain]
     assert (min(counts), max(counts)) == (1, 6)
     sides = torch.cat([torch.as_tensor(r.boxes[:, 2:] - r.boxes[:, :2]) for r in plain])
     assert sides.max() <= 56.01
     assert sides.min() >= 13
-    rare = shapes(**options, imbalance=8.0).records("train")
+    rare = shapes_data(many, "data.imbalance=8.0").records("train")
     tally = torch.bincount(torch.cat([torch.as_tensor(r.labels) for r in rare]), minlength=3)
     assert tally[0] > 4 * tally[1] > 8 * tally[2]
-    assert max(len(r.labels) for r in shapes(**options, objects=[2, 3]).records("train")) == 3
+    assert max(len(r.labels) for r in shapes_data(many, "data.objects=[2, 3]").records("train")) == 3

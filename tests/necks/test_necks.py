@@ -112,3 +112,21 @@ def test_single_maps_and_hierarchy() -> None:
 def test_mistakes_name_their_option(wrong: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize("canvas", [(64, 64), (32, 32), (64, 256)])
+def test_coarsest_maps_of_one_cell_have_finite_gradients_in_bfloat16(canvas: tuple[int, int]) -> None:
+    for _ in range(10):
+        junk = [torch.full((1000 + 37 * i,), torch.nan) for i in range(20)]
+        del junk  # memory that the allocator hands out again
+        neck = FPN(levels=LEVELS, width=32)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = neck({k: v for k, v in maps(canvas).items() if k in neck.reads})
+        sum(v.float().sum() for v in out.values()).backward()
+        assert all(p.grad.isfinite().all() for p in neck.parameters())
+
+
+def test_a_map_of_one_cell_keeps_its_value() -> None:
+    neck = FPN(levels=LEVELS, width=8)
+    out = neck({k: v for k, v in maps((64, 64)).items() if k in neck.reads})
+    torch.testing.assert_close(out["P7"], neck.p7(out["P6"].relu()))

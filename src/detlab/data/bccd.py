@@ -18,6 +18,7 @@ from detlab.data.source import Source, Splits
 from detlab.data.voc import Voc
 
 URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
+CACHE = "~/.cache/detlab"
 TIMEOUT_S = 60
 LARGEST_FILE = 5_000_000  # bytes; the archive's pictures have 10 to 30 kB
 
@@ -27,13 +28,13 @@ class Bccd(Source):
 
     Args:
         root: the folder that holds Annotations; null to download.
-        cache_dir: where a download lies.
+        cache_dir: where a download lies; None for the usual place.
         url: of the archive.
     """
 
-    def __init__(self, *, root: str | None, cache_dir: str | Path, url: str = URL) -> None:
+    def __init__(self, *, root: str | None, cache_dir: str | Path | None, url: str = URL) -> None:
         self.root, self.url = root, url
-        self.cache = Path(cache_dir).expanduser() / "bccd"
+        self.cache = Path(cache_dir or CACHE).expanduser() / "bccd"
 
     def prepare(self) -> None:
         """Download and check the archive where no root is given and no earlier download lies in the cache.
@@ -70,9 +71,7 @@ class Bccd(Source):
         return Voc(root=root, sets=sets).read(report)
 
 
-def bccd(
-    *, root: str | None = None, cache_dir: str = "~/.cache/detlab", url: str = URL, **loading: Any
-) -> DetectionData:
+def bccd(*, root: str | None = None, cache_dir: str | None = CACHE, url: str = URL, **loading: Any) -> DetectionData:
     """BCCD; `loading` goes to `DetectionData`."""
     return DetectionData(source=Bccd(root=root, cache_dir=cache_dir, url=url), cache_dir=cache_dir, **loading)
 

@@ -1,25 +1,23 @@
-"""Learning-rate schedules by step, each with a linear warm-up; torch's own, joined."""
+"""Learning-rate schedules by step, each with a linear warm-up, as factors of torch's LambdaLR.
+
+A factor is a function of the step alone, so a run that is resumed with more epochs follows the schedule of its new
+length; torch's chained schedulers would restore the old one.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import (
-    ConstantLR,
-    CosineAnnealingLR,
-    LinearLR,
-    LRScheduler,
-    MultiStepLR,
-    SequentialLR,
-)
+from torch.optim.lr_scheduler import LambdaLR
 
 LONGEST_WARMUP = 0.2  # share of all steps, so that short runs still reach their rate
 
 
-def constant(optimizer: Optimizer, total_steps: int, *, warmup_steps: int, warmup_factor: float) -> LRScheduler:
+def constant(optimizer: Optimizer, total_steps: int, *, warmup_steps: int, warmup_factor: float) -> LambdaLR:
     """One rate."""
-    return _with_warmup(optimizer, total_steps, warmup_steps, warmup_factor, lambda _: ConstantLR(optimizer, 1.0, 1))
+    return _with_warmup(optimizer, total_steps, warmup_steps, warmup_factor, lambda step, warmup: 1.0)
 
 
 def multistep(
@@ -30,31 +28,28 @@ def multistep(
     gamma: float,
     warmup_steps: int,
     warmup_factor: float,
-) -> LRScheduler:
+) -> LambdaLR:
     """Times gamma at each milestone, a share of all steps."""
-    warmup = _warmup(total_steps, warmup_steps)
-    steps = [max(1, round(m * total_steps) - warmup) for m in milestones]
-    return _with_warmup(
-        optimizer, total_steps, warmup_steps, warmup_factor, lambda _: MultiStepLR(optimizer, steps, gamma)
-    )
-
-
-def cosine(
-    optimizer: Optimizer, total_steps: int, *, final_factor: float, warmup_steps: int, warmup_factor: float
-) -> LRScheduler:
-    """Half a cosine from the full rate to final_factor of it."""
-    lowest = min(group["lr"] for group in optimizer.param_groups) * final_factor
+    steps = [round(m * total_steps) for m in milestones]
     return _with_warmup(
         optimizer,
         total_steps,
         warmup_steps,
         warmup_factor,
-        lambda left: CosineAnnealingLR(optimizer, max(1, left), eta_min=lowest),
+        lambda step, warmup: gamma ** sum(step >= milestone for milestone in steps),
     )
 
 
-def _warmup(total_steps: int, warmup_steps: int) -> int:
-    return min(warmup_steps, int(LONGEST_WARMUP * total_steps))
+def cosine(
+    optimizer: Optimizer, total_steps: int, *, final_factor: float, warmup_steps: int, warmup_factor: float
+) -> LambdaLR:
+    """Half a cosine from the full rate to final_factor of it."""
+
+    def factor(step: int, warmup: int) -> float:
+        share = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        return final_factor + (1 - final_factor) * 0.5 * (1 + math.cos(math.pi * share))
+
+    return _with_warmup(optimizer, total_steps, warmup_steps, warmup_factor, factor)
 
 
 def _with_warmup(
@@ -62,11 +57,14 @@ def _with_warmup(
     total_steps: int,
     warmup_steps: int,
     warmup_factor: float,
-    make: Callable[[int], LRScheduler],
-) -> LRScheduler:
-    warmup = _warmup(total_steps, warmup_steps)
-    rest = make(total_steps - warmup)
-    if warmup == 0:
-        return rest
-    first = LinearLR(optimizer, start_factor=warmup_factor, total_iters=warmup)
-    return SequentialLR(optimizer, [first, rest], milestones=[warmup])
+    after: Callable[[int, int], float],
+) -> LambdaLR:
+    """`after(step, warmup)` from step `warmup` on, a line from warmup_factor to 1 before."""
+    warmup = min(warmup_steps, int(LONGEST_WARMUP * total_steps))
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return warmup_factor + (1 - warmup_factor) * step / warmup
+        return after(step, warmup)
+
+    return LambdaLR(optimizer, factor)

@@ -102,8 +102,8 @@ class FPN(Neck):
         if self.extra == "pool":
             out[names[0]] = F.max_pool2d(out[self.for_rois[-1]], kernel_size=1, stride=2)
         elif self.p6 is not None:
-            out[names[0]] = self.p6(top if self.extra == "conv_c" else out[self.for_rois[-1]])
-            out[names[1]] = self.p7(F.relu(out[names[0]]))
+            out[names[0]] = _halved(self.p6, top if self.extra == "conv_c" else out[self.for_rois[-1]])
+            out[names[1]] = _halved(self.p7, F.relu(out[names[0]]))
         return out
 
     @staticmethod
@@ -113,6 +113,15 @@ class FPN(Neck):
 
 def _p(name: str) -> str:
     return "P" + name[1:]
+
+
+def _halved(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A 3x3 conv of stride 2 and padding 1.
+
+    A map of one cell gets a row and a column of zeros, which changes no value: on CPUs the weight gradient of such a
+    conv in bfloat16 is read from memory that was never written (torch 2.15: NaN in most tries).
+    """
+    return conv(F.pad(x, (0, 1, 0, 1)) if x.shape[-2:] == (1, 1) else x)
 
 
 def _conv(channels: int, width: int, kernel: int, norm: str | None) -> nn.Module:
