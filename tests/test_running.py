@@ -136,7 +136,7 @@ def test_resuming_goes_on(tmp_path: Path) -> None:
     run(tmp_path, *options)
     run(tmp_path, *options, "resume=true", "trainer.max_epochs=3")
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert (content["epoch"], content["global_step"]) == (2, 6)
+    assert content["global_step"] == 6
 
 
 @pytest.mark.parametrize(

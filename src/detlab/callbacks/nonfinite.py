@@ -20,7 +20,8 @@ class NonFiniteLossError(RuntimeError):
 class NonFiniteGuard(L.Callback):
     """Sets the gradients of a bad step to zero on the device and looks at a counter every few steps.
 
-    Momentum and weight decay still act in such a step; the run ends within `check_every` steps.
+    Fused optimisers (detlab's own, but under a loss scaler) are also told to skip the step, as a loss scaler tells
+    them, so that momentum and weight decay do not act either. The run ends within `check_every` steps.
 
     Args:
         check_every: steps between looks (each waits for the device).
@@ -47,6 +48,8 @@ class NonFiniteGuard(L.Callback):
         bad = ~torch.isfinite(torch.stack(norms)).all()
         for gradient in gradients:
             gradient.masked_fill_(bad, 0)
+        if optimizer.defaults.get("fused"):
+            optimizer.found_inf = bad.float()  # torch's fused kernels leave parameters and states as they are
         self._bad = bad if self._bad is None else self._bad | bad
         self._recent.append((trainer.global_step, self._ids, bad))
 
