@@ -219,3 +219,8 @@ def test_own_options_need_no_change_here(tmp_path: Path, monkeypatch: pytest.Mon
     config = plain()
     config["model"]["backbone"] = {"_target_": "my_backbone.Mine", "norm": "gn"}
     assert type(make_detector(config["model"], 2).backbone).__name__ == "Mine"
+
+
+def test_numbers_for_another_part_are_explained() -> None:
+    with pytest.raises(ConfigError, match=r"detlab.samplers.AllSampler has no option .* leave one of the two out"):
+        detlab.build_detector(["experiment=shapes", "model=retinanet"], num_classes=3)

@@ -141,8 +141,8 @@ def explain(error: BaseException, name: str = "train") -> str:
         cause = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        if cause is not error:
-            return str(cause)
+        if cause is not error or "unexpected keyword" in text or "takes no arguments" in text:
+            return _misplaced(text) or str(cause)
     if m := re.search(r"Could not find '([^']+)'(?:.|\n)*?Available options in '([^']+)':\s*((?:\n\s+\S+)+)", text):
         group, name = m[2], m[1].rsplit("/", 1)[-1]
         options = m[3].split()
@@ -173,6 +173,19 @@ def run_app(main: Callable[[], Any], name: str) -> None:
             raise
         print(f"detlab: {explain(error, name)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _misplaced(text: str) -> str:
+    """The message for a key that reached a part which has no such option; empty for other errors."""
+    target = re.search(r"call to target '([^']+)'", text)
+    word = re.search(r"unexpected keyword argument '(\w+)'", text)
+    if not target or not (word or "takes no arguments" in text):
+        return ""
+    what = f"{word[1]!r}" if word else "a key"
+    return (
+        f"{target[1]} has no option {what}; it was set for the option that {target[1].rsplit('.', 1)[-1]} replaces, by an "
+        f"experiment or on the command line: leave one of the two out."
+    )
 
 
 def _no_group(key: str) -> str:
