@@ -183,8 +183,8 @@ def _misplaced(text: str) -> str:
         return ""
     what = f"{word[1]!r}" if word else "a key"
     return (
-        f"{target[1]} has no option {what}; it was set for the option that {target[1].rsplit('.', 1)[-1]} replaces, by an "
-        f"experiment or on the command line: leave one of the two out."
+        f"{target[1]} has no option {what}; it was set, by an experiment or on the command line, for the option that "
+        f"{target[1].rsplit('.', 1)[-1]} replaces: leave one of the two out."
     )
 
 

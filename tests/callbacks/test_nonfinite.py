@@ -35,9 +35,14 @@ def test_a_bad_step_changes_neither_weights_nor_state(make: object) -> None:
     first = net.weight.detach().clone()
     step(1.0)
     assert not torch.equal(first, net.weight)
-    before = [net.weight.detach().clone(), *(v.clone() for s in optimizer.state.values() for v in s.values() if v.dim())]
+
+    def everything() -> list[torch.Tensor]:
+        states = [v for s in optimizer.state.values() for v in s.values() if v.dim()]
+        return [v.detach().clone() for v in (net.weight, *states)]
+
+    before = everything()
     step(float("inf"))
-    after = [net.weight.detach(), *(v for s in optimizer.state.values() for v in s.values() if v.dim())]
+    after = everything()
     assert len(before) > 2
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     step(1.0)
