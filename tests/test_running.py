@@ -181,6 +181,25 @@ def test_evaluating_on_other_classes_is_refused(trained: Path, tmp_path: Path) -
         evaluate(tool("evaluate", tmp_path, f"run={trained}", "data.roots=x"))
 
 
+def test_views_in_testing_are_chosen_by_one_key(trained: Path, tmp_path: Path) -> None:
+    limit = "data.limit={train: 8, val: 4, test: 4}"
+    options = (limit, "detect.score_threshold=0.0")
+    plain = evaluate(tool("evaluate", tmp_path / "a", f"run={trained}", *options))
+    same = evaluate(tool("evaluate", tmp_path / "b", f"run={trained}", *options, "tta=none"))
+    assert same == plain
+    evaluate(tool("evaluate", tmp_path / "c", f"run={trained}", *options, "tta=multiscale"))
+    one, many = (json.loads((tmp_path / d / "detections.json").read_text()) for d in "ac")
+    assert one != many
+    picture(tmp_path / "x.png", (70, 90))
+    alone, mirrored = detlab.load(trained), detlab.load(trained, tta="flip")
+    alone.detector.final.score_threshold = mirrored.detector.final.score_threshold = 0.0
+    scores = [loaded.predict([tmp_path / "x.png"])[0]["scores"] for loaded in (alone, mirrored)]
+    assert len(scores[0]) > 0
+    assert not np.array_equal(*scores)
+    with pytest.raises(ConfigError, match="no option detect.nms; the run's model has score_threshold"):
+        evaluate(tool("evaluate", tmp_path / "d", f"run={trained}", "detect.nms=0.3"))
+
+
 @pytest.mark.parametrize("name", [f.stem for f in sorted((config_dir() / "experiment").glob("*.yaml"))])
 def test_every_experiment_runs(name: str, tmp_path: Path) -> None:
     extra = []
@@ -203,6 +222,7 @@ def test_every_experiment_runs(name: str, tmp_path: Path) -> None:
         (["trainer.precision=bf16-mixed"], "result.json"),
         (["logger=default"], "tensorboard"),
         (["model.backbone.frozen_stages=2", "augment=ssd"], "result.json"),
+        (["tta=multiscale"], "result.json"),
     ],
 )
 def test_options_of_a_run(overrides: list[str], file: str, tmp_path: Path) -> None:

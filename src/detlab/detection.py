@@ -112,6 +112,11 @@ class ProposalDetect(nn.Module):
         self.post_nms = {True: post_nms_train, False: post_nms_test}
         self.nms_threshold, self.min_size = nms_threshold, min_size
 
+    @property
+    def max_detections(self) -> int:
+        """Proposals kept per image in testing."""
+        return self.post_nms[False]
+
     @torch.no_grad()
     def forward(
         self,

@@ -8,13 +8,14 @@ from typing import Any
 import hydra
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
+from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig
 from rich.console import Console
 
 from detlab.callbacks import ValidationPictures, progress_bar
 from detlab.callbacks.status import write_result
-from detlab.checkpoints import find_checkpoint, read_checkpoint
+from detlab.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.composing import config_dir, plain_config, run_app
 from detlab.loading import detector_of
 from detlab.modules import DetectionModule
@@ -40,6 +41,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     if config["split"] not in ("train", "val", "test"):
         raise ConfigError(f"split={config['split']} is not known; use train, val or test.")
     checkpoint = read_checkpoint(find_checkpoint(config["run"], config["ckpt"]), config["trust"])
+    checkpoint = _with_selection(checkpoint, config["detect"])
     run = checkpoint.config
     unknown = sorted(set(config["data"]) - set(run["data"]) - {"_target_"})
     if unknown:
@@ -55,7 +57,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
             f"({', '.join(checkpoint.class_names)}); evaluate on its own data, or fine-tune with init_from."
         )
     detector = detector_of(checkpoint)
-    _change_selection(detector, config["detect"])
+    tta = config.get("tta") or run.get("tta")
     module = DetectionModule(
         detector=detector,
         optim=torch.optim.SGD,
@@ -65,6 +67,8 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         config=run,
         seed=run["seed"],
         monitor=run["monitor"],
+        tta=instantiate(tta, _convert_="all") if tta else None,
+        divisor=data_config["size_divisor"],
     )
     run_dir = Path(config["paths"]["run_dir"])
     pictures = ValidationPictures(str(run_dir))
@@ -93,12 +97,14 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     return results
 
 
-def _change_selection(detector: torch.nn.Module, options: dict[str, Any]) -> None:
-    final = detector.rpn.detect if detector.class_agnostic else detector.final
-    for name, value in options.items():
-        if not hasattr(final, name):
-            raise ConfigError(f"There is no option detect.{name}; see conf/model/detect.")
-        setattr(final, name, value)
+def _with_selection(checkpoint: Checkpoint, options: dict[str, Any]) -> Checkpoint:
+    """A checkpoint whose detector selects its final boxes with other options."""
+    model = checkpoint.config["model"]
+    known = [key for key in model["detect"] if not key.startswith("_")]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ConfigError(f"There is no option detect.{unknown[0]}; the run's model has {', '.join(known)}.")
+    return checkpoint._replace(config=checkpoint.config | {"model": model | {"detect": model["detect"] | options}})
 
 
 if __name__ == "__main__":

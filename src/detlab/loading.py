@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from hydra.utils import instantiate
 from torch import Tensor
 
 from detlab.checkpoints import Checkpoint, find_checkpoint, model_without_download, read_checkpoint
-from detlab.composing import make_detector
+from detlab.composing import compose_config, make_detector, plain_config
 from detlab.data.dataset import Collate
 from detlab.data.transforms import Resize
 from detlab.data.unlabelled import batches_of_images
@@ -27,7 +28,7 @@ class Loaded:
         detector, class_names, category_ids, config.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu") -> None:
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", tta: Mapping[str, Any] | None = None) -> None:
         self.checkpoint = checkpoint
         self.config, self.class_names = checkpoint.config, checkpoint.class_names
         self.category_ids = checkpoint.category_ids
@@ -36,8 +37,10 @@ class Loaded:
         data = self.config["data"]
         mode = data.get("resize") or self.detector.resize
         self._resize = Resize(mode=mode, size=data["size"], max_size=data.get("max_size"))
-        canvas = data.get("canvas")
-        self._collate = Collate(divisor=data.get("size_divisor", 32), canvas=None if canvas is None else tuple(canvas))
+        canvas, divisor = data.get("canvas"), data.get("size_divisor", 32)
+        self._collate = Collate(divisor=divisor, canvas=None if canvas is None else tuple(canvas))
+        views = tta or self.config.get("tta")
+        self.tta = instantiate(dict(views), _convert_="all")(self.detector, divisor=divisor) if views else None
 
     def predict(
         self,
@@ -79,21 +82,31 @@ class Loaded:
         """Batches and their detections in original pixels, on the CPU."""
         for batch in batches_of_images(images, resize=self._resize, collate=self._collate, batch_size=batch_size):
             on_device = batch.to(self.device)
-            yield batch, to_original(self.detector.detect(on_device), on_device).to("cpu")
+            detects = self.tta if self.tta is not None and self.tta.active else self.detector
+            yield batch, to_original(detects.detect(on_device), on_device).to("cpu")
 
 
-def load(run: str | Path, *, ckpt: str = "best", device: str = "cpu", trust: Sequence[str] = ()) -> Loaded:
+def load(
+    run: str | Path,
+    *,
+    ckpt: str = "best",
+    device: str = "cpu",
+    trust: Sequence[str] = (),
+    tta: str | Mapping[str, Any] | None = None,
+) -> Loaded:
     """Load a run folder or a checkpoint file, offline.
 
     Args:
         run: folder or file.
         ckpt: best or last, for a folder.
         trust: prefixes of your own packages that the config may name.
+        tta: an option of conf/tta such as "multiscale", or its keys; None for what the run was tested with.
 
     Raises:
         ConfigError: no such checkpoint, or one that cannot be trusted.
     """
-    return Loaded(read_checkpoint(find_checkpoint(run, ckpt), trust), device)
+    views = plain_config(compose_config("predict", [f"tta={tta}"]), ["tta"])["tta"] if isinstance(tta, str) else tta
+    return Loaded(read_checkpoint(find_checkpoint(run, ckpt), trust), device, views)
 
 
 def detector_of(checkpoint: Checkpoint) -> Detector:

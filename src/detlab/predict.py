@@ -41,7 +41,7 @@ def predict(config: dict[str, Any]) -> Path:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     files = find_images(config["source"])
-    loaded = load(config["run"], ckpt=config["ckpt"], device=device, trust=config["trust"])
+    loaded = load(config["run"], ckpt=config["ckpt"], device=device, trust=config["trust"], tta=config.get("tta"))
     out = Path(config["paths"]["run_dir"])
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     images, results, unreadable = [], [], []

@@ -100,6 +100,8 @@ def build(config: dict[str, Any]) -> Run:
         config=config,
         seed=config["seed"],
         monitor=config["monitor"],
+        tta=_part(config["tta"]),
+        divisor=config["data"]["size_divisor"],
     )
     callbacks = [_part(node) for node in _with_monitor(config["callbacks"], config["monitor"]) if node]
     loggers = [_part(node) for node in config["logger"].values() if node]

@@ -61,7 +61,7 @@ def _pixels(image: str | Path | np.ndarray | Tensor, max_pixels: int) -> Tensor:
     if isinstance(image, np.ndarray):
         if image.ndim == 2:
             image = np.repeat(image[..., None], 3, axis=2)
-        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+        image = torch.from_numpy(np.array(image)).permute(2, 0, 1)  # a copy: arrays may be read-only
     if image.dtype != torch.uint8 or image.dim() != 3 or image.shape[0] != 3:
         raise ValueError(
             f"predict() takes paths, uint8 arrays [H, W, 3] or uint8 tensors [3, H, W]; got {image.dtype} of shape "

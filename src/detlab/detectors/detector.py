@@ -43,6 +43,11 @@ class Detector(nn.Module, ABC):
         self.backbone.keep(self.neck.reads)
         self.to(memory_format=torch.channels_last)
 
+    @property
+    def selection(self) -> nn.Module:
+        """What picks the final boxes; it has `nms_threshold` and `max_detections`."""
+        return self.final
+
     def features(self, batch: Batch) -> Features:
         """The neck's maps for a batch of uint8 images."""
         return self.neck(self.backbone(self.backbone.normalize(batch.images, batch.sizes)))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detlab.anchors import Anchors
 from detlab.backbones import Backbone
@@ -40,6 +40,11 @@ class RPNDetector(Detector):
         super().__init__(num_classes=num_classes, backbone=backbone, neck=neck)
         self.rpn = RPN(levels=self.neck.levels, anchors=anchors, **parts)
         self.seal()
+
+    @property
+    def selection(self) -> nn.Module:
+        """What picks the proposals."""
+        return self.rpn.detect
 
     def loss(self, batch: Batch, features: Features | None = None) -> dict[str, Tensor]:
         """`loss_cls` and `loss_box`."""

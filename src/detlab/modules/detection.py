@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from detlab.detection import to_original
-from detlab.detectors import Detector
+from detlab.detectors import TTA, Detector
 from detlab.metrics import CocoAP, ProposalRecall
 from detlab.samplers import mix
 from detlab.structures import Batch
@@ -41,6 +41,8 @@ class DetectionModule(L.LightningModule):
             weights_only=True.
         seed: of the random draws in assignment.
         monitor: the metric checkpoints and early stopping watch.
+        tta: called as tta(detector, divisor=...) -> TTA for the test split; None to test each image as it is.
+        divisor: of canvas sides under tta.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class DetectionModule(L.LightningModule):
         config: Mapping[str, Any] | None = None,
         seed: int = 0,
         monitor: str = "val/map",
+        tta: Callable[..., TTA] | None = None,
+        divisor: int = 32,
     ) -> None:
         super().__init__()
         self.detector = detector
@@ -62,6 +66,7 @@ class DetectionModule(L.LightningModule):
         self.category_ids = tuple(category_ids)
         self.config = dict(config or {})
         self.seed, self.monitor = seed, monitor
+        self.tta = None if tta is None else tta(detector, divisor=divisor)
         self.results: dict[str, dict[str, float]] = {}
         self.coco_results: dict[str, list[dict[str, Any]]] = {}
         self.test_split = "test"  # the split whose ground truth `trainer.test` is judged by
@@ -140,7 +145,11 @@ class DetectionModule(L.LightningModule):
         total = torch.stack(list(losses.values())).sum()
         values = {f"{split}/{name}": value for name, value in {**losses, "loss": total}.items()}
         self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
-        detections = to_original(self.detector.detect(batch, features), batch)
+        if split == "test" and self.tta is not None and self.tta.active:
+            found = self.tta.detect(batch)
+        else:
+            found = self.detector.detect(batch, features)
+        detections = to_original(found, batch)
         self._metric.update(detections, batch.ids)
         return {"detections": detections, "ids": batch.ids, "batch": batch}
 

@@ -1,0 +1,116 @@
+"""Test-time augmentation: an image pyramid and mirror images around any detector, merged by NMS.
+
+Apart from R-CNN's crops this is the one place behind the data layer that resizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's own convention
+
+from detlab.boxes import clip
+from detlab.detection import Detect
+from detlab.detectors.detector import Detector
+from detlab.structures import Batch, Detections, Proposals
+
+
+class TTA:
+    """Detects on several views of each batch.
+
+    Args:
+        detector: any family; its own final selection works on every view first.
+        divisor: canvas sides become multiples of it.
+        scales: factors of the canvas; 1.0 is the canvas as it is.
+        flip: detect on the mirror image of every scale, too.
+        nms_threshold: IoU above which the lower-scored one of two boxes of a class goes in the merge; None for the
+            detector's own.
+        max_detections: boxes kept per image; None for the detector's own.
+
+    Raises:
+        ValueError: a scale that is not positive, or none.
+    """
+
+    def __init__(
+        self,
+        detector: Detector,
+        *,
+        divisor: int = 32,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        nms_threshold: float | None = None,
+        max_detections: int | None = None,
+    ) -> None:
+        if not scales or min(scales) <= 0:
+            raise ValueError(f"tta.scales={list(scales)} needs positive factors; use [1.0] for the image as it is.")
+        self.detector, self.divisor = detector, divisor
+        self.scales, self.flip = tuple(scales), flip
+        self.nms_threshold, self.max_detections = nms_threshold, max_detections
+
+    @property
+    def active(self) -> bool:
+        """Whether there is more than the image as it is."""
+        return self.flip or self.scales != (1.0,)
+
+    @torch.no_grad()
+    def detect(self, batch: Batch) -> Detections:
+        """Detections of all views in pixels of the batch's canvas, D = max_detections rows per image."""
+        views = []
+        for scale in self.scales:
+            view = scaled(batch, scale, self.divisor)
+            factor = torch.tensor(batch.canvas, dtype=torch.float32) / torch.tensor(view.canvas)  # y, x
+            factor = factor.flip(0).repeat(2).to(batch.images.device)
+            views.append(_mapped(self.detector.detect(view), factor))
+            if self.flip:
+                mirrored = self.detector.detect(flipped(view))
+                back = flip_boxes(mirrored.boxes, view.sizes)
+                views.append(_mapped(mirrored._replace(boxes=back), factor))
+        boxes, scores, labels = (torch.cat(field, dim=1) for field in zip(*views, strict=True))
+        return self._merge().suppress(clip(boxes, batch.sizes), scores, labels)
+
+    def _merge(self) -> Detect:
+        own = self.detector.selection
+        return Detect(
+            score_threshold=0.0,  # each view has applied the detector's own
+            nms_threshold=own.nms_threshold if self.nms_threshold is None else self.nms_threshold,
+            max_detections=own.max_detections if self.max_detections is None else self.max_detections,
+        )
+
+
+def scaled(batch: Batch, scale: float, divisor: int) -> Batch:
+    """A batch on a canvas of `scale` times the size, rounded to multiples of `divisor`; targets stay behind."""
+    height, width = (max(1, round(side * scale / divisor)) * divisor for side in batch.canvas)
+    if scale == 1.0 or (height, width) == batch.canvas:
+        return batch._replace(targets=None)
+    factor = torch.tensor([height / batch.canvas[0], width / batch.canvas[1]], device=batch.images.device)
+    sizes = (batch.sizes * factor).ceil().long().clamp(max=torch.tensor([height, width], device=factor.device))
+    proposals = batch.proposals
+    if proposals is not None:
+        proposals = proposals._replace(boxes=proposals.boxes * factor.flip(0).repeat(2))
+    images = F.resize(batch.images, [height, width], antialias=True)
+    return batch._replace(images=images, sizes=sizes, targets=None, proposals=proposals)
+
+
+def flipped(batch: Batch) -> Batch:
+    """Every image mirrored within its own width, so that it stays in the top left corner of the canvas."""
+    column = torch.arange(batch.canvas[1], device=batch.images.device)
+    width = batch.sizes[:, 1:]
+    source = torch.where(column < width, width - 1 - column, column)  # [B, W]
+    images = batch.images.gather(3, source[:, None, None].expand_as(batch.images))
+    proposals = batch.proposals
+    if proposals is not None:
+        proposals = Proposals(flip_boxes(proposals.boxes, batch.sizes), proposals.scores)
+    return batch._replace(images=images, targets=None, proposals=proposals)
+
+
+def flip_boxes(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """Boxes [B, D, 4] mirrored within images of sizes [B, 2] (height, width)."""
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    width = sizes[:, 1:].to(boxes.dtype)
+    return torch.stack([width - x2, y1, width - x1, y2], dim=-1)
+
+
+def _mapped(found: Detections, factor: Tensor) -> Detections:
+    return found._replace(boxes=found.boxes * factor)

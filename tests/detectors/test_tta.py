@@ -1,0 +1,100 @@
+"""Views of a batch and their way back: a box found in any view is the same box in the image."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import detlab
+from detlab.detection import Detect
+from detlab.detectors import TTA
+from detlab.detectors.tta import flip_boxes, flipped, scaled
+from detlab.structures import Batch, Detections, Proposals
+from tests.batches import make_batch
+
+
+class FindsBright(nn.Module):
+    """Finds the bounding box of the red pixels of each image: what it gives must follow any view."""
+
+    selection = Detect(nms_threshold=0.5, max_detections=3)
+
+    def detect(self, batch: Batch) -> Detections:
+        boxes = []
+        for image in batch.images:
+            rows, columns = (image[0] > 127).nonzero().unbind(1)
+            boxes.append([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        found = torch.tensor(boxes, dtype=torch.float32)[:, None]
+        return Detections(found, torch.full(found.shape[:2], 0.5), torch.zeros(found.shape[:2], dtype=torch.long))
+
+
+@pytest.fixture
+def marked() -> Batch:
+    """A 96x128 canvas whose images are smaller, each with one red rectangle."""
+    batch = make_batch([[], []], [[], []], side=(96, 128))
+    images = torch.zeros_like(batch.images)
+    images[0, 0, 16:48, 8:40] = 255
+    images[1, 0, 32:64, 48:80] = 255
+    sizes = torch.tensor([[96, 100], [80, 128]])
+    return batch._replace(images=images, sizes=sizes, original_sizes=sizes)
+
+
+def test_every_view_leads_back_to_the_same_box(marked: Batch) -> None:
+    expected = torch.tensor([[8.0, 16, 40, 48], [48, 32, 80, 64]])
+    for scales, flip in (([1.0], True), ([0.5], False), ([2.0], True)):
+        found = TTA(FindsBright(), scales=scales, flip=flip).detect(marked)
+        assert found.real.sum(1).tolist() == [1, 1], (scales, flip)
+        torch.testing.assert_close(found.boxes[:, 0], expected, atol=1.0, rtol=0)
+
+
+def test_views_that_disagree_are_both_kept_and_those_that_agree_are_merged(marked: Batch) -> None:
+    class FindsLeft(FindsBright):
+        def detect(self, batch: Batch) -> Detections:
+            boxes = torch.tensor([[[0.0, 0, 20, 20]]] * 2)
+            return Detections(boxes, torch.tensor([[0.9]] * 2), torch.zeros(2, 1, dtype=torch.long))
+
+    found = TTA(FindsLeft(), scales=[1.0], flip=True).detect(marked)
+    assert found.boxes[0, :2].tolist() == [[0, 0, 20, 20], [80, 0, 100, 20]]
+    assert found.boxes.shape == (2, 3, 4)
+    assert TTA(FindsLeft(), scales=[1.0, 1.0]).detect(marked).real.sum().item() == 2
+    assert TTA(FindsLeft(), flip=True, max_detections=1).detect(marked).boxes.shape == (2, 1, 4)
+
+
+def test_mirroring_twice_gives_the_batch_back(marked: Batch) -> None:
+    boxes = torch.tensor([[[10.0, 5, 30, 20]], [[0, 0, 128, 80]]])
+    batch = marked._replace(proposals=Proposals(boxes, torch.ones(2, 1)))
+    once = flipped(batch)
+    assert once.proposals.boxes.tolist() == [[[70, 5, 90, 20]], [[0, 0, 128, 80]]]
+    assert torch.equal(flipped(once).images, batch.images)
+    assert torch.equal(flip_boxes(once.proposals.boxes, batch.sizes), boxes)
+
+
+def test_a_scaled_batch_keeps_the_divisor_and_the_images_share_of_the_canvas(marked: Batch) -> None:
+    view = scaled(marked._replace(proposals=Proposals(torch.full((2, 1, 4), 32.0), torch.ones(2, 1))), 1.3, 32)
+    assert view.canvas == (128, 160)
+    assert view.sizes.tolist() == [[128, 125], [107, 160]]
+    assert view.proposals.boxes[0, 0].tolist() == pytest.approx([40, 128 / 3, 40, 128 / 3])
+    assert view.images.dtype == torch.uint8
+
+
+def test_the_image_as_it_is_gives_the_detectors_own_boxes(small_batch: Batch) -> None:
+    detector = detlab.build_detector(["model=retinanet", "model.detect.score_threshold=0.0"], num_classes=3).eval()
+    with torch.no_grad():
+        alone, merged = detector.detect(small_batch), TTA(detector).detect(small_batch)
+    assert not TTA(detector).active
+    torch.testing.assert_close(merged.scores, alone.scores)
+    torch.testing.assert_close(merged.boxes, alone.boxes)
+
+
+@pytest.mark.parametrize("family", ["rpn", "retinanet", "faster_rcnn"])
+def test_every_family(family: str, small_batch: Batch) -> None:
+    detector = detlab.build_detector([f"model={family}"], num_classes=3).eval()
+    found = TTA(detector, scales=[0.5, 1.0], flip=True).detect(small_batch)
+    assert found.boxes.shape[1] == detector.selection.max_detections
+    assert (found.boxes >= 0).all()
+    assert (found.boxes <= 64).all()
+
+
+def test_no_scale_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"tta.scales=\[0\] needs positive factors"):
+        TTA(FindsBright(), scales=[0])
