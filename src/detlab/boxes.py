@@ -50,6 +50,12 @@ def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     return torch.minimum(boxes.clamp(min=0), limit)
 
 
+def within(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """Which boxes [1 or B, A, 4] lie fully inside their image, [B, A] bool; sizes [B, 2] is (height, width)."""
+    limit = sizes.flip(-1).to(boxes.dtype)[:, None]
+    return (boxes[..., :2] >= 0).all(-1) & (boxes[..., 2:] <= limit).all(-1)
+
+
 def sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Widths and heights [...] of boxes [..., 4], px."""
     return boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]

@@ -63,9 +63,11 @@ class Criterion(nn.Module):
         self.normalizer, self.cls_weight, self.box_weight = normalizer, cls_weight, box_weight
 
     @torch.no_grad()
-    def assign(self, anchors: Tensor, targets: Targets, num_classes: int) -> Assignment:
-        """Labels and boxes for anchors [1 or B, A, 4] (px, xyxy)."""
-        matches: Matches = self.matcher(anchors, targets)
+    def assign(self, anchors: Tensor, targets: Targets, num_classes: int, usable: Tensor | None = None) -> Assignment:
+        """Labels and boxes for anchors [1 or B, A, 4] (px, xyxy); those not usable [B, A] match nothing, ignored."""
+        matches: Matches = self.matcher(_without(anchors, usable), targets)
+        if usable is not None:
+            matches = matches._replace(state=torch.where(usable, matches.state, IGNORED))
         if targets.labels.shape[1] == 0:
             labels = torch.full_like(matches.index, num_classes)
             boxes = anchors.expand(labels.shape[0], -1, -1)
@@ -124,6 +126,11 @@ class Criterion(nn.Module):
         if self.normalizer == "sampled":
             return cls.sum() / count, box.sum() / count
         return cls.sum() / count, box.sum() / (locations * cls.shape[0])
+
+
+def _without(anchors: Tensor, usable: Tensor | None) -> Tensor:
+    """Anchors with those not usable shrunk to a point, which overlaps nothing."""
+    return anchors if usable is None else torch.where(usable[..., None], anchors, 0)
 
 
 def share_of_processes(count: Tensor) -> Tensor:

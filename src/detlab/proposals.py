@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor, nn
 
 from detlab.anchors import Anchors
+from detlab.boxes import within
 from detlab.coders import BoxCoder
 from detlab.criterion import Criterion
 from detlab.detection import ProposalDetect
@@ -28,6 +29,8 @@ class RPN(nn.Module):
         head: awaits levels, num_anchors, cls_loss, num_classes.
         criterion: awaits matcher, sampler, cls_loss, box_loss, coder.
         matcher, sampler, coder, cls_loss, box_loss, detect: the stage's parts.
+        drop_crossing: leave anchors that cross the image's border out of the training targets (Faster R-CNN section
+            3.3); proposals are made from all anchors in any case. FPN keeps them.
     """
 
     def __init__(
@@ -43,8 +46,10 @@ class RPN(nn.Module):
         cls_loss: ClassificationLoss,
         box_loss: BoxLoss,
         detect: ProposalDetect,
+        drop_crossing: bool = False,
     ) -> None:
         super().__init__()
+        self.drop_crossing = drop_crossing
         self.levels = tuple(levels)
         self.anchors = anchors
         self.head = head(levels=self.levels, num_anchors=anchors.num_anchors(levels), cls_loss=cls_loss, num_classes=1)
@@ -59,7 +64,8 @@ class RPN(nn.Module):
         """`loss_cls` and `loss_box` of this stage."""
         anchors = self.anchors(self.levels, batch.canvas, batch.images.device)
         targets = agnostic(batch.targets)
-        assignment = self.criterion.assign(anchors, targets, num_classes=1)
+        usable = within(anchors, batch.sizes) if self.drop_crossing else None
+        assignment = self.criterion.assign(anchors, targets, num_classes=1, usable=usable)
         return self.criterion(prediction, anchors, assignment, batch.draw_keys, STAGE, locations=self._locations(batch))
 
     def propose(self, prediction: Prediction, batch: Batch, *, for_training: bool) -> Proposals:

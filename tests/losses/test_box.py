@@ -36,6 +36,13 @@ def test_iou_and_giou_table(box: tuple, iou: float, giou_loss: float) -> None:
     assert of_boxes(GIoULoss(), box) == pytest.approx(giou_loss, abs=1e-5)
 
 
+def test_swapped_corners_are_the_same_box() -> None:
+    """Step 1 of algorithm 2: (10, 10, 0, 0) is (0, 0, 10, 10)."""
+    for loss in (IoULoss(), GIoULoss(), DIoULoss(), CIoULoss()):
+        assert of_boxes(loss, (10, 10, 0, 0)) == pytest.approx(0, abs=1e-6)
+    assert of_boxes(GIoULoss(), (15, 10, 5, 0)) == pytest.approx(2 / 3, abs=1e-5)
+
+
 def test_two_equal_points_are_finite() -> None:
     point = (5.0, 5.0, 5.0, 5.0)
     for loss in (IoULoss(), GIoULoss(), DIoULoss(), CIoULoss()):

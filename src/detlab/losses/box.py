@@ -74,10 +74,17 @@ class IoULoss(BoxLoss):
     """1 - IoU of the decoded box. Its gradient is zero where the boxes do not touch."""
 
     def forward(self, coder: BoxCoder, deltas: Tensor, references: Tensor, boxes: Tensor) -> Tensor:
-        return self.weight * self.of_boxes(ordered(coder.decode(references, deltas)), boxes)
+        return self.weight * self.of_boxes(coder.decode(references, deltas), boxes)
 
     def of_boxes(self, predicted: Tensor, boxes: Tensor) -> Tensor:
-        """Loss [...] of predicted boxes [..., 4] against true ones [..., 4], unweighted (px, xyxy)."""
+        """Loss [...] of predicted boxes [..., 4], in any order of corners, against true ones [..., 4] (px, xyxy).
+
+        Unweighted.
+        """
+        return self.of_ordered(ordered(predicted), boxes)
+
+    def of_ordered(self, predicted: Tensor, boxes: Tensor) -> Tensor:
+        """As `of_boxes`, of predicted boxes with x1 <= x2 and y1 <= y2."""
         low = predicted[..., :2].maximum(boxes[..., :2])
         high = predicted[..., 2:].minimum(boxes[..., 2:])
         w, h = (high - low).clamp(min=0).unbind(-1)
@@ -88,14 +95,14 @@ class IoULoss(BoxLoss):
 class GIoULoss(IoULoss):
     """1 - GIoU (generalized IoU, algorithm 2)."""
 
-    def of_boxes(self, predicted: Tensor, boxes: Tensor) -> Tensor:
+    def of_ordered(self, predicted: Tensor, boxes: Tensor) -> Tensor:
         return generalized_box_iou_loss(predicted, boxes, eps=EPSILON)
 
 
 class DIoULoss(IoULoss):
     """1 - IoU + the squared distance of centres over the enclosing box's squared diagonal (DIoU)."""
 
-    def of_boxes(self, predicted: Tensor, boxes: Tensor) -> Tensor:
+    def of_ordered(self, predicted: Tensor, boxes: Tensor) -> Tensor:
         return distance_box_iou_loss(predicted, boxes, eps=EPSILON)
 
 
@@ -105,11 +112,11 @@ class CIoULoss(IoULoss):
     Sides are at least EPSILON, where torchvision's gives NaN for a box that shrank to a point.
     """
 
-    def of_boxes(self, predicted: Tensor, boxes: Tensor) -> Tensor:
+    def of_ordered(self, predicted: Tensor, boxes: Tensor) -> Tensor:
         distance = distance_box_iou_loss(predicted, boxes, eps=EPSILON)
         v = 4 / math.pi**2 * (_shape(predicted) - _shape(boxes)) ** 2
         with torch.no_grad():
-            alpha = v / (super().of_boxes(predicted, boxes) + v + EPSILON)
+            alpha = v / (super().of_ordered(predicted, boxes) + v + EPSILON)
         return distance + alpha * v
 
 
