@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from detlab.checkpoints import Checkpoint, find_checkpoint, model_without_download, read_checkpoint
 from detlab.composing import compose_config, make_detector, plain_config
 from detlab.data.dataset import Collate
+from detlab.data.proposals import Boxes, grid_proposals
 from detlab.data.transforms import Resize
 from detlab.data.unlabelled import batches_of_images
 from detlab.detection import to_original
@@ -37,6 +39,7 @@ class Loaded:
         data = self.config["data"]
         mode = data.get("resize") or self.detector.resize
         self._resize = Resize(mode=mode, size=data["size"], max_size=data.get("max_size"))
+        self._proposal_count = data.get("proposal_count", 1000)
         canvas, divisor = data.get("canvas"), data.get("size_divisor", 32)
         self._collate = Collate(divisor=divisor, canvas=None if canvas is None else tuple(canvas))
         views = tta or self.config.get("tta")
@@ -48,6 +51,7 @@ class Loaded:
         *,
         score_threshold: float = 0.0,
         batch_size: int = 8,
+        proposals: Sequence[np.ndarray] | None = None,
     ) -> list[dict[str, Any]]:
         """Detections of each image in its own pixels.
 
@@ -55,13 +59,15 @@ class Loaded:
             images: paths, uint8 arrays [H, W, 3] or uint8 tensors [3, H, W].
             score_threshold: lower scores are left out, on top of the detector's own threshold.
             batch_size: images per pass.
+            proposals: for families that need them, boxes [r, 4] xyxy of each image in its own pixels; None for a
+                grid, with a warning.
 
         Returns:
             One dict per image: boxes [n, 4] float32 xyxy, scores [n], labels [n] (numpy, by falling score), names.
         """
         names = ("object",) if self.detector.class_agnostic else self.class_names
         results = []
-        for _, found in self.batches(images, batch_size):
+        for _, found in self.batches(images, batch_size, proposals):
             for boxes, scores, labels in zip(*found, strict=True):
                 keep = (labels >= 0) & (scores >= score_threshold)
                 kept = labels[keep].numpy()
@@ -77,13 +83,31 @@ class Loaded:
 
     @torch.inference_mode()
     def batches(
-        self, images: Sequence[str | Path | np.ndarray | Tensor], batch_size: int
+        self,
+        images: Sequence[str | Path | np.ndarray | Tensor],
+        batch_size: int,
+        proposals: Sequence[np.ndarray] | None = None,
     ) -> Iterator[tuple[Batch, Detections]]:
         """Batches and their detections in original pixels, on the CPU."""
-        for batch in batches_of_images(images, resize=self._resize, collate=self._collate, batch_size=batch_size):
+        propose = self._proposing(proposals) if self.detector.needs_proposals else None
+        for batch in batches_of_images(
+            images, resize=self._resize, collate=self._collate, batch_size=batch_size, propose=propose
+        ):
             on_device = batch.to(self.device)
             detects = self.tta if self.tta is not None and self.tta.active else self.detector
             yield batch, to_original(detects.detect(on_device), on_device).to("cpu")
+
+    def _proposing(self, given: Sequence[np.ndarray] | None) -> Callable[[int, tuple[int, int]], Boxes]:
+        """Number and (height, width) of an image -> its proposals: those given, or a grid."""
+        if given is None:
+            warnings.warn(
+                f"{type(self.detector).__name__} reads proposals: a grid of about {self._proposal_count} boxes is "
+                f"made per image; give better ones with predict(proposals=[boxes of each image]).",
+                stacklevel=2,
+            )
+            return lambda number, size: grid_proposals(size, self._proposal_count)
+        boxes = [np.asarray(b, np.float32).reshape(-1, 4) for b in given]
+        return lambda number, size: (boxes[number], np.ones(len(boxes[number]), np.float32))
 
 
 def load(

@@ -123,7 +123,8 @@ def make_data(config: Mapping[str, Any]) -> DetectionData:
     """The data set of a config, audited."""
     augment = _part(config["augment"])
     family = _class_of(config["model"]["_target_"])
-    data = _part(config["data"], augment=augment, seed=config["seed"], resize_default=family.resize)
+    facts = {"resize_default": family.resize, "needs_proposals": family.needs_proposals}
+    data = _part(config["data"], augment=augment, seed=config["seed"], **facts)
     data.prepare_data()
     data.setup()
     return data
@@ -159,6 +160,8 @@ def say_audit(data: DetectionData) -> None:
     console = Console()
     counts = ", ".join(f"{s} {len(data.records(s))}" for s in ("train", "val", "test") if data.has(s))
     console.print(f"data        {counts} images; {data.num_classes} classes: {', '.join(data.class_names)}")
+    for note in data.notes:
+        console.print(f"note        {note}", soft_wrap=True, highlight=False)
     rows = data.report.as_rows()
     if rows:
         table = Table("split", "dirt", "count", "what is done", "examples", title="data audit")

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from detlab.data.proposals import Boxes
 from detlab.data.records import Record
 from detlab.data.source import Source
 from detlab.data.transforms import Resize, as_sample
-from detlab.structures import PADDING, Batch, Targets
+from detlab.structures import PADDING, Batch, Proposals, Targets
 
 
 class Sample(NamedTuple):
@@ -26,6 +27,8 @@ class Sample(NamedTuple):
     area: Tensor  # [n] float32, px^2 of the resized image
     crowd: Tensor  # [n] bool
     difficult: Tensor  # [n] bool
+    proposals: Tensor | None = None  # [r, 4] float32, where the family needs them
+    proposal_scores: Tensor | None = None  # [r] float32
 
 
 class DetectionDataset(Dataset[Sample]):
@@ -39,6 +42,8 @@ class DetectionDataset(Dataset[Sample]):
         seed: every draw is a function of (seed, epoch, image id).
         min_box_size: px of the resized image.
         cache: keep resized images in memory; augmentation then works on the resized image.
+        proposals: gives a record's proposals, px of the image as stored; those that augmentation leaves smaller than
+            min_box_size are dropped.
     """
 
     def __init__(
@@ -51,8 +56,9 @@ class DetectionDataset(Dataset[Sample]):
         seed: int = 0,
         min_box_size: float = 1.0,
         cache: bool = False,
+        proposals: Callable[[Record], Boxes] | None = None,
     ) -> None:
-        self.records, self.source, self.resize = records, source, resize
+        self.records, self.source, self.resize, self.proposals = records, source, resize, proposals
         self.augment, self.seed, self.min_box_size, self.cache = augment, seed, min_box_size, cache
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by living workers
         self._images: dict[int, Tensor] = {}
@@ -66,7 +72,7 @@ class DetectionDataset(Dataset[Sample]):
 
     def __getitem__(self, index: int) -> Sample:
         item = self.records[index]
-        sample = as_sample(self._image(index), *self._annotations(item, index))
+        sample = as_sample(self._image(index), *self._annotations(item, index), *self._proposals(item, index))
         if self.augment is not None:
             with torch.random.fork_rng(devices=[]):
                 # torch.manual_seed would also reach for the GPUs, which costs more than a flip.
@@ -75,7 +81,12 @@ class DetectionDataset(Dataset[Sample]):
         sample = self.resize.sample(sample)
         boxes = sample["boxes"].as_subclass(Tensor)
         sides = boxes[:, 2:] - boxes[:, :2]
-        keep = (sides >= self.min_box_size).all(dim=1) if len(boxes) else torch.zeros(0, dtype=torch.bool)
+        keep = self._large(boxes)
+        proposals, scores = None, None
+        if self.proposals is not None:
+            proposals = sample["proposals"].as_subclass(Tensor)
+            rows = self._large(proposals)
+            proposals, scores = proposals[rows], sample["proposal_scores"][rows]
         return Sample(
             image=sample["image"].as_subclass(Tensor),
             original_size=item.size,
@@ -85,7 +96,13 @@ class DetectionDataset(Dataset[Sample]):
             area=sides.prod(1)[keep],
             crowd=sample["crowd"][keep],
             difficult=sample["difficult"][keep],
+            proposals=proposals,
+            proposal_scores=scores,
         )
+
+    def _large(self, boxes: Tensor) -> Tensor:
+        """[n] bool: boxes that are large enough."""
+        return (boxes[:, 2:] - boxes[:, :2] >= self.min_box_size).all(dim=1)
 
     def _image(self, index: int) -> Tensor:
         if index in self._images:
@@ -96,17 +113,26 @@ class DetectionDataset(Dataset[Sample]):
         return image
 
     def _annotations(self, item: Record, index: int) -> tuple[Tensor, ...]:
-        boxes = torch.as_tensor(item.boxes, dtype=torch.float32)
-        if self.cache:  # the image is resized already
-            height, width = self._images[index].shape[-2:]
-            boxes = boxes * torch.tensor([width / item.size[1], height / item.size[0]] * 2)
         return (
-            boxes,
+            self._in_image(torch.as_tensor(item.boxes, dtype=torch.float32), item, index),
             torch.as_tensor(item.labels),
             torch.as_tensor(item.area, dtype=torch.float32),
             torch.as_tensor(item.crowd),
             torch.as_tensor(item.difficult),
         )
+
+    def _proposals(self, item: Record, index: int) -> tuple[Tensor, ...]:
+        if self.proposals is None:
+            return ()
+        boxes, scores = self.proposals(item)
+        return self._in_image(torch.from_numpy(boxes), item, index), torch.from_numpy(scores)
+
+    def _in_image(self, boxes: Tensor, item: Record, index: int) -> Tensor:
+        """Boxes [n, 4] of the image as stored in px of the image that `_image` gave."""
+        if not self.cache:
+            return boxes
+        height, width = self._images[index].shape[-2:]
+        return boxes * torch.tensor([width / item.size[1], height / item.size[0]] * 2)
 
 
 class Collate:
@@ -146,7 +172,19 @@ class Collate:
             original_sizes=torch.tensor([s.original_size for s in samples]),
             ids=torch.tensor([s.id for s in samples]),
             targets=Targets(boxes, labels, area, crowd, difficult),
+            proposals=_padded_proposals(samples) if samples[0].proposals is not None else None,
         )
+
+
+def _padded_proposals(samples: list[Sample]) -> Proposals:
+    """[B, R, 4] with R the most of any image, at least 1; scores of padding are PADDING."""
+    rows = max([1, *(len(s.proposals) for s in samples)])
+    boxes = torch.zeros(len(samples), rows, 4)
+    scores = torch.full((len(samples), rows), float(PADDING))
+    for i, s in enumerate(samples):
+        n = len(s.proposals)
+        boxes[i, :n], scores[i, :n] = s.proposals, s.proposal_scores
+    return Proposals(boxes, scores)
 
 
 def _seed(seed: int, epoch: int, id: int) -> int:

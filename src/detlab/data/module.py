@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from detlab.data.audit import AuditReport, DataError, check_boxes, check_images, drop_duplicates
 from detlab.data.dataset import Collate, DetectionDataset, Sample
 from detlab.data.images import MAX_PIXELS
+from detlab.data.proposals import Boxes, GridProposals, open_proposals
 from detlab.data.records import Classes, Record, ground_truth
 from detlab.data.sampling import GroupedBatchSampler, ShardedBatchSampler
 from detlab.data.source import Source, Splits
@@ -50,6 +51,9 @@ class DetectionData(L.LightningDataModule):
         max_pixels: larger images are refused before they are decoded.
         cache_dir: where looks at files are remembered.
         same_images: validate and test on the training images, to see whether a model can learn them by heart.
+        proposals: grid, a file or folder of `detlab proposals`, or null for grid where the family needs proposals.
+        proposal_count: most proposals of an image, those of the highest score; about the number of a grid.
+        needs_proposals: whether the family reads `Batch.proposals`, handed over by the run.
         seed: the run's.
     """
 
@@ -80,6 +84,9 @@ class DetectionData(L.LightningDataModule):
         max_pixels: int = MAX_PIXELS,
         cache_dir: str | None = "~/.cache/detlab",
         same_images: bool = False,
+        proposals: str | None = None,
+        proposal_count: int = 1000,
+        needs_proposals: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -103,11 +110,14 @@ class DetectionData(L.LightningDataModule):
         self.aspect_grouping, self.cache, self.check = aspect_grouping, cache, check_images
         self.limit, self.same_images = limit or {}, same_images
         self.max_pixels = max_pixels
+        self.proposal_source = "grid" if proposals is None and needs_proposals else proposals
+        self.proposal_count, self.notes = proposal_count, _proposal_notes(proposals, proposal_count, needs_proposals)
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else None
         self.report = AuditReport()
         self._splits: Splits | None = None
         self._classes: Classes | None = None
         self._datasets: dict[str, DetectionDataset] = {}
+        self._proposals: Callable[[Record], Boxes] | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -154,6 +164,7 @@ class DetectionData(L.LightningDataModule):
                     f"The {split} split has no usable image; audit: {str(self.report)[:300]}. Check data.root and "
                     f"the split options."
                 )
+        self._proposals = self._open_proposals()
 
     def records(self, split: str) -> list[Record]:
         """The images of a split; test falls back to val where the data set has none."""
@@ -181,6 +192,7 @@ class DetectionData(L.LightningDataModule):
                 seed=self.seed,
                 min_box_size=self.min_box_size,
                 cache=self.cache == "ram",
+                proposals=self._proposals,
             )
         return self._datasets[name]
 
@@ -253,6 +265,17 @@ class DetectionData(L.LightningDataModule):
         most = self.limit.get(split)
         return records if most is None else records[:most]
 
+    def _open_proposals(self) -> Callable[[Record], Boxes] | None:
+        """What gives each image's proposals; files are checked against every split."""
+        if self.proposal_source is None:
+            return None
+        if self.proposal_source == "grid":
+            return GridProposals(self.proposal_count)
+        stored = open_proposals(self.proposal_source, self.proposal_count)
+        for split, records in self._splits.items():
+            stored.check(records, split, self.proposal_source)
+        return stored
+
     def _name(self, split: str) -> str:
         if split not in SPLITS:
             raise DataError(f"There is no split {split!r}; use one of {', '.join(SPLITS)}.")
@@ -269,6 +292,16 @@ class DetectionData(L.LightningDataModule):
 
     def _world(self) -> int:
         return self.trainer.world_size if self.trainer is not None else 1
+
+
+def _proposal_notes(proposals: str | None, count: int, needed: bool) -> list[str]:
+    """What is worth knowing before work starts."""
+    if proposals is not None or not needed:
+        return []
+    return [
+        f"This family reads proposals and data.proposals is null: a grid of about {count} boxes is made per image; "
+        f"detlab proposals writes better ones for data.proposals=PATH, and data.proposals=grid silences this."
+    ]
 
 
 class _EpochSampler(GroupedBatchSampler):

@@ -89,35 +89,48 @@ class LargeScaleJitter(v2.Transform):
 class IoUCropOrNot(v2.Transform):
     """torchvision's RandomIoUCrop (SSD section 2.2) with the boxes it leaves outside removed.
 
+    Only the ground truth decides where it crops; proposals are cropped along.
+
     Args:
         trials: tries per drawn overlap.
     """
 
     def __init__(self, trials: int = 40) -> None:
         super().__init__()
-        self.crop, self.clean = (
-            v2.RandomIoUCrop(trials=trials),
-            v2.SanitizeBoundingBoxes(labels_getter=_fields),
-        )
+        self.crop = v2.RandomIoUCrop(trials=trials)
 
     def forward(self, sample: dict[str, Any]) -> dict[str, Any]:
         """Crop; an image without boxes stays as it is, since no overlap can be asked for."""
         if len(sample["boxes"]) == 0:
             return sample
-        return self.clean(self.crop(sample))
-
-
-def _fields(sample: dict[str, Any]) -> tuple[Tensor, ...]:
-    """What belongs to each box and goes with it."""
-    return tuple(sample[key] for key in ("labels", "area", "crowd", "difficult"))
+        place = self.crop.make_params([sample["image"], sample["boxes"]])
+        if not place:
+            return sample
+        inside = place.pop("is_within_crop_area")
+        cropped = {k: F.crop(sample[k], **place) for k in ("image", "boxes", "proposals") if k in sample}
+        kept = inside & (cropped["boxes"][:, 2:] - cropped["boxes"][:, :2] >= 1).all(dim=1)
+        rows = {name: sample[name][kept] for name in ("labels", "area", "crowd", "difficult")}
+        cropped["boxes"] = tv_tensors.wrap(cropped["boxes"][kept], like=cropped["boxes"])
+        return sample | cropped | rows
 
 
 def as_sample(
-    image: Tensor, boxes: Tensor, labels: Tensor, area: Tensor, crowd: Tensor, difficult: Tensor
+    image: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    area: Tensor,
+    crowd: Tensor,
+    difficult: Tensor,
+    proposals: Tensor | None = None,
+    proposal_scores: Tensor | None = None,
 ) -> dict[str, Any]:
-    """tv_tensors of an image [3, h, w] and its boxes [n, 4] (xyxy, px of that image)."""
+    """tv_tensors of an image [3, h, w], its boxes [n, 4] and, if given, proposals [r, 4] (xyxy, px of that image)."""
     canvas = tuple(image.shape[-2:])
-    return {
+    given = {}
+    if proposals is not None:
+        regions = tv_tensors.BoundingBoxes(proposals, format="XYXY", canvas_size=canvas)
+        given = {"proposals": regions, "proposal_scores": proposal_scores}
+    return given | {
         "image": tv_tensors.Image(image),
         "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=canvas),
         "labels": labels,

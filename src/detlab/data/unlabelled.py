@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from detlab.data.dataset import Collate, Sample
 from detlab.data.images import MAX_PIXELS, read_image
+from detlab.data.proposals import Boxes
 from detlab.data.transforms import Resize
 from detlab.structures import Batch
 
@@ -22,11 +23,13 @@ def batches_of_images(
     collate: Collate,
     batch_size: int,
     max_pixels: int = MAX_PIXELS,
+    propose: Callable[[int, tuple[int, int]], Boxes] | None = None,
 ) -> Iterator[Batch]:
     """Images without annotations as batches; ids count from 0.
 
     Args:
         images: paths, uint8 arrays [H, W, 3] (or [H, W]), or uint8 tensors [3, H, W].
+        propose: number of an image and its (height, width) -> its proposals, px of the image as stored.
 
     Raises:
         ImageError: a path that is no readable image.
@@ -36,16 +39,24 @@ def batches_of_images(
     samples: list[Sample] = []
     for number, image in enumerate(images):
         pixels = _pixels(image, max_pixels)
+        size, resized = tuple(pixels.shape[-2:]), resize.image(pixels)
+        proposals, scores = None, None
+        if propose is not None:
+            boxes, confidence = propose(number, size)
+            factor = torch.tensor([resized.shape[-1] / size[1], resized.shape[-2] / size[0]] * 2)
+            proposals, scores = torch.from_numpy(boxes) * factor, torch.from_numpy(confidence)
         samples.append(
             Sample(
-                image=resize.image(pixels),
-                original_size=tuple(pixels.shape[-2:]),
+                image=resized,
+                original_size=size,
                 id=number,
                 boxes=torch.zeros(0, 4),
                 labels=none.long(),
                 area=none,
                 crowd=none.bool(),
                 difficult=none.bool(),
+                proposals=proposals,
+                proposal_scores=scores,
             )
         )
         if len(samples) == batch_size:

@@ -29,6 +29,7 @@ class Detector(nn.Module, ABC):
 
     resize = "short_side"  # the family's default of data.resize
     class_agnostic = False  # labels collapse to one class; the metric is proposal recall
+    needs_proposals = False  # reads Batch.proposals, which the data layer then fills
 
     def __init__(self, *, num_classes: int, backbone: Backbone, neck: Callable[..., Neck]) -> None:
         super().__init__()

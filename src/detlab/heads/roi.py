@@ -44,7 +44,7 @@ class RoIHead(nn.Module):
         class_agnostic: bool,
     ) -> None:
         super().__init__()
-        self.pool, self.body = pool, body
+        self.pool, self.body, self.width = pool, body, width
         self.cls = nn.Linear(width, cls_loss.outputs(num_classes))
         self.box = nn.Linear(width, 4 * (1 if class_agnostic else num_classes))
         nn.init.normal_(self.cls.weight, std=0.01)  # Fast R-CNN section 2.3
@@ -60,8 +60,15 @@ class RoIHead(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor], rois: Tensor) -> Prediction:
         """RoIs [N, 5] (batch index, x1, y1, x2, y2; canvas px) -> logits [N, O], deltas [N, K or 1, 4]."""
-        x = self.body(self.pool(features, rois))
-        return Prediction(self.cls(x), self.box(x).unflatten(1, (-1, 4)))
+        return self.predict(self.describe(features, rois))
+
+    def describe(self, features: Mapping[str, Tensor], rois: Tensor) -> Tensor:
+        """RoIs [N, 5] -> what the last two layers read, [N, width]."""
+        return self.body(self.pool(features, rois))
+
+    def predict(self, x: Tensor) -> Prediction:
+        """Features [..., width] -> logits [..., O], deltas [..., K or 1, 4]."""
+        return Prediction(self.cls(x), self.box(x).unflatten(-1, (-1, 4)))
 
 
 class FCHead(nn.Sequential):
