@@ -15,7 +15,19 @@ LAYERS = [
     {"criterion", "detection", "proposals"},
     {"detectors", "data", "metrics", "drawing"},
     {"modules", "callbacks"},
-    {"rules", "precision", "composing", "checkpoints", "loading", "training", "train", "evaluate", "predict", "cli"},
+    {
+        "rules",
+        "precision",
+        "composing",
+        "checkpoints",
+        "loading",
+        "training",
+        "train",
+        "evaluate",
+        "predict",
+        "cli",
+        "benchmark",
+    },
 ]
 L0_ONLY = {"data", "metrics", "drawing"}
 SIDEWAYS = {  # a part may name the type of what it is handed

@@ -9,6 +9,7 @@ COMMANDS = {
     "train": "compose a detector, train it, test it        detlab train model=retinanet data=shapes",
     "evaluate": "metrics of a run or checkpoint              detlab evaluate run=outputs/... ckpt=best",
     "predict": "pictures and json for your images           detlab predict run=outputs/... source=images/",
+    "benchmark": "speed and memory beside torchvision        detlab benchmark target=step",
     "rules": "the table of combinations that are refused",
 }
 
