@@ -7,20 +7,24 @@ import random
 from collections.abc import Sequence
 
 ONE_STAGE, TWO_STAGE = ("rpn", "retinanet"), ("faster_rcnn",)
+ON_PROPOSALS = ("fast_rcnn", "sppnet", "rcnn")
 GRID: dict[str, tuple[str, ...]] = {
-    "model": (*ONE_STAGE, *TWO_STAGE),
+    "model": (*ONE_STAGE, *TWO_STAGE, *ON_PROPOSALS),
     "model/backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16"),
     "model/neck": ("none", "hierarchy", "spp", "fpn", "fpn_p2", "spp_fpn"),
     "model/cls_loss": ("cross_entropy", "bce", "focal"),
     "model/box_loss": ("smooth_l1", "l1", "iou", "giou", "diou", "ciou"),
     "model/anchors": ("rpn9", "rpn_fpn", "retinanet"),
-    "model/pool": ("roi_align", "roi_pool", "spp"),
+    "model/pool": ("roi_align", "roi_pool", "spp", "warp"),
 }
 
 
 def legal(row: Sequence[str | None]) -> bool:
-    """A pool goes with a two-stage family, and only there."""
-    return (row[0] in TWO_STAGE) == (row[-1] is not None)
+    """Anchors go with families that place boxes, pools with those that read regions; R-CNN crops, to one map."""
+    model, neck, anchors, pool = row[0], row[2], row[-2], row[-1]
+    if (model in ON_PROPOSALS) != (anchors is None) or (model in ONE_STAGE) != (pool is None):
+        return False
+    return (model == "rcnn") == (pool == "warp") and (model != "rcnn" or neck in ("none", "spp"))
 
 
 def overrides(row: Sequence[str | None]) -> list[str]:
@@ -35,7 +39,8 @@ def pairs(row: Sequence[str | None]) -> set[tuple]:
 
 def all_rows() -> list[tuple[str | None, ...]]:
     """Every legal combination."""
-    values = [*list(GRID.values())[:-1], (*GRID["model/pool"], None)]
+    optional = ("model/anchors", "model/pool")
+    values = [(*values, None) if key in optional else values for key, values in GRID.items()]
     return [row for row in itertools.product(*values) if legal(row)]
 
 
@@ -43,11 +48,12 @@ def covering_array(seed: int = 0) -> list[tuple[str | None, ...]]:
     """Few legal rows in which every legal pair of choices occurs (greedy)."""
     rows = all_rows()
     random.Random(seed).shuffle(rows)
-    missing = set().union(*map(pairs, rows))
+    paired = [(row, pairs(row)) for row in rows]
+    missing = set().union(*(found for _, found in paired))
     chosen = []
     while missing:
-        sample = [row for row in rows if pairs(row) & missing][:400]
-        best = max(sample, key=lambda row: len(pairs(row) & missing))
-        chosen.append(best)
-        missing -= pairs(best)
+        useful = (item for item in paired if not missing.isdisjoint(item[1]))
+        best = max(itertools.islice(useful, 400), key=lambda item: len(item[1] & missing))
+        chosen.append(best[0])
+        missing -= best[1]
     return chosen

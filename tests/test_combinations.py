@@ -11,7 +11,12 @@ from tests.batches import make_batch
 from tests.combinations import GRID, all_rows, covering_array, overrides, pairs
 
 ROWS = covering_array()
-FEW_ROIS = {"faster_rcnn": ["model.sampler.size=8"]}  # conv5 of a ResNet-152 over 512 RoIs takes a minute
+FEW_ROIS = {  # conv5 of a ResNet-152 over 512 RoIs takes a minute
+    "faster_rcnn": ["model.sampler.size=8"],
+    "fast_rcnn": ["model.sampler.size=8"],
+    "sppnet": ["model.sampler.size=8", "model.head.width=64"],
+    "rcnn": ["model.sampler.size=4", "model.pool.crop=112"],  # the smallest that gives VGG-16's fc6 its 7 x 7
+}
 
 
 def step(detector: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:

@@ -25,10 +25,12 @@ HEADS = {
     "roi": "faster_rcnn",
     "fc": "faster_rcnn",
     "conv_fc": "faster_rcnn",
+    "sppnet": "sppnet",
 }
 NEEDS = {
     ("model/head", "tail"): ["model=faster_rcnn", "model/neck=none"],
     ("model/detect", "proposals"): ["model=rpn"],
+    ("model/pool", "warp"): ["model=rcnn"],
     ("model/detect", "roi"): ["model=faster_rcnn"],
 }
 
@@ -53,7 +55,7 @@ def plain(*overrides: str) -> dict[str, Any]:
 @pytest.mark.parametrize(("group", "option"), options(), ids=lambda v: v.replace("/", "."))
 def test_every_option_composes_and_builds(group: str, option: str) -> None:
     choices = NEEDS.get((group, option), [])
-    if group in STAGE_OF:
+    if group in STAGE_OF and not choices:
         choices = [f"model={STAGE_OF[group]}"]
     if group == "model/head" and not choices:
         choices = [f"model={HEADS[option]}"]
@@ -179,6 +181,12 @@ def test_typos_are_refused_with_the_nearest_name(
         ),
         (["model=faster_rcnn", "model/neck=none", "model/head=tail", "model/pool=spp"], "model/pool=spp is refused"),
         (["model=faster_rcnn", "model/head=conv_fc", "model/pool=spp"], "model/pool=spp is refused"),
+        (["model=fast_rcnn", "model/sampler=hard_negative"], "model/sampler=hard_negative is refused"),
+        (["model=sppnet", "model/head=retinanet"], "model/head is refused"),
+        (["model=fast_rcnn", "model/pool=warp"], "model/pool=warp is refused"),
+        (["model=rcnn", "model/pool=roi_align"], "model/pool is refused"),
+        (["model=rcnn", "model/neck=fpn"], "model/neck is refused"),
+        (["model=retinanet", "data.proposals=grid"], "data.proposals is refused"),
         (["model.neck.top_down=false", "model.neck.lateral=false"], "model.neck.top_down=false is refused"),
         (["model.backbone.norm=gn", "model.backbone.weights=imagenet"], "model.backbone.norm=gn is refused"),
     ],

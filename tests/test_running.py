@@ -36,6 +36,9 @@ FAMILIES = {
     "retinanet": ["model.head.width=32", "model.head.depth=1"],
     "faster_rcnn": ["model.head.width=64", "model.sampler.size=16"],
     "rpn": [],
+    "fast_rcnn": ["model.head.width=64", "data.proposal_count=100"],
+    "sppnet": ["model.head.width=64", "data.proposal_count=100"],
+    "rcnn": ["model.pool.crop=32", "model.pool.context=4", "model.sampler.size=8", "data.proposal_count=50"],
 }
 
 
@@ -50,7 +53,8 @@ def run(run_dir: Path, *overrides: str) -> Path:
 
 
 def small(family: str) -> list[str]:
-    return [f"model={family}", "debug=fast", *SMALL, *FAMILIES[family]]
+    options = [o for o in SMALL if "neck" not in o or family not in ("sppnet", "rcnn")]
+    return [f"model={family}", "debug=fast", *options, *FAMILIES[family]]
 
 
 @pytest.fixture(scope="module")

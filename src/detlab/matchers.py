@@ -36,25 +36,34 @@ class IoUMatcher(nn.Module):
             anchor without overlap positive there).
         crowd_overlap: a negative whose area lies in a crowd region by more than this share is ignored
             (Detectron); null to treat crowds as background.
+        negative_from: IoU below which nothing is negative but ignored (Fast R-CNN: 0.1, a heuristic for hard
+            examples); an image without boxes then gives no negative.
     """
 
     def __init__(
-        self, *, positive: float, negative: float, force_best: bool, crowd_overlap: float | None = 0.7
+        self,
+        *,
+        positive: float,
+        negative: float,
+        force_best: bool,
+        crowd_overlap: float | None = 0.7,
+        negative_from: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= negative <= positive <= 1:
+        if not 0 <= negative_from <= negative <= positive <= 1:
             raise ValueError(
-                f"model.matcher needs 0 <= negative <= positive <= 1; got negative={negative}, positive={positive}."
+                f"model.matcher needs 0 <= negative <= positive <= 1 and negative_from <= negative; got "
+                f"negative={negative}, positive={positive}, negative_from={negative_from}."
             )
         self.positive, self.negative, self.force_best = positive, negative, force_best
-        self.crowd_overlap = crowd_overlap
+        self.crowd_overlap, self.negative_from = crowd_overlap, negative_from
 
     def forward(self, anchors: Tensor, targets: Targets) -> Matches:
         """Match anchors [1 or B, A, 4] to the boxes of targets (M rows each)."""
         batch, boxes = targets.labels.shape
         if boxes == 0:
-            return _nothing(batch, anchors)
-        per_part = max(1, LARGEST_MATRIX // (boxes * anchors.shape[1]))
+            return _nothing(batch, anchors, NEGATIVE if self.negative_from == 0 else IGNORED)
+        per_part = max(1, LARGEST_MATRIX // max(1, boxes * anchors.shape[1]))
         if per_part >= batch:
             return self._match(anchors, targets)
         parts = []
@@ -70,7 +79,8 @@ class IoUMatcher(nn.Module):
         iou = torch.where((real & ~crowd)[..., None], overlap, -1.0)
         best, index = iou.max(dim=1)
         state = torch.full_like(index, IGNORED, dtype=torch.int8)
-        state = state.masked_fill(best < self.negative, NEGATIVE)
+        background = (best < self.negative) & (best.clamp(min=0) >= self.negative_from)
+        state = state.masked_fill(background, NEGATIVE)
         state = state.masked_fill(best >= self.positive, POSITIVE)
         if self.force_best:
             top = iou.amax(dim=2, keepdim=True)
@@ -82,9 +92,9 @@ class IoUMatcher(nn.Module):
         return Matches(state, index, best.clamp(min=0))
 
 
-def _nothing(batch: int, anchors: Tensor) -> Matches:
-    """All anchors negative: a batch without a single box."""
+def _nothing(batch: int, anchors: Tensor, kind: int) -> Matches:
+    """All anchors of one kind: a batch without a single box."""
     shape = (batch, anchors.shape[1])
-    state = torch.full(shape, NEGATIVE, dtype=torch.int8, device=anchors.device)
+    state = torch.full(shape, kind, dtype=torch.int8, device=anchors.device)
     index = torch.zeros(shape, dtype=torch.int64, device=anchors.device)
     return Matches(state, index, torch.zeros(shape, device=anchors.device))

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 ONE_STAGE = ("RetinaNet", "RPNDetector")
+ON_PROPOSALS = ("FastRCNN", "SPPNet", "RCNN")  # of files or a grid
+WITH_ROIS = ("FasterRCNN", *ON_PROPOSALS)
 
 
 class ConfigError(ValueError):
@@ -54,7 +56,7 @@ def _on_cpu(config: Mapping[str, Any]) -> bool:
 
 
 def _dense_detect(config: Mapping[str, Any]) -> bool:
-    return _kind(_model(config)) in ("RetinaNet", "FasterRCNN")
+    return _kind(_model(config)) in ("RetinaNet", *WITH_ROIS)
 
 
 RULES: tuple[Rule, ...] = (
@@ -85,7 +87,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "loss-ranked sampling of RoIs",
-        lambda c: _kind(_model(c)) == "FasterRCNN" and _kind(_part(c, "sampler")) == "HardNegativeSampler",
+        lambda c: _kind(_model(c)) in WITH_ROIS and _kind(_part(c, "sampler")) == "HardNegativeSampler",
         "model/sampler=hard_negative",
         "it ranks by loss, but RoIs are sampled before they are pooled and scored",
         "model/sampler=roi",
@@ -106,7 +108,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "a dense head on a RoI family",
-        lambda c: _kind(_model(c)) == "FasterRCNN" and _kind(_part(c, "head")) == "DenseHead",
+        lambda c: _kind(_model(c)) in WITH_ROIS and _kind(_part(c, "head")) == "DenseHead",
         "model/head",
         "a dense head reads maps, a RoI head vectors of pooled regions",
         "model/head=roi; the RPN's head is model/head@model.proposals.head=...",
@@ -159,6 +161,34 @@ RULES: tuple[Rule, ...] = (
         "model/pool=spp",
         "it gives a vector, but the head's 3x3 convs read a map",
         "model/pool=roi_align, or model/head=fc",
+    ),
+    Rule(
+        "crops of the image as a pool of maps",
+        lambda c: _kind(_model(c)) in WITH_ROIS[:-1] and _kind(_part(c, "pool")) == "WarpedCrop",
+        "model/pool=warp",
+        "it cuts RoIs from the image and sends each through the network, but this family makes maps once per image",
+        "model=rcnn, or model/pool=roi_align",
+    ),
+    Rule(
+        "a pool of maps on R-CNN",
+        lambda c: _kind(_model(c)) == "RCNN" and _kind(_part(c, "pool")) != "WarpedCrop",
+        "model/pool",
+        "R-CNN has no map of the whole image to pool from, only crops",
+        "model/pool=warp, or model=fast_rcnn",
+    ),
+    Rule(
+        "a pyramid of maps of one crop",
+        lambda c: _kind(_model(c)) == "RCNN" and _kind(_part(c, "neck")) not in ("SingleMap", "SPP"),
+        "model/neck",
+        "R-CNN's crop is one object at one size, described by one map; which level would it be read from?",
+        "model/neck=none",
+    ),
+    Rule(
+        "proposals that nobody reads",
+        lambda c: _kind(_model(c)) in ONE_STAGE and (c.get("data") or {}).get("proposals") is not None,
+        "data.proposals",
+        "this family places its own boxes",
+        "data.proposals=null, or model=fast_rcnn",
     ),
     Rule(
         "a pyramid with maps nobody reads",

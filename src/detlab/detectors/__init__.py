@@ -1,10 +1,23 @@
 """Detectors: one file a family."""
 
 from detlab.detectors.detector import Detector
+from detlab.detectors.fast_rcnn import FastRCNN
 from detlab.detectors.faster_rcnn import FasterRCNN
 from detlab.detectors.from_torchvision import from_torchvision
+from detlab.detectors.rcnn import RCNN
 from detlab.detectors.retinanet import RetinaNet
 from detlab.detectors.rpn import RPNDetector
+from detlab.detectors.sppnet import SPPNet
 from detlab.detectors.tta import TTA
 
-__all__ = ["Detector", "FasterRCNN", "RPNDetector", "RetinaNet", "TTA", "from_torchvision"]
+__all__ = [
+    "Detector",
+    "FastRCNN",
+    "FasterRCNN",
+    "RCNN",
+    "RPNDetector",
+    "RetinaNet",
+    "SPPNet",
+    "TTA",
+    "from_torchvision",
+]

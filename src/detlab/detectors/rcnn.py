@@ -1,0 +1,68 @@
+"""R-CNN: every proposal is cropped, warped and sent through the network by itself (R-CNN, 2014).
+
+The paper fine-tunes with a softmax, then fits SVMs and box regressors to cached features. Here the softmax and the
+boxes of Fast R-CNN end the network, trained in one stage.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from detlab.detectors.detector import Features
+from detlab.detectors.external import ProposalDetector
+from detlab.structures import Batch
+
+IMAGE = "image"  # the one "map" that RoIs are read from
+
+
+class RCNN(ProposalDetector):
+    """The whole network per RoI; its pool is `detlab.pools.WarpedCrop`.
+
+    Args:
+        chunk: crops that run at once where no gradient is needed.
+        parts: of `ProposalDetector` and `RoIDetector`.
+    """
+
+    def __init__(self, *, chunk: int = 256, **parts: Any) -> None:
+        super().__init__(**parts)
+        if chunk < 1:
+            raise ValueError(f"model.chunk={chunk} must be at least 1.")
+        self.chunk = chunk
+        self._check_head()
+        self.seal()
+
+    def features(self, batch: Batch) -> Features:
+        """The normalised images: what crops are taken from."""
+        return {IMAGE: self.backbone.normalize(batch.images, batch.sizes)}
+
+    def describe(self, features: Features, rois: Tensor) -> Tensor:
+        """Features [N, F] of RoIs [N, 5] (batch index, x1, y1, x2, y2; canvas px), in parts without gradient."""
+        if torch.is_grad_enabled() or len(rois) <= self.chunk:
+            return self._describe(features[IMAGE], rois)
+        return torch.cat([self._describe(features[IMAGE], part) for part in rois.split(self.chunk)])
+
+    @property
+    def has_batch_norm(self) -> bool:
+        """Whether padded RoIs would leak into batch statistics: here those of the whole network."""
+        kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+        return any(isinstance(module, kinds) for module in self.modules())
+
+    def _describe(self, images: Tensor, rois: Tensor) -> Tensor:
+        pool = self.head.pool
+        maps = self.neck(self.backbone(pool.crop(images, rois)))
+        return self.head.body(pool(maps))
+
+    def _check_head(self) -> None:
+        """Refuse a crop that is too small for a body of fixed input, such as VGG-16's fc6."""
+        entry = next((m for m in self.head.body if not isinstance(m, nn.Flatten)), None)
+        (level,) = self.pooled_levels()
+        given = level.channels * self.head.pool.bins
+        if isinstance(entry, nn.Linear) and entry.in_features != given:
+            raise ValueError(
+                f"model.pool.crop={self.head.pool.crop_side} gives a map of {self.head.pool.size} x "
+                f"{self.head.pool.size}, too small for the backbone's fully connected layers; use "
+                f"model.pool.crop=224, or model/head=fc."
+            )
