@@ -18,6 +18,7 @@ from detlab.callbacks.status import write_result
 from detlab.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.composing import config_dir, plain_config, run_app
 from detlab.loading import detector_of
+from detlab.metrics import coco_results
 from detlab.modules import DetectionModule
 from detlab.precision import resolve_precision
 from detlab.rules import ConfigError
@@ -91,7 +92,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     module.test_split = "val" if config["split"] == "val" else "test"
     trainer.test(module, dataloaders=loader, verbose=False)
     results = module.results["test"]
-    write_result(run_dir, results, module.coco_results["test"], module.class_names)
+    write_result(run_dir, results, coco_results(module.found["test"]), module.class_names)
     print_results(results, f"{config['split']} split, {checkpoint.path.name}")
     Console().print(f"results     {run_dir}", soft_wrap=True)
     return results

@@ -15,6 +15,8 @@ from typing import Any
 import lightning as L  # noqa: N812 - Lightning's own convention
 from lightning.pytorch.utilities import rank_zero_only
 
+from detlab.metrics import coco_results
+
 PACKAGES = (
     "detlab",
     "torch",
@@ -23,7 +25,6 @@ PACKAGES = (
     "hydra-core",
     "omegaconf",
     "torchmetrics",
-    "faster-coco-eval",
 )
 
 
@@ -98,7 +99,7 @@ class ResultWriter(L.Callback):
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Write both."""
-        write_result(self.run_dir, module.results["test"], module.coco_results["test"], module.class_names)
+        write_result(self.run_dir, module.results["test"], coco_results(module.found["test"]), module.class_names)
 
 
 def write_result(

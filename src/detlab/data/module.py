@@ -50,6 +50,8 @@ class DetectionData(L.LightningDataModule):
         limit: {train, val, test: first images only, or null}.
         max_pixels: larger images are refused before they are decoded.
         cache_dir: where looks at files are remembered.
+        voc_ap: voc07 or voc12 to judge by VOC's AP beside COCO's, or null.
+        max_detections: numbers of detections per image and class at which COCO's AR is taken; AP at the largest.
         same_images: validate and test on the training images, to see whether a model can learn them by heart.
         proposals: grid, a file or folder of `detlab proposals`, or null for grid where the family needs proposals.
         proposal_count: most proposals of an image, those of the highest score; about the number of a grid.
@@ -83,6 +85,8 @@ class DetectionData(L.LightningDataModule):
         limit: dict[str, int | None] | None = None,
         max_pixels: int = MAX_PIXELS,
         cache_dir: str | None = "~/.cache/detlab",
+        voc_ap: str | None = None,
+        max_detections: Sequence[int] = (1, 10, 100),
         same_images: bool = False,
         proposals: str | None = None,
         proposal_count: int = 1000,
@@ -95,9 +99,10 @@ class DetectionData(L.LightningDataModule):
             ("empty", empty, ("keep", "drop")),
             ("cache", cache, ("none", "ram")),
             ("check_images", check_images, ("full", "header")),
+            ("voc_ap", voc_ap, (None, "voc07", "voc12")),
         ):
             if value not in known:
-                raise DataError(f"data.{option}={value} is not known; use one of {', '.join(known)}.")
+                raise DataError(f"data.{option}={value} is not known; use one of {', '.join(map(str, known))}.")
         self.source, self.augment, self.seed = source, augment, seed
         self.source.max_pixels = max_pixels
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
@@ -112,6 +117,7 @@ class DetectionData(L.LightningDataModule):
         self.max_pixels = max_pixels
         self.proposal_source = "grid" if proposals is None and needs_proposals else proposals
         self.proposal_count, self.notes = proposal_count, _proposal_notes(proposals, proposal_count, needs_proposals)
+        self.voc_ap, self.max_detections = voc_ap, tuple(max_detections)
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else None
         self.report = AuditReport()
         self._splits: Splits | None = None

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from detlab.backbones import Backbone
 from detlab.necks import Neck
-from detlab.structures import Batch, Detections
+from detlab.structures import Batch, Detections, Proposals
 
 Features = dict[str, Tensor]  # {neck level: [B, C, h, w]}
 
@@ -60,3 +60,7 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def detect(self, batch: Batch, features: Features | None = None) -> Detections:
         """Detections in canvas pixels."""
+
+    def first_stage(self, batch: Batch, features: Features) -> Proposals | None:
+        """What an earlier stage, or a file, hands to the last one in testing; None for a single stage."""
+        return batch.proposals

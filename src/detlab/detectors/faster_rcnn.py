@@ -17,7 +17,7 @@ from detlab.detectors.detector import Features
 from detlab.detectors.roi_stage import RoIDetector
 from detlab.necks import Neck
 from detlab.proposals import RPN
-from detlab.structures import Batch, Detections
+from detlab.structures import Batch, Detections, Proposals
 
 
 class FasterRCNN(RoIDetector):
@@ -55,5 +55,8 @@ class FasterRCNN(RoIDetector):
     def detect(self, batch: Batch, features: Features | None = None) -> Detections:
         """RoIs scored, decoded per class and suppressed (canvas px)."""
         features = self.features(batch) if features is None else features
-        proposals = self.rpn.propose(self.rpn(features), batch, for_training=False)
-        return self.detect_rois(proposals, batch, features)
+        return self.detect_rois(self.first_stage(batch, features), batch, features)
+
+    def first_stage(self, batch: Batch, features: Features) -> Proposals:
+        """The RPN's proposals (canvas px)."""
+        return self.rpn.propose(self.rpn(features), batch, for_training=False)

@@ -1,7 +1,23 @@
-"""Metrics over a whole split: COCO AP and proposal recall."""
+"""Metrics over a whole split: COCO AP, VOC AP and proposal recall."""
 
-from detlab.metrics.coco_ap import CocoAP
-from detlab.metrics.proposal_recall import ProposalRecall
+from detlab.metrics.coco_ap import CocoAP, coco_ap, coco_ap_at
+from detlab.metrics.collected import CollectedDetections, Found, coco_results
+from detlab.metrics.proposal_recall import ProposalRecall, proposal_recall, proposal_recall_at
 from detlab.metrics.summary import summary_rows
+from detlab.metrics.voc_ap import VocAP, voc_ap, voc_ap_of
 
-__all__ = ["CocoAP", "ProposalRecall", "summary_rows"]
+__all__ = [
+    "CocoAP",
+    "CollectedDetections",
+    "Found",
+    "ProposalRecall",
+    "VocAP",
+    "coco_ap",
+    "coco_ap_at",
+    "coco_results",
+    "proposal_recall",
+    "proposal_recall_at",
+    "summary_rows",
+    "voc_ap",
+    "voc_ap_of",
+]

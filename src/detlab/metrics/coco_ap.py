@@ -1,145 +1,147 @@
-"""COCO average precision (cocodataset/cocoapi, cocoeval.py), through faster-coco-eval."""
+"""COCO average precision (cocodataset/cocoapi, cocoeval.py), on flat arrays.
+
+T IoU thresholds, R recall points, K classes, 4 area ranges, M numbers of detections. Values equal pycocotools' to the
+last bits; the tests compare them. It is written out here, not called, because both pycocotools and faster-coco-eval
+take a Python object per box, and making those is most of their time.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
-from faster_coco_eval import COCO, COCOeval_faster
 
-from detlab.metrics.collected import CollectedDetections
+from detlab.metrics.collected import CollectedDetections, Found
+from detlab.metrics.matching import Matched, match, pairs_of
 from detlab.structures import GroundTruth
 
-AREAS = ("", "_small", "_medium", "_large")  # the order of COCO's area ranges
-IOU_50, IOU_75 = 0, 5  # rows of .50 and .75 among .50:.05:.95
+THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
+RECALLS = np.linspace(0.0, 1.0, 101)  # where precision is read
+AREAS = {  # px^2 of the annotation's area; both ends count
+    "": (0.0, 1e10),
+    "_small": (0.0, 32.0**2),
+    "_medium": (32.0**2, 96.0**2),
+    "_large": (96.0**2, 1e10),
+}
+IOU_50, IOU_75 = 0, 5  # rows of .50 and .75 in THRESHOLDS
 
 
 class CocoAP(CollectedDetections):
     """AP over IoU .50:.05:.95, at .50 and .75, by size and by class; AR at several numbers of detections.
 
-    A class without ground truth is absent from the result. With ground truth and no detection at all every value is 0,
-    where pycocotools stops.
-
     Args:
         ground_truth: the split's annotations.
         max_detections: per image and class; AP is taken at the largest.
+        partial: see `CollectedDetections`.
     """
 
-    def __init__(self, ground_truth: GroundTruth, max_detections: Sequence[int] = (1, 10, 100)) -> None:
-        super().__init__(ground_truth)
-        self.max_detections = tuple(sorted(max_detections))
-
-    def compute(self) -> dict[str, float]:
-        """map, map_50, map_75, map_small .., mar_1 .., and ap/<class> by name; undefined values are absent."""
-        self.merged()
-        return self.on_rank_zero(self._compute)
-
-    def _compute(self) -> dict[str, float]:
-        evaluation = evaluate(self.ground_truth, *self.merged(), self.max_detections, use_classes=True)
-        precision, recall = evaluation["precision"], evaluation["recall"]  # [T, R, K, 4, M], [T, K, 4, M]
-        values = {"map": mean_defined(precision[:, :, :, 0, -1])}
-        values["map_50"] = mean_defined(precision[IOU_50, :, :, 0, -1])
-        values["map_75"] = mean_defined(precision[IOU_75, :, :, 0, -1])
-        for i, area in list(enumerate(AREAS))[1:]:
-            values[f"map{area}"] = mean_defined(precision[:, :, :, i, -1])
-        for i, most in enumerate(self.max_detections):
-            values[f"mar_{most}"] = mean_defined(recall[:, :, 0, i])
-        for i, area in list(enumerate(AREAS))[1:]:
-            values[f"mar{area}"] = mean_defined(recall[:, :, i, -1])
-        for k, name in enumerate(self.ground_truth.class_names):
-            values[f"ap/{name}"] = mean_defined(precision[:, :, k, 0, -1])
-        return {name: value for name, value in values.items() if value is not None}
+    def __init__(
+        self, ground_truth: GroundTruth, max_detections: Sequence[int] = (1, 10, 100), *, partial: bool = False
+    ) -> None:
+        super().__init__(ground_truth, [coco_ap_at(max_detections)], partial=partial)
 
 
-def evaluate(
-    truth: GroundTruth,
-    rows: np.ndarray,
-    images: np.ndarray,
-    max_detections: Sequence[int],
-    *,
-    use_classes: bool,
-) -> dict[str, np.ndarray]:
-    """COCO's precision [T, R, K, areas, M] and recall [T, K, areas, M]; -1 where undefined.
+def coco_ap_at(max_detections: Sequence[int]) -> partial:
+    """The measure of `CocoAP` for these numbers of detections."""
+    return partial(coco_ap, max_detections=tuple(sorted(max_detections)))
+
+
+def coco_ap(found: Found, max_detections: Sequence[int] = (1, 10, 100)) -> dict[str, float]:
+    """map, map_50, map_75, map_small .., mar_1 .., and ap/<class> by name; undefined values are absent.
+
+    A class without ground truth is absent. With ground truth and no detection at all every value is 0, where
+    pycocotools stops.
+    """
+    curves = precision_recall(found, max_detections)
+    precision, recall = curves.precision, curves.recall
+    values = {"map": mean_defined(precision[..., 0])}
+    values["map_50"] = mean_defined(precision[IOU_50, ..., 0])
+    values["map_75"] = mean_defined(precision[IOU_75, ..., 0])
+    sizes = list(enumerate(AREAS))[1:]
+    values |= {f"map{area}": mean_defined(precision[..., i]) for i, area in sizes}
+    values |= {f"mar_{most}": mean_defined(recall[:, :, 0, i]) for i, most in enumerate(max_detections)}
+    values |= {f"mar{area}": mean_defined(recall[:, :, i, -1]) for i, area in sizes}
+    values |= {f"ap/{name}": mean_defined(precision[:, :, k, 0]) for k, name in enumerate(found.truth.class_names)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+class Curves(NamedTuple):
+    """COCO's tables; -1 where a class has no ground truth of that size."""
+
+    precision: np.ndarray  # [T, R, K, 4] at the largest number of detections
+    recall: np.ndarray  # [T, K, 4, M]
+
+
+def precision_recall(found: Found, max_detections: Sequence[int], *, use_classes: bool = True) -> Curves:
+    """Precision at every recall point, and recall.
 
     Args:
-        truth: annotations.
-        rows: detections [N, 6]: x1, y1, x2, y2, score, label.
-        images: image id of each [N].
+        found: detections and ground truth.
         max_detections: ascending.
         use_classes: False ignores classes (K = 1).
     """
-    reference = COCO(_document(truth))
-    width = rows[:, 2:4] - rows[:, :2]
-    # Category ids here are labels + 1: names and ids of the annotation file may repeat or be 0.
-    table = np.column_stack([images, rows[:, :2], width, rows[:, 4], rows[:, 5] + 1])
-    found = COCO()
-    found.dataset = {
-        "images": reference.dataset["images"],
-        "categories": reference.dataset["categories"],
-        "annotations": [
-            {
-                "id": i + 1,
-                "image_id": int(r[0]),
-                "bbox": [r[1], r[2], r[3], r[4]],
-                "area": r[3] * r[4],
-                "score": r[5],
-                "category_id": int(r[6]),
-                "iscrowd": 0,
-            }
-            for i, r in enumerate(table.tolist())
-        ],
-    }
-    found.createIndex()
-    evaluation = COCOeval_faster(reference, found, iouType="bbox", print_function=_silent)
-    evaluation.params.maxDets = list(max_detections)
-    evaluation.params.useCats = int(use_classes)
-    evaluation.evaluate()
-    evaluation.accumulate()
-    shape = (10, 101, len(truth.class_names) if use_classes else 1, len(AREAS), len(max_detections))
-    precision = np.asarray(evaluation.eval["precision"]).reshape(shape)
-    recall = np.asarray(evaluation.eval["recall"]).reshape(shape[:1] + shape[2:])
-    return {"precision": precision, "recall": recall}
+    truth, most = found.truth, max_detections[-1]
+    classes = len(truth.class_names) if use_classes else 1
+    det_label = found.rows[:, 5].astype(np.int64) * use_classes
+    truth_label = truth.labels.numpy() * use_classes
+    det_group = found.images * classes + det_label
+    by_score = np.lexsort((-found.rows[:, 4], det_group))
+    place = np.empty(len(by_score), np.int64)  # among the detections of the group, best first
+    place[by_score] = _place_in_run(det_group[by_score])
+    kept = np.flatnonzero(place < most)
+    kept = kept[np.lexsort((place[kept], found.images[kept], -found.rows[kept, 4], det_label[kept]))]
+    rows, place, det_label = found.rows[kept], place[kept], det_label[kept]
+    boxes, crowd, area = truth.boxes.numpy(), truth.crowd.numpy(), truth.area.numpy()
+    truth_group = truth.box_image.numpy() * classes + truth_label
+    pairs = pairs_of(det_group[kept], rows[:, :4], truth_group, boxes, crowd, least=THRESHOLDS[0])
+    det_area = (rows[:, 2:4] - rows[:, :2]).prod(1)
+    bounds = np.searchsorted(det_label, np.arange(classes + 1))
+    precision = np.full((len(THRESHOLDS), len(RECALLS), classes, len(AREAS)), -1.0)
+    recall = np.full((len(THRESHOLDS), classes, len(AREAS), len(max_detections)), -1.0)
+    for a, (low, high) in enumerate(AREAS.values()):
+        ignored = crowd | (area < low) | (area > high)
+        matched = match(pairs, place, ignored, crowd, THRESHOLDS)
+        outside = (det_area < low) | (det_area > high)
+        counts = np.bincount(truth_label[~ignored], minlength=classes)
+        for k in np.flatnonzero(counts):
+            part = slice(bounds[k], bounds[k + 1])
+            hit, dropped = _verdicts(matched, outside, part)
+            precision[:, :, k, a] = [
+                _interpolated(*tp_fp, counts[k]) for tp_fp in zip(hit.T, (~hit & ~dropped).T, strict=True)
+            ]
+            for m, limit in enumerate(max_detections):
+                recall[:, k, a, m] = hit[place[part] < limit].sum(0) / counts[k]
+    return Curves(precision, recall)
 
 
-def _document(truth: GroundTruth) -> dict[str, Any]:
-    sizes = truth.boxes[:, 2:] - truth.boxes[:, :2]
-    annotations = zip(
-        truth.box_image.tolist(),
-        truth.boxes[:, :2].tolist(),
-        sizes.tolist(),
-        truth.labels.tolist(),
-        truth.area.tolist(),
-        truth.crowd.tolist(),
-        strict=True,
-    )
-    return {
-        "info": {},
-        "images": [
-            {"id": int(i), "height": int(h), "width": int(w)}
-            for i, (h, w) in zip(truth.image_ids.tolist(), truth.sizes.tolist(), strict=True)
-        ],
-        "categories": [{"id": k + 1, "name": name} for k, name in enumerate(truth.class_names)],
-        "annotations": [
-            {
-                "id": number,  # from 1: COCO takes id 0 for "unmatched"
-                "image_id": image,
-                "bbox": [*corner, *size],
-                "area": area,
-                "category_id": label + 1,
-                "iscrowd": int(crowd),
-                "ignore": 0,
-            }
-            for number, (image, corner, size, label, area, crowd) in enumerate(annotations, start=1)
-        ],
-    }
+def _verdicts(matched: Matched, outside: np.ndarray, part: slice) -> tuple[np.ndarray, np.ndarray]:
+    """True positives [n, T], and detections that count neither way [n, T]."""
+    has, ignored = matched.truth[part] >= 0, matched.ignored[part]
+    return has & ~ignored, ignored | (~has & outside[part, None])
+
+
+def _interpolated(hit: np.ndarray, false: np.ndarray, count: int) -> np.ndarray:
+    """Precision [R] at RECALLS from verdicts [n] by falling score: the highest at that recall or beyond, else 0.
+
+    Only true positives raise recall, and precision is highest right at one, so the others need no entry.
+    """
+    at = np.flatnonzero(hit)
+    true = np.arange(1, len(at) + 1, dtype=np.float64)
+    exact = true / (false.cumsum()[at] + true + np.spacing(1))
+    highest = np.append(np.maximum.accumulate(exact[::-1])[::-1], 0.0)
+    return highest[np.searchsorted(true / count, RECALLS, side="left")]
+
+
+def _place_in_run(values: np.ndarray) -> np.ndarray:
+    """Place of each entry in its run of equal values: [7, 7, 9] -> [0, 1, 0]."""
+    starts = np.flatnonzero(np.diff(values, prepend=values[0] - 1)) if len(values) else np.zeros(0, np.int64)
+    lengths = np.diff(np.append(starts, len(values)))
+    return np.arange(len(values)) - np.repeat(starts, lengths)
 
 
 def mean_defined(values: np.ndarray) -> float | None:
     """Mean of the defined values; None where there is none."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else None
-
-
-def _silent(*_: object) -> None:
-    return

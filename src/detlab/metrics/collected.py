@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,17 @@ from detlab.structures import Detections, GroundTruth
 COLUMNS = 6  # x1, y1, x2, y2, score, label
 
 
+class Found(NamedTuple):
+    """All detections of a split beside its annotations; what every measure is a function of."""
+
+    truth: GroundTruth
+    rows: np.ndarray  # [N, 6] float64: x1, y1, x2, y2 (original px), score, label; by image id, then emission
+    images: np.ndarray  # [N] image id of each row
+
+
+Measure = Callable[[Found], dict[str, float]]  # values by name; what is undefined is absent
+
+
 class CollectedDetections(Metric):
     """Keeps detections by image id; every process's `compute` returns the same.
 
@@ -23,18 +34,20 @@ class CollectedDetections(Metric):
 
     Args:
         ground_truth: the split's annotations.
+        measures: functions of all detections, whose values are joined.
+        partial: judge only the images that came. False refuses to judge when an image of the split is missing.
     """
 
     full_state_update = False
 
-    def __init__(self, ground_truth: GroundTruth) -> None:
+    def __init__(self, ground_truth: GroundTruth, measures: Sequence[Measure] = (), *, partial: bool = False) -> None:
         # torchmetrics' own synchronisation is off: it gathers uneven lists tensor by tensor.
         super().__init__(sync_on_compute=False)
-        self.ground_truth = ground_truth
+        self.ground_truth, self.measures, self.partial = ground_truth, tuple(measures), partial
         self._ids: list[np.ndarray] = []
         self._counts: list[np.ndarray] = []
         self._rows: list[np.ndarray] = []
-        self._merged: tuple[np.ndarray, np.ndarray] | None = None
+        self._merged: Found | None = None
 
     def reset(self) -> None:
         """Forget all detections."""
@@ -50,47 +63,29 @@ class CollectedDetections(Metric):
         self._rows.append(rows[real].double().cpu().numpy())
         self._merged = None
 
-    def merged(self) -> tuple[np.ndarray, np.ndarray]:
-        """(rows [N, 6], image id of each [N]) over all processes, by image id, then order of emission.
+    def compute(self) -> dict[str, float]:
+        """The values of all measures by name.
+
+        Raises:
+            ValueError: an image that the ground truth lacks, or, unless `partial`, one that never came.
+        """
+        found = self.merged()
+        return self.on_rank_zero(lambda: {k: v for measure in self.measures for k, v in measure(found).items()})
+
+    def merged(self) -> Found:
+        """Everything over all processes, by image id, then order of emission.
 
         Collective: every process must call it.
 
         Raises:
-            ValueError: an image id that the ground truth lacks.
+            ValueError: an image that the ground truth lacks, or, unless `partial`, one that never came.
         """
         if self._merged is None:
             ids = np.concatenate(self._ids) if self._ids else np.zeros(0, np.int64)
             counts = np.concatenate(self._counts) if self._counts else np.zeros(0, np.int64)
             rows = np.concatenate(self._rows) if self._rows else np.zeros((0, COLUMNS))
-            parts = _gather((ids, counts, rows))
-            self._merged = _merge(parts)
-            self.seen = np.unique(np.concatenate([part[0] for part in parts]))
-            unknown = np.setdiff1d(self.seen, self.ground_truth.image_ids.numpy())
-            if len(unknown):
-                raise ValueError(
-                    f"Detections came for image id {unknown[0]}, which the ground truth lacks; both must be of one "
-                    f"split."
-                )
+            self._merged = self._judged(*_merge(_gather((ids, counts, rows))))
         return self._merged
-
-    def missing(self) -> int:
-        """Images of the ground truth that no process gave; they count as images without detections."""
-        self.merged()
-        return len(self.ground_truth.image_ids) - len(self.seen)
-
-    def coco_results(self) -> list[dict[str, Any]]:
-        """All detections as COCO results: image_id, category_id, bbox (x, y, w, h), score."""
-        rows, images = self.merged()
-        categories = self.ground_truth.category_ids
-        return [
-            {
-                "image_id": int(image),
-                "category_id": int(categories[int(row[5])]),
-                "bbox": [float(v) for v in (row[0], row[1], row[2] - row[0], row[3] - row[1])],
-                "score": float(row[4]),
-            }
-            for row, image in zip(rows, images, strict=True)
-        ]
 
     def on_rank_zero(self, work: Callable[[], dict[str, float]]) -> dict[str, float]:
         """The result of `work`, done on rank 0 and sent to all."""
@@ -107,6 +102,45 @@ class CollectedDetections(Metric):
             raise box[0]
         return box[0]
 
+    def _judged(self, seen: np.ndarray, rows: np.ndarray, images: np.ndarray) -> Found:
+        known = self.ground_truth.image_ids.numpy()
+        unknown, missing = np.setdiff1d(seen, known), np.setdiff1d(known, seen)
+        if len(unknown):
+            raise ValueError(
+                f"Detections came for image id {unknown[0]}, which the ground truth lacks; both must be of one split."
+            )
+        if len(missing) and not self.partial:
+            raise ValueError(
+                f"{len(missing)} of {len(known)} images of the split never came (first id {missing[0]}); a metric over "
+                f"the rest would not be the split's. Give every image, or judge a part of it with partial=True."
+            )
+        return Found(_only(self.ground_truth, seen) if len(missing) else self.ground_truth, rows, images)
+
+
+def coco_results(found: Found) -> list[dict[str, Any]]:
+    """All detections as COCO results: image_id, category_id, bbox (x, y, w, h), score."""
+    categories = found.truth.category_ids
+    boxes = np.column_stack([found.rows[:, :2], found.rows[:, 2:4] - found.rows[:, :2]]).tolist()
+    columns = found.images.tolist(), found.rows[:, 5].astype(int).tolist(), boxes, found.rows[:, 4].tolist()
+    return [
+        {"image_id": image, "category_id": int(categories[label]), "bbox": box, "score": score}
+        for image, label, box, score in zip(*columns, strict=True)
+    ]
+
+
+def _only(truth: GroundTruth, ids: np.ndarray) -> GroundTruth:
+    """The annotations of some images."""
+    images = np.isin(truth.image_ids.numpy(), ids)
+    boxes = torch.from_numpy(np.isin(truth.box_image.numpy(), ids))
+    return truth._replace(
+        image_ids=truth.image_ids[torch.from_numpy(images)],
+        sizes=truth.sizes[torch.from_numpy(images)],
+        file_names=tuple(n for n, keep in zip(truth.file_names, images, strict=True) if keep),
+        **{
+            name: getattr(truth, name)[boxes] for name in ("box_image", "boxes", "labels", "area", "crowd", "difficult")
+        },
+    )
+
 
 def _together() -> bool:
     return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
@@ -120,13 +154,13 @@ def _gather(part: tuple[np.ndarray, ...]) -> list[tuple[np.ndarray, ...]]:
     return parts
 
 
-def _merge(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and their image ids, each image from the first part that has it, ordered by id."""
+def _merge(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image ids seen, rows and their image ids; each image from the first part that has it, ordered by id."""
     ids = np.concatenate([p[0] for p in parts])
     counts = np.concatenate([p[1] for p in parts])
     rows = np.concatenate([p[2] for p in parts])
     starts = np.concatenate([[0], counts.cumsum()])[:-1]
-    unique, first = np.unique(ids, return_index=True)  # the first occurrence of each, in ascending order of id
-    pieces = [np.arange(starts[i], starts[i] + counts[i]) for i in first]
-    index = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
-    return rows[index.astype(np.int64)], np.repeat(unique, counts[first])
+    seen, first = np.unique(ids, return_index=True)  # the first occurrence of each, in ascending order of id
+    counts, starts = counts[first], starts[first]
+    index = np.repeat(starts - np.concatenate([[0], counts.cumsum()])[:-1], counts) + np.arange(counts.sum())
+    return seen, rows[index.astype(np.int64)], np.repeat(seen, counts)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from detlab.metrics.coco_ap import AREAS, evaluate, mean_defined
-from detlab.metrics.collected import CollectedDetections
+from detlab.metrics.coco_ap import AREAS, mean_defined, precision_recall
+from detlab.metrics.collected import CollectedDetections, Found
 from detlab.structures import GroundTruth
 
 
@@ -15,20 +16,23 @@ class ProposalRecall(CollectedDetections):
     Args:
         ground_truth: the split's annotations.
         max_detections: k, proposals per image; AR by size is taken at the largest.
+        partial: see `CollectedDetections`.
     """
 
-    def __init__(self, ground_truth: GroundTruth, max_detections: Sequence[int] = (100, 300, 1000)) -> None:
-        super().__init__(ground_truth)
-        self.max_detections = tuple(sorted(max_detections))
+    def __init__(
+        self, ground_truth: GroundTruth, max_detections: Sequence[int] = (100, 300, 1000), *, partial: bool = False
+    ) -> None:
+        super().__init__(ground_truth, [proposal_recall_at(max_detections)], partial=partial)
 
-    def compute(self) -> dict[str, float]:
-        """ar_<k> for every k, and ar_small, ar_medium, ar_large at the largest; undefined values are absent."""
-        self.merged()
-        return self.on_rank_zero(self._compute)
 
-    def _compute(self) -> dict[str, float]:
-        recall = evaluate(self.ground_truth, *self.merged(), self.max_detections, use_classes=False)["recall"]
-        values = {f"ar_{k}": mean_defined(recall[:, 0, 0, i]) for i, k in enumerate(self.max_detections)}
-        for i, area in list(enumerate(AREAS))[1:]:
-            values[f"ar{area}"] = mean_defined(recall[:, 0, i, -1])
-        return {name: value for name, value in values.items() if value is not None}
+def proposal_recall_at(max_detections: Sequence[int]) -> partial:
+    """The measure of `ProposalRecall` for these numbers of proposals."""
+    return partial(proposal_recall, max_detections=tuple(sorted(max_detections)))
+
+
+def proposal_recall(found: Found, max_detections: Sequence[int] = (100, 300, 1000)) -> dict[str, float]:
+    """ar_<k> for every k, and ar_small, ar_medium, ar_large at the largest; undefined values are absent."""
+    recall = precision_recall(found, max_detections, use_classes=False).recall
+    values = {f"ar_{k}": mean_defined(recall[:, 0, 0, i]) for i, k in enumerate(max_detections)}
+    values |= {f"ar{area}": mean_defined(recall[:, 0, i, -1]) for i, area in enumerate(AREAS) if area}
+    return {name: value for name, value in values.items() if value is not None}

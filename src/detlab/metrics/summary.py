@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 TITLES = {
@@ -11,20 +12,18 @@ TITLES = {
     "map_small": "mAP small",
     "map_medium": "mAP medium",
     "map_large": "mAP large",
-    "mar_1": "AR@1",
-    "mar_10": "AR@10",
-    "mar_100": "AR@100",
-    "ar_100": "AR@100",
-    "ar_300": "AR@300",
-    "ar_1000": "AR@1000",
+    "map_voc07": "mAP VOC 2007",
+    "map_voc12": "mAP VOC 2012",
     "ar_small": "AR small",
     "ar_medium": "AR medium",
     "ar_large": "AR large",
 }
+RECALL_AT = re.compile(r"m?ar_(\d+)")  # of COCO, of proposals
 
 
 def summary_rows(results: Mapping[str, float]) -> list[tuple[str, str]]:
     """(title, value) of a metric's result: the totals in the usual order, then the classes by name."""
-    rows = [(title, f"{results[key]:.3f}") for key, title in TITLES.items() if key in results]
+    titles = TITLES | {key: f"AR@{m[1]}" for key in results if (m := RECALL_AT.fullmatch(key))}
+    rows = [(title, f"{results[key]:.3f}") for key, title in titles.items() if key in results]
     classes = [(f"AP {key[3:]}", f"{value:.3f}") for key, value in results.items() if key.startswith("ap/")]
     return rows + classes

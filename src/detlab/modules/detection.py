@@ -14,9 +14,10 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from detlab.detection import to_original
 from detlab.detectors import TTA, Detector
-from detlab.metrics import CocoAP, ProposalRecall
+from detlab.detectors.detector import Features
+from detlab.metrics import CollectedDetections, Found, coco_ap_at, proposal_recall_at, voc_ap_of
 from detlab.samplers import mix
-from detlab.structures import Batch
+from detlab.structures import PADDING, Batch, Detections
 
 CHECKPOINT_KEY = "detlab"  # where a checkpoint holds what is needed to build its detector again
 
@@ -68,9 +69,11 @@ class DetectionModule(L.LightningModule):
         self.seed, self.monitor = seed, monitor
         self.tta = None if tta is None else tta(detector, divisor=divisor)
         self.results: dict[str, dict[str, float]] = {}
-        self.coco_results: dict[str, list[dict[str, Any]]] = {}
+        self.found: dict[str, Found] = {}  # by split: the detections that the results were made from
+        self.proposed: Found | None = None  # of the last test: what an earlier stage handed to the last one
         self.test_split = "test"  # the split whose ground truth `trainer.test` is judged by
-        self._metric: CocoAP | ProposalRecall | None = None
+        self._metric: CollectedDetections | None = None
+        self._proposals: CollectedDetections | None = None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Total loss of a batch; every part is logged."""
@@ -135,9 +138,18 @@ class DetectionModule(L.LightningModule):
         }
 
     def _start(self, split: str) -> None:
-        kind = ProposalRecall if self.detector.class_agnostic else CocoAP
-        name = self.test_split if split == "test" else split
-        self._metric = kind(self.trainer.datamodule.ground_truth(name))
+        data = self.trainer.datamodule
+        truth = data.ground_truth(self.test_split if split == "test" else split)
+        limit = self.trainer.limit_test_batches if split == "test" else self.trainer.limit_val_batches
+        partial = self.trainer.sanity_checking or not (isinstance(limit, float) and limit >= 1)
+        self._metric = CollectedDetections(truth, self._measures(), partial=partial)
+        self._proposals = CollectedDetections(truth, partial=partial) if split == "test" else None
+
+    def _measures(self) -> list[Callable[[Found], dict[str, float]]]:
+        data = self.trainer.datamodule
+        if self.detector.class_agnostic:
+            return [proposal_recall_at((100, 300, 1000))]
+        return [coco_ap_at(data.max_detections), *([voc_ap_of(data.voc_ap)] if data.voc_ap else [])]
 
     def _evaluate(self, batch: Batch, split: str) -> dict[str, Any]:
         features = self.detector.features(batch)
@@ -151,15 +163,27 @@ class DetectionModule(L.LightningModule):
             found = self.detector.detect(batch, features)
         detections = to_original(found, batch)
         self._metric.update(detections, batch.ids)
+        if self._proposals is not None:
+            self._keep_proposals(batch, features)
         return {"detections": detections, "ids": batch.ids, "batch": batch}
 
     def _finish(self, split: str) -> None:
         results = self._metric.compute()
         if not self.trainer.sanity_checking:
             self.results[split] = results
-            self.coco_results[split] = self._metric.coco_results()
+            self.found[split] = self._metric.merged()
             self.log_dict({f"{split}/{name}": value for name, value in results.items()})
-        self._metric = None
+        if self._proposals is not None:
+            self.proposed = self._proposals.merged()
+        self._metric = self._proposals = None
+
+    def _keep_proposals(self, batch: Batch, features: Features) -> None:
+        proposals = self.detector.first_stage(batch, features)
+        if proposals is None:
+            self._proposals = None
+            return
+        labels = torch.where(proposals.real, 0, PADDING)
+        self._proposals.update(to_original(Detections(*proposals, labels), batch), batch.ids)
 
 
 def _version() -> str:
