@@ -6,11 +6,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import faster_coco_eval
 import numpy as np
 import pytest
 import torch
-from faster_coco_eval import COCO as FasterCOCO
-from faster_coco_eval import COCOeval_faster
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import distributed, multiprocessing
@@ -147,8 +146,10 @@ def test_faster_coco_eval_agrees(tmp_path: Path) -> None:
     metric = CocoAP(truth)
     metric.update(detections, ids)
     by_pycocotools(truth, results := coco_results(metric.merged()), tmp_path)  # writes gt.json
-    reference = FasterCOCO(str(tmp_path / "gt.json"))
-    evaluation = COCOeval_faster(reference, reference.loadRes(results), "bbox", print_function=lambda *_: None)
+    reference = faster_coco_eval.COCO(str(tmp_path / "gt.json"))
+    evaluation = faster_coco_eval.COCOeval_faster(
+        reference, reference.loadRes(results), "bbox", print_function=lambda *_: None
+    )
     evaluation.run()
     assert metric.compute()["map"] == pytest.approx(evaluation.stats[0], abs=1e-9)
 

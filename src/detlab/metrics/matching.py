@@ -6,6 +6,7 @@ each step together: first the best detection of every group is matched, then the
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -96,7 +97,7 @@ def match(pairs: Pairs, order: np.ndarray, ignored: np.ndarray, crowd: np.ndarra
     steps = np.flatnonzero(np.diff(order[det], prepend=-1, append=-1))
     taken = np.zeros((len(ignored), len(thresholds)), bool)
     column = np.arange(len(thresholds))[None]
-    for start, end in zip(steps[:-1], steps[1:], strict=True):
+    for start, end in pairwise(steps):
         step_truth = truth[start:end]
         free = reach[start:end] & ~taken[step_truth]
         starts = np.flatnonzero(np.diff(det[start:end], prepend=-1))
