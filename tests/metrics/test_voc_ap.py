@@ -56,10 +56,7 @@ def test_golden_numbers() -> None:
 def test_difficult_boxes_neither_count_nor_cost() -> None:
     truth, found = case(FIVE[:3], [FIVE[0], FIVE[1], FIVE[1]], difficult=[False, True, False])
     result = judged("voc12", truth, found)
-    assert result == {
-        "map_voc12": 0.5,
-        "ap_voc12/thing": 0.5,
-    }  # one of two; both hits on the difficult one are left out
+    assert result == {"map_voc12": 0.5, "ap_voc12/thing": 0.5}  # hits on the difficult one are left out
     truth, found = case(FIVE[:1], [FIVE[0]], difficult=[True])
     assert judged("voc07", truth, found) == {}
 

@@ -137,9 +137,7 @@ def _only(truth: GroundTruth, ids: np.ndarray) -> GroundTruth:
         image_ids=truth.image_ids[torch.from_numpy(images)],
         sizes=truth.sizes[torch.from_numpy(images)],
         file_names=tuple(n for n, keep in zip(truth.file_names, images, strict=True) if keep),
-        **{
-            name: getattr(truth, name)[boxes] for name in ("box_image", "boxes", "labels", "area", "crowd", "difficult")
-        },
+        **{name: getattr(truth, name)[boxes] for name in PER_BOX},
     )
 
 
