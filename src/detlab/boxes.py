@@ -9,6 +9,11 @@ import torch
 from torch import Tensor
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """bfloat16 and float16 as float32; float64 stays, so that a run in double precision is one throughout."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 def area(boxes: Tensor) -> Tensor:
     """Area of boxes [..., 4] in px^2, [...]; an inverted box counts 0."""
     w, h = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).unbind(-1)

@@ -11,12 +11,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from detlab.boxes import at_least_float32
+
 MAX_LOG_RATIO = math.log(1000.0 / 16)  # Detectron: a box grows at most 62.5-fold in one decode
 SMALLEST_SIDE = 1e-4  # px; padded rows have no area and must not give infinities
 
 
 class BoxCoder(nn.Module):
-    """Encodes boxes against references and decodes offsets, always in float32.
+    """Encodes boxes against references and decodes offsets, in float32 at least.
 
     Args:
         weights: factors of (tx, ty, tw, th); (10, 10, 5, 5) equals SSD's variances (0.1, 0.1, 0.2, 0.2).
@@ -31,8 +33,8 @@ class BoxCoder(nn.Module):
 
     def encode(self, references: Tensor, boxes: Tensor) -> Tensor:
         """Offsets [..., 4] that take references [..., 4] to boxes [..., 4] (both px, xyxy; broadcast)."""
-        px, py, pw, ph = _centres(references.float())
-        gx, gy, gw, gh = _centres(boxes.float())
+        px, py, pw, ph = _centres(at_least_float32(references))
+        gx, gy, gw, gh = _centres(at_least_float32(boxes))
         wx, wy, ww, wh = self.weights
         deltas = (
             wx * (gx - px) / pw,
@@ -43,9 +45,9 @@ class BoxCoder(nn.Module):
         return torch.stack(deltas, dim=-1)
 
     def decode(self, references: Tensor, deltas: Tensor) -> Tensor:
-        """Boxes [..., 4] (px, xyxy, float32) from references [..., 4] and offsets [..., 4] (broadcast)."""
-        px, py, pw, ph = _centres(references.float())
-        tx, ty, tw, th = deltas.float().unbind(-1)
+        """Boxes [..., 4] (px, xyxy, float32 or float64) from references [..., 4] and offsets [..., 4] (broadcast)."""
+        px, py, pw, ph = _centres(at_least_float32(references))
+        tx, ty, tw, th = at_least_float32(deltas).unbind(-1)
         wx, wy, ww, wh = self.weights
         tw, th = tw / ww, th / wh
         if self.clip is not None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 
+from detlab.boxes import at_least_float32
 from detlab.coders import BoxCoder
 from detlab.losses import BoxLoss, ClassificationLoss
 from detlab.matchers import IGNORED, NEGATIVE, POSITIVE, Matches
@@ -99,12 +100,12 @@ class Criterion(nn.Module):
             chosen: [B, A] bool, rows already sampled (RoI heads sample before they pool).
         """
         with torch.autocast(prediction.logits.device.type, enabled=False):
-            cls = self.cls_loss(prediction.logits.float(), assignment.labels)  # [B, A]
+            cls = self.cls_loss(at_least_float32(prediction.logits), assignment.labels)  # [B, A]
             if chosen is None:
                 draws = draw(keys, stage, cls.shape[1])
                 chosen = self.sampler(assignment.state, cls.detach(), draws)
             positive = chosen & (assignment.state == POSITIVE)
-            deltas = _of_class(prediction.deltas.float(), assignment.labels)
+            deltas = _of_class(at_least_float32(prediction.deltas), assignment.labels)
             # Rows without a box get zero offsets to themselves: finite in every loss and its gradient.
             deltas = torch.where(positive[..., None], deltas, 0)
             box = self.box_loss(self.coder, deltas, anchors, assignment.boxes)  # [B, A]

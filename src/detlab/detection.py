@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-from detlab.boxes import clip, sides
+from detlab.boxes import at_least_float32, clip, sides
 from detlab.coders import BoxCoder
 from detlab.structures import PADDING, Batch, Detections, Proposals
 
@@ -63,7 +63,7 @@ class Detect(nn.Module):
         """
         classes = scores.shape[2]
         widths = [n * classes for n in counts or [scores.shape[1]]]
-        top, index = _top_per_level(scores.flatten(1).float(), widths, self.topk)
+        top, index = _top_per_level(at_least_float32(scores.flatten(1)), widths, self.topk)
         row, label = index // classes, index % classes
         per_class = deltas.dim() == 4 and deltas.shape[2] > 1
         offset_row = index if per_class else row
@@ -130,7 +130,7 @@ class ProposalDetect(nn.Module):
         for_training: bool,
     ) -> Proposals:
         """Proposals without gradient from scores [B, A], deltas [B, A, 4], anchors [1, A, 4]; by falling score."""
-        scores = scores.float()
+        scores = at_least_float32(scores)
         top, row = _top_per_level(scores, counts, self.pre_nms[for_training])
         offsets = deltas.gather(1, row[..., None].expand(-1, -1, 4))
         boxes = clip(coder.decode(_rows(anchors, row), offsets), sizes)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from detlab.anchors import Anchors
 from detlab.backbones import Backbone
+from detlab.boxes import at_least_float32
 from detlab.coders import BoxCoder
 from detlab.criterion import Criterion
 from detlab.detection import Detect
@@ -72,7 +73,7 @@ class RetinaNet(Detector):
         prediction = self.head(self.features(batch) if features is None else features)
         per = self.anchors.num_anchors(self.neck.levels)
         return self.final(
-            self.criterion.cls_loss.scores(prediction.logits.float()),
+            self.criterion.cls_loss.scores(at_least_float32(prediction.logits)),
             prediction.deltas,
             self.anchors(self.neck.levels, batch.canvas, batch.images.device),
             self.criterion.coder,

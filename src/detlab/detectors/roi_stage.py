@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from detlab.backbones import Backbone
+from detlab.boxes import at_least_float32
 from detlab.coders import BoxCoder
 from detlab.criterion import Assignment, Criterion
 from detlab.detection import Detect
@@ -127,7 +128,7 @@ class RoIDetector(Detector):
 
     def detect_from(self, prediction: Prediction, proposals: Proposals, batch: Batch) -> Detections:
         """Detections (canvas px) of scored proposals [B, R]: decoded per class and suppressed; padding scores 0."""
-        scores = self.criterion.cls_loss.scores(prediction.logits.float())
+        scores = self.criterion.cls_loss.scores(at_least_float32(prediction.logits))
         scores = torch.where(proposals.real[..., None], scores, 0)
         return self.final(scores, prediction.deltas, proposals.boxes, self.criterion.coder, batch.sizes)
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from detlab.boxes import at_least_float32
+
 
 def roi_align_by_embedding(
     maps: Sequence[Tensor],
@@ -37,7 +39,7 @@ def roi_align_by_embedding(
         [N, C, size, size], channels-last in memory.
     """
     channels = maps[0].shape[1]
-    table = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, channels) for x in maps]).float()
+    table = at_least_float32(torch.cat([x.permute(0, 2, 3, 1).reshape(-1, channels) for x in maps]))
     shapes = torch.tensor([x.shape[2:] for x in maps], device=rois.device)
     images = torch.tensor([x.shape[0] for x in maps], device=rois.device)
     starts = F.pad((shapes.prod(1) * images).cumsum(0), (1, 0))[:-1]
