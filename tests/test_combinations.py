@@ -45,6 +45,16 @@ def test_the_array_covers_every_legal_pair() -> None:
     assert {v for row in ROWS for v in row if v} == {v for values in GRID.values() for v in values}
 
 
+@pytest.mark.parametrize("pool", GRID["model/pool"])
+def test_every_pool_trains_in_bfloat16(pool: str, small_batch: Batch) -> None:
+    """The default precision on CPUs that have it; torchvision's pooling kernels do not take it."""
+    detector = build_detector(["model=faster_rcnn", f"model/pool={pool}", "model.sampler.size=8"], num_classes=3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = step(detector, small_batch)
+    assert all(value.isfinite() for value in losses.values())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in detector.parameters())
+
+
 @pytest.mark.parametrize("model", GRID["model"])
 def test_images_without_boxes(model: str, empty_batch: Batch) -> None:
     detector = build_detector([f"model={model}", *FEW_ROIS.get(model, [])], num_classes=3)

@@ -213,6 +213,7 @@ def test_every_experiment_runs(name: str, tmp_path: Path) -> None:
     backbone = composed["model"]["backbone"]
     extra = ["trainer=cpu", "model.backbone.weights=null"]
     extra += ["model.backbone.norm=bn"] if backbone["norm"] == "frozen_bn" else []
+    extra += ["model.sampler.size=8"] if "size" in composed["model"]["sampler"] else []
     if backbone["_target_"].endswith("VGG16"):
         extra.append("callbacks.checkpoint=null")  # gigabytes of fc6
     extra += small_data(composed["data"], tmp_path)

@@ -139,3 +139,16 @@ def test_multi_scale_roi_align_of_torchvision() -> None:
 def test_no_rois_give_no_rows(kind: type) -> None:
     pool = kind(levels=one(16), size=7)
     assert len(pool({"C4": torch.randn(1, 1, 4, 4)}, torch.zeros(0, 5))) == 0
+
+
+@pytest.mark.parametrize("pool", [RoIAlign, RoIPool, SpatialPyramidPool])
+def test_half_precision_maps_keep_the_rois_exact(pool: type) -> None:
+    """317.3 px has no neighbour closer than 316 or 318 in bfloat16."""
+    level = Level("C4", 3, 16)
+    x = torch.randn(1, 3, 24, 24)
+    rois = torch.tensor([[0, 301.3, 200.7, 317.3, 370.1], [0, 10.0, 10.0, 100.0, 50.0]])
+    made = pool(levels=[level], size=3)
+    exact = made({"C4": x.bfloat16().float()}, rois)
+    for read in (made({"C4": x.bfloat16()}, rois), made.read(x.bfloat16(), rois, 16)):
+        assert read.dtype == torch.bfloat16
+        torch.testing.assert_close(read.float(), exact, atol=2e-2, rtol=2e-2)

@@ -97,8 +97,8 @@ class RoIAlign(_LevelPool):
 
     def read(self, x: Tensor, rois: Tensor, stride: int) -> Tensor:
         """Pool RoIs [N, 5] from one map [B, C, h, w]."""
-        rois = rois.to(x.dtype)
-        return roi_align(x, rois, self.size, 1 / stride, self.sampling_ratio, self.aligned)
+        wide, rois = _wide(x, rois)
+        return roi_align(wide, rois, self.size, 1 / stride, self.sampling_ratio, self.aligned).to(x.dtype)
 
 
 class RoIPool(_LevelPool):
@@ -106,7 +106,8 @@ class RoIPool(_LevelPool):
 
     def read(self, x: Tensor, rois: Tensor, stride: int) -> Tensor:
         """Pool RoIs [N, 5] from one map [B, C, h, w]."""
-        return roi_pool(x.contiguous(), rois.to(x.dtype), self.size, 1 / stride)
+        wide, rois = _wide(x.contiguous(), rois)
+        return roi_pool(wide, rois, self.size, 1 / stride).to(x.dtype)
 
 
 class SpatialPyramidPool(_LevelPool):
@@ -131,5 +132,12 @@ class SpatialPyramidPool(_LevelPool):
 
     def read(self, x: Tensor, rois: Tensor, stride: int) -> Tensor:
         """Pool RoIs [N, 5] from one map [B, C, h, w] into [N, C * bins], grid by grid."""
-        x, rois = x.contiguous(), rois.to(x.dtype)
-        return torch.cat([roi_pool(x, rois, g, 1 / stride).flatten(1) for g in self.grids], dim=1)
+        wide, rois = _wide(x.contiguous(), rois)
+        return torch.cat([roi_pool(wide, rois, g, 1 / stride).flatten(1) for g in self.grids], dim=1).to(x.dtype)
+
+
+def _wide(x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
+    """Map and RoIs in one type of at least float32: torchvision's kernels take no bfloat16, which besides would move a
+    corner at 300 px by up to a pixel."""
+    kind = torch.promote_types(x.dtype, torch.float32)
+    return x.to(kind), rois.to(kind)
