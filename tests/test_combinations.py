@@ -45,7 +45,7 @@ def test_the_array_covers_every_legal_pair() -> None:
     assert {v for row in ROWS for v in row if v} == {v for values in GRID.values() for v in values}
 
 
-@pytest.mark.parametrize("pool", GRID["model/pool"])
+@pytest.mark.parametrize("pool", ["roi_align", "roi_pool", "spp"])
 def test_every_pool_trains_in_bfloat16(pool: str, small_batch: Batch) -> None:
     """The default precision on CPUs that have it; torchvision's pooling kernels do not take it."""
     detector = build_detector(["model=faster_rcnn", f"model/pool={pool}", "model.sampler.size=8"], num_classes=3)
