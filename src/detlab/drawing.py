@@ -11,6 +11,15 @@ from torch import Tensor
 
 # Okabe and Ito's palette without black: told apart with every common colour vision
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+ERROR_COLOURS = {  # of Okabe and Ito's palette, too; missed boxes are dashed besides
+    "true": "#009E73",
+    "localisation": "#E69F00",
+    "classification": "#CC79A7",
+    "duplicate": "#56B4E9",
+    "background": "#D55E00",
+    "both": "#0072B2",
+    "missed": "#F0E442",
+}
 SHORTEST_SIDE = 320  # px; smaller pictures are enlarged before drawing
 TEXT_SHARE = 1 / 32  # font size as a share of the shorter side
 SMALLEST_FONT, LARGEST_FONT = 11, 40  # px
@@ -36,7 +45,7 @@ def draw_boxes(image: np.ndarray | Tensor, boxes: Boxes, class_names: Sequence[s
     scale = picture.width / _width(image)
     canvas = ImageDraw.Draw(picture)
     short = min(picture.size)
-    font = ImageFont.load_default(size=min(max(short * TEXT_SHARE, SMALLEST_FONT), LARGEST_FONT))
+    font = _font(short)
     line = max(2, round(short / 200))
     order = range(len(boxes.labels)) if boxes.scores is None else np.argsort(boxes.scores)
     for i in order:
@@ -78,6 +87,85 @@ def comparison_sheet(
     return sheet
 
 
+class Mark(NamedTuple):
+    """One box of a picture of errors."""
+
+    box: np.ndarray  # [4] xyxy, px of the picture
+    kind: str  # of ERROR_COLOURS
+    text: str = ""
+
+
+def draw_errors(image: np.ndarray | Tensor, marks: Sequence[Mark], title: str) -> Image.Image:
+    """A picture with right boxes thin, false detections thick, missed boxes dashed, and a legend with their numbers.
+
+    Args:
+        image: uint8 [H, W, 3], or a tensor [3, H, W].
+        marks: drawn in the order of ERROR_COLOURS, so that errors lie on top.
+        title: first line of the legend.
+    """
+    picture = _enlarged(_as_picture(image))
+    scale, short = picture.width / _width(image), min(picture.size)
+    canvas, font = ImageDraw.Draw(picture), _font(short)
+    line = max(2, round(short / 200))
+    for kind, colour in ERROR_COLOURS.items():
+        for mark in (m for m in marks if m.kind == kind):
+            box = (np.asarray(mark.box) * scale).tolist()
+            if kind == "true":
+                canvas.rectangle(box, outline=colour, width=max(1, line // 2))
+            elif kind == "missed":
+                _dashed(canvas, box, colour, line)
+                _label(canvas, picture.size, box, mark.text, colour, font)
+            else:
+                _draw_one(canvas, picture.size, box, mark.text, colour, line, font)
+    counts = {kind: sum(m.kind == kind for m in marks) for kind in ERROR_COLOURS}
+    return _with_legend(picture, title, {k: n for k, n in counts.items() if n})
+
+
+def _dashed(canvas: ImageDraw.ImageDraw, box: list[float], colour: str, line: int) -> None:
+    """A dashed rectangle; dashes on a dark line, so that they show on any ground."""
+    x1, y1, x2, y2 = box
+    dash = 4 * line
+    for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x1, y2), (x2, y2)), ((x1, y1), (x1, y2))):
+        canvas.line([start, end], "black", line)
+        length = max(end[0] - start[0], end[1] - start[1])
+        for at in np.arange(0, length, 2 * dash):
+            a, b = at / length, min(1.0, (at + dash) / length)
+            points = [tuple(s + (e - s) * share for s, e in zip(start, end, strict=True)) for share in (a, b)]
+            canvas.line(points, colour, line)
+
+
+def _with_legend(picture: Image.Image, title: str, counts: dict[str, int]) -> Image.Image:
+    """The picture above lines of legend, wrapped at its width."""
+    font = _font(min(max(picture.size[0], SHORTEST_SIDE), 640))
+    height = round(font.size * 1.5)
+    draw = ImageDraw.Draw(picture)
+    places, x, row = [], 4.0, 1
+    for kind, count in counts.items():
+        text = f"{count} {'right' if kind == 'true' else kind}"
+        width = draw.textlength(text, font=font) + height + 10
+        if x > 4 and x + width > picture.width:
+            x, row = 4.0, row + 1
+        places.append((x, row, kind, text))
+        x += width
+    sheet = Image.new("RGB", (picture.width, picture.height + height * (row + 1) + 4), "white")
+    sheet.paste(picture, (0, 0))
+    canvas = ImageDraw.Draw(sheet)
+    canvas.text((4, picture.height + 2), title, "black", font=font)
+    for x, row, kind, text in places:
+        y = picture.height + height * row + 2
+        swatch = [x, y + 3, x + height - 6, y + height - 5]
+        if kind == "missed":
+            _dashed(canvas, swatch, ERROR_COLOURS[kind], 2)
+        else:
+            canvas.rectangle(swatch, outline=ERROR_COLOURS[kind], width=1 if kind == "true" else 4)
+        canvas.text((x + height, y), text, "black", font=font)
+    return sheet
+
+
+def _font(short: float) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size=min(max(short * TEXT_SHARE, SMALLEST_FONT), LARGEST_FONT))
+
+
 def _draw_one(
     canvas: ImageDraw.ImageDraw,
     size: tuple[int, int],
@@ -89,10 +177,23 @@ def _draw_one(
 ) -> None:
     x1, y1, x2, y2 = box
     canvas.rectangle([x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)], outline=colour, width=line)
+    _label(canvas, size, box, text, colour, font)
+
+
+def _label(
+    canvas: ImageDraw.ImageDraw,
+    size: tuple[int, int],
+    box: list[float],
+    text: str,
+    colour: str,
+    font: ImageFont.FreeTypeFont,
+) -> None:
+    """A box's name above it, or inside at the border."""
+    x1, y1 = box[:2]
     left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
     width, height = right - left + 4, bottom - top + 4
     x = min(max(0.0, x1), max(0.0, size[0] - width))
-    y = y1 - height if y1 >= height else min(y1, size[1] - height)  # above the box, or inside at the border
+    y = y1 - height if y1 >= height else min(y1, size[1] - height)
     canvas.rectangle([x, y, x + width, y + height], fill=colour)
     canvas.text((x + 2 - left, y + 2 - top), text, fill=_ink(colour), font=font)
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detlab.metrics.collected import CollectedDetections, Found
-from detlab.metrics.matching import Matched, match, pairs_of
+from detlab.metrics.matching import Matched, match, pairs_of, place_in_group
 from detlab.structures import GroundTruth
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
@@ -87,9 +87,7 @@ def precision_recall(found: Found, max_detections: Sequence[int], *, use_classes
     det_label = found.rows[:, 5].astype(np.int64) * use_classes
     truth_label = truth.labels.numpy() * use_classes
     det_group = found.images * classes + det_label
-    by_score = np.lexsort((-found.rows[:, 4], det_group))
-    place = np.empty(len(by_score), np.int64)  # among the detections of the group, best first
-    place[by_score] = _place_in_run(det_group[by_score])
+    place = place_in_group(det_group, found.rows[:, 4])
     kept = np.flatnonzero(place < most)
     kept = kept[np.lexsort((place[kept], found.images[kept], -found.rows[kept, 4], det_label[kept]))]
     rows, place, det_label = found.rows[kept], place[kept], det_label[kept]
@@ -109,7 +107,7 @@ def precision_recall(found: Found, max_detections: Sequence[int], *, use_classes
             part = slice(bounds[k], bounds[k + 1])
             hit, dropped = _verdicts(matched, outside, part)
             precision[:, :, k, a] = [
-                _interpolated(*tp_fp, counts[k]) for tp_fp in zip(hit.T, (~hit & ~dropped).T, strict=True)
+                interpolated(*tp_fp, counts[k]) for tp_fp in zip(hit.T, (~hit & ~dropped).T, strict=True)
             ]
             for m, limit in enumerate(max_detections):
                 recall[:, k, a, m] = hit[place[part] < limit].sum(0) / counts[k]
@@ -122,7 +120,7 @@ def _verdicts(matched: Matched, outside: np.ndarray, part: slice) -> tuple[np.nd
     return has & ~ignored, ignored | (~has & outside[part, None])
 
 
-def _interpolated(hit: np.ndarray, false: np.ndarray, count: int) -> np.ndarray:
+def interpolated(hit: np.ndarray, false: np.ndarray, count: int) -> np.ndarray:
     """Precision [R] at RECALLS from verdicts [n] by falling score: the highest at that recall or beyond, else 0.
 
     Only true positives raise recall, and precision is highest right at one, so the others need no entry.
@@ -132,13 +130,6 @@ def _interpolated(hit: np.ndarray, false: np.ndarray, count: int) -> np.ndarray:
     exact = true / (false.cumsum()[at] + true + np.spacing(1))
     highest = np.append(np.maximum.accumulate(exact[::-1])[::-1], 0.0)
     return highest[np.searchsorted(true / count, RECALLS, side="left")]
-
-
-def _place_in_run(values: np.ndarray) -> np.ndarray:
-    """Place of each entry in its run of equal values: [7, 7, 9] -> [0, 1, 0]."""
-    starts = np.flatnonzero(np.diff(values, prepend=values[0] - 1)) if len(values) else np.zeros(0, np.int64)
-    lengths = np.diff(np.append(starts, len(values)))
-    return np.arange(len(values)) - np.repeat(starts, lengths)
 
 
 def mean_defined(values: np.ndarray) -> float | None:

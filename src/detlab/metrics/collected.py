@@ -129,6 +129,42 @@ def coco_results(found: Found) -> list[dict[str, Any]]:
     ]
 
 
+def coco_truth(truth: GroundTruth) -> dict[str, Any]:
+    """The split's annotations as a COCO document (with difficult beside iscrowd); what pycocotools reads."""
+    ids, sizes = truth.image_ids.tolist(), truth.sizes.tolist()
+    corners, sides = truth.boxes[:, :2], truth.boxes[:, 2:] - truth.boxes[:, :2]
+    columns = (truth.box_image, corners, sides, truth.labels, truth.area, truth.crowd.int(), truth.difficult.int())
+    return {
+        "images": [
+            {"id": i, "file_name": name, "height": h, "width": w}
+            for i, name, (h, w) in zip(ids, truth.file_names, sizes, strict=True)
+        ],
+        "categories": [{"id": i, "name": n} for i, n in zip(truth.category_ids, truth.class_names, strict=True)],
+        "annotations": [
+            {
+                "id": number,  # from 1: COCO takes id 0 for "unmatched"
+                "image_id": image,
+                "bbox": corner + side,
+                "category_id": int(truth.category_ids[label]),
+                "area": area,
+                "iscrowd": crowd,
+                "difficult": difficult,
+            }
+            for number, (image, corner, side, label, area, crowd, difficult) in enumerate(
+                zip(*(column.tolist() for column in columns), strict=True), start=1
+            )
+        ],
+    }
+
+
+def as_one_class(found: Found) -> Found:
+    """The same boxes with every class made one, for detectors that tell objects from background only."""
+    truth = found.truth._replace(
+        labels=torch.zeros_like(found.truth.labels), class_names=("object",), category_ids=(1,)
+    )
+    return found._replace(truth=truth, rows=found.rows * np.array([1, 1, 1, 1, 1, 0.0]))
+
+
 def _only(truth: GroundTruth, ids: np.ndarray) -> GroundTruth:
     """The annotations of some images."""
     images = np.isin(truth.image_ids.numpy(), ids)

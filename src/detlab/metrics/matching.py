@@ -51,6 +51,16 @@ def pairs_of(
     return Pairs(det[keep], truth[keep], iou[keep])
 
 
+def place_in_group(group: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """[N] place of each detection among those of its group, best first; of equal scores the earlier row."""
+    order = np.lexsort((-scores, group))
+    ordered = group[order]
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(group) else np.zeros(0, np.int64)
+    place = np.empty(len(group), np.int64)
+    place[order] = np.arange(len(group)) - np.repeat(starts, np.diff(np.append(starts, len(group))))
+    return place
+
+
 def _overlap(
     det_boxes: np.ndarray, truth_boxes: np.ndarray, crowd: np.ndarray, det: np.ndarray, truth: np.ndarray
 ) -> np.ndarray:

@@ -1,0 +1,209 @@
+"""Parts of an error report beside the error shares: who is taken for whom, at which scores, at which sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detlab.metrics.coco_ap import IOU_50, IOU_75, THRESHOLDS, precision_recall
+from detlab.metrics.collected import Found, as_one_class
+from detlab.metrics.errors import KINDS, TRUE, Verdicts, error_shares, verdicts
+from detlab.metrics.matching import match, pairs_of, place_in_group
+from detlab.metrics.proposal_recall import proposal_recall
+
+SIZES = (0, 16, 32, 64, 96, 128, 256, 512, np.inf)  # px: square root of the annotation's area
+COVERAGES = (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # IoU of a box with its best anchor
+SCORES = np.linspace(0, 1, 21)
+
+
+def confusion(found: Found, score_threshold: float) -> dict[str, Any]:
+    """Counts [K + 1, K + 1]: rows are the true class, columns the predicted one, the last of each is background.
+
+    Detections of at least the threshold take, by falling score, the free box of highest IoU from 0.5 on whatever its
+    class; the last row holds detections that took none, the last column boxes that nobody took.
+    """
+    truth = found.truth
+    kept = found.rows[:, 4] >= score_threshold
+    rows, images = found.rows[kept], found.images[kept]
+    crowd, label = truth.crowd.numpy(), truth.labels.numpy()
+    pairs = pairs_of(images, rows[:, :4], truth.box_image.numpy(), truth.boxes.numpy(), crowd, least=0.5)
+    matched = match(pairs, place_in_group(images, rows[:, 4]), crowd, crowd, np.array([0.5]))
+    at, counted = matched.truth[:, 0], ~matched.ignored[:, 0]
+    classes = len(truth.class_names)
+    table = np.zeros((classes + 1, classes + 1), np.int64)
+    true_class = np.where(at >= 0, label[at], classes) if len(label) else np.full(len(at), classes)
+    np.add.at(table, (true_class[counted], rows[counted, 5].astype(np.int64)), 1)
+    free = ~crowd
+    free[at[counted & (at >= 0)]] = False
+    np.add.at(table, (label[free], classes), 1)
+    return {
+        "score_threshold": score_threshold,
+        "classes": [*truth.class_names, "background"],
+        "counts": table.tolist(),
+    }
+
+
+def score_histograms(found: Found, judged: Verdicts) -> dict[str, Any]:
+    """Detections by score, twenty bins: true ones, and false ones by kind."""
+    kinds = {"true": TRUE, **KINDS}
+    counts = {n: np.histogram(found.rows[judged.kind == k, 4], SCORES)[0].tolist() for n, k in kinds.items()}
+    return {"edges": SCORES.round(2).tolist(), "counts": counts}
+
+
+def pr_curves(found: Found, max_detections: Sequence[int]) -> dict[str, Any]:
+    """Precision at 101 recall points for every class with ground truth and every IoU threshold of COCO."""
+    precision = precision_recall(found, max_detections).precision[..., 0].round(4)  # [T, R, K]
+    names = found.truth.class_names
+    defined = [k for k in range(len(names)) if precision[0, 0, k] > -1]
+    return {
+        "iou": THRESHOLDS.round(2).tolist(),
+        "recall": "0, 0.01, .. 1",
+        "precision": {names[k]: precision[:, :, k].tolist() for k in defined},
+    }
+
+
+def hits(found: Found, *, use_classes: bool = True) -> np.ndarray:
+    """[G, 10] bool: boxes found at each IoU threshold of COCO, by a detection of any score."""
+    truth, classes = found.truth, len(found.truth.class_names) if use_classes else 1
+    crowd = truth.crowd.numpy()
+    group = found.images * classes + found.rows[:, 5].astype(np.int64) * use_classes
+    truth_group = truth.box_image.numpy() * classes + truth.labels.numpy() * use_classes
+    pairs = pairs_of(group, found.rows[:, :4], truth_group, truth.boxes.numpy(), crowd, least=THRESHOLDS[0])
+    matched = match(pairs, place_in_group(group, found.rows[:, 4]), crowd, crowd, THRESHOLDS)
+    table = np.zeros((len(crowd), len(THRESHOLDS)), bool)
+    for t in range(len(THRESHOLDS)):
+        at = matched.truth[:, t]
+        table[at[at >= 0], t] = True
+    return table
+
+
+def recall_by(found: Found, values: np.ndarray, edges: Sequence[float]) -> list[dict[str, Any]]:
+    """Recall of the boxes whose value lies from one edge to below the next (the last edge counts); crowds are left out.
+
+    Args:
+        values: [G], such as each box's size or its IoU with its best anchor.
+    """
+    table, crowd = hits(found), found.truth.crowd.numpy()
+    rows = []
+    for low, high in pairwise(edges):
+        inside = (values >= low) & ((values < high) | (high == edges[-1])) & ~crowd
+        if inside.any():
+            part = table[inside]
+            recall = {"recall_50": part[:, IOU_50], "recall_75": part[:, IOU_75], "recall": part}
+            rows.append(
+                {"from": low, "to": None if np.isinf(high) else high, "boxes": int(inside.sum())}
+                | {name: float(v.mean()) for name, v in recall.items()}
+            )
+    return rows
+
+
+def recall_by_size(found: Found) -> list[dict[str, Any]]:
+    """Recall by the square root of the annotation's area, px."""
+    return recall_by(found, np.sqrt(found.truth.area.numpy()), SIZES)
+
+
+def recall_by_stage(found: Found, proposed: Found) -> dict[str, Any]:
+    """Class-agnostic recall of the proposals and of the final boxes, and at which stage boxes are lost (IoU 0.5)."""
+    crowd = found.truth.crowd.numpy()
+    first, last = hits(proposed, use_classes=False)[:, IOU_50], hits(found)[:, IOU_50]
+    total = max(1, int((~crowd).sum()))
+    agnostic = as_one_class(found)
+    recall = {
+        "proposals": proposal_recall(proposed, (10, 100, 300, 1000)),
+        "final": proposal_recall(agnostic, (10, 100)),
+    }
+    recall["proposals"]["recall_50"] = float(first[~crowd].mean()) if total else 0.0
+    recall["final"]["recall_50"] = float(hits(agnostic)[~crowd, IOU_50].mean()) if total else 0.0
+    return {
+        **recall,
+        "boxes": {
+            "found": float((last & ~crowd).sum() / total),
+            "proposed, not found": float((first & ~last & ~crowd).sum() / total),
+            "not proposed": float((~first & ~last & ~crowd).sum() / total),
+        },
+    }
+
+
+class ImageErrors(NamedTuple):
+    """What went wrong in one image, at a score threshold."""
+
+    id: int
+    name: str
+    boxes: np.ndarray  # [n, 4] false detections, original px
+    labels: np.ndarray  # [n]
+    scores: np.ndarray  # [n]
+    kinds: tuple[str, ...]  # [n] names of KINDS
+    unfound: np.ndarray  # [m, 4] boxes that nobody found
+    unfound_labels: np.ndarray  # [m]
+    right: np.ndarray  # [k, 4] true detections
+
+
+def worst_images(found: Found, count: int, score_threshold: float) -> list[ImageErrors]:
+    """The images with most errors: false detections of at least the threshold, and boxes that none of them finds.
+
+    Of equal ones, that with the higher scores of false detections comes first.
+    """
+    kept = found.rows[:, 4] >= score_threshold
+    found = found._replace(rows=found.rows[kept], images=found.images[kept])
+    judged, truth = verdicts(found), found.truth
+    names = {number: name for name, number in KINDS.items()}
+    false = np.isin(judged.kind, list(names))
+    unfound = ~judged.found & ~truth.crowd.numpy()
+    ids, box_image = truth.image_ids.numpy(), truth.box_image.numpy()
+    place = {int(i): n for n, i in enumerate(ids)}
+    tally = np.zeros((len(ids), 2))
+    np.add.at(tally[:, 0], [place[int(i)] for i in found.images[false]], 1)
+    np.add.at(tally[:, 0], [place[int(i)] for i in box_image[unfound]], 1)
+    np.add.at(tally[:, 1], [place[int(i)] for i in found.images[false]], found.rows[false, 4])
+    chosen = [n for n in np.lexsort((-tally[:, 1], -tally[:, 0]))[:count] if tally[n, 0]]
+    worst = []
+    for n in chosen:
+        here, lost = false & (found.images == ids[n]), unfound & (box_image == ids[n])
+        good = (judged.kind == TRUE) & (found.images == ids[n])
+        worst.append(
+            ImageErrors(
+                id=int(ids[n]),
+                name=truth.file_names[n],
+                boxes=found.rows[here, :4],
+                labels=found.rows[here, 5].astype(np.int64),
+                scores=found.rows[here, 4],
+                kinds=tuple(names[k] for k in judged.kind[here]),
+                unfound=truth.boxes.numpy()[lost],
+                unfound_labels=truth.labels.numpy()[lost],
+                right=found.rows[good, :4],
+            )
+        )
+    return worst
+
+
+def error_report(
+    found: Found,
+    *,
+    score_threshold: float = 0.5,
+    max_detections: Sequence[int] = (1, 10, 100),
+    coverage: np.ndarray | None = None,
+    proposed: Found | None = None,
+) -> dict[str, Any]:
+    """Where AP is lost, as plain numbers; for a class-agnostic detector give ground truth of one class.
+
+    Args:
+        score_threshold: of the confusion matrix.
+        max_detections: as those of the AP.
+        coverage: [G] IoU of every box with its best anchor, where the detector has anchors.
+        proposed: what an earlier stage proposed, where there is one.
+    """
+    judged = verdicts(found)
+    report = error_shares(found, judged) | {
+        "confusion": confusion(found, score_threshold),
+        "scores": score_histograms(found, judged),
+        "recall_by_size": recall_by_size(found),
+        "pr_curves": pr_curves(found, max_detections),
+    }
+    if coverage is not None:
+        report["recall_by_anchor_iou"] = recall_by(found, coverage, COVERAGES)
+    if proposed is not None:
+        report["stages"] = recall_by_stage(found, proposed)
+    return report
