@@ -12,8 +12,8 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "detlab"
 LAYERS = [
     {"structures", "boxes", "norms"},
     {"backbones", "necks", "anchors", "coders", "matchers", "samplers", "losses", "pools", "heads"},
-    {"criterion", "detection", "proposals"},
-    {"detectors", "data", "metrics", "drawing"},
+    {"criterion", "detection", "proposals", "coverage"},
+    {"detectors", "data", "metrics", "drawing", "plots"},
     {"modules", "callbacks"},
     {
         "rules",
@@ -29,8 +29,9 @@ LAYERS = [
         "benchmark",
     },
 ]
-L0_ONLY = {"data", "metrics", "drawing"}
+L0_ONLY = {"data", "metrics", "drawing", "plots"}
 SIDEWAYS = {  # a part may name the type of what it is handed
+    ("plots", "drawing"),  # its colours
     ("proposals", "criterion"),
     ("proposals", "detection"),
     ("losses", "coders"),

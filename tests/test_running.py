@@ -75,8 +75,15 @@ def test_a_run_leaves_all_that_is_promised_and_can_be_used_alone(family: str, tm
     assert ("ar_300" if family == "rpn" else "map") in metrics
     assert (folder / "metrics.csv").is_file()
     assert list((folder / "pictures").glob("test-*.png"))
+    errors = json.loads((folder / "result.json").read_text())["errors"]
+    assert ("stages" in errors) == (family == "faster_rcnn")
+    assert "recall_by_anchor_iou" in errors
+    assert {"errors.png", "pr_curves.png", "confusion.png"} <= {p.name for p in (folder / "plots").iterdir()}
+    truth = json.loads((folder / "ground_truth.json").read_text())
+    assert len(truth["images"]) == 4
     again = evaluate(tool("evaluate", tmp_path / "eval", f"run={folder}", "data.limit={train: 8, val: 4, test: 4}"))
     assert again == pytest.approx(metrics, abs=1e-6)
+    assert len(list((tmp_path / "eval" / "worst").glob("*.png"))) == 4
     file = folder / "checkpoints" / "last.ckpt"
     alone = tmp_path / "elsewhere.ckpt"
     alone.write_bytes(file.read_bytes())

@@ -13,12 +13,10 @@ from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig
 from rich.console import Console
 
-from detlab.callbacks import ValidationPictures, progress_bar
-from detlab.callbacks.status import write_result
+from detlab.callbacks import ResultWriter, ValidationPictures, WorstImages, progress_bar
 from detlab.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.composing import config_dir, plain_config, run_app
 from detlab.loading import detector_of
-from detlab.metrics import coco_results
 from detlab.modules import DetectionModule
 from detlab.precision import resolve_precision
 from detlab.rules import ConfigError
@@ -27,7 +25,7 @@ from detlab.training import make_data, print_results, say_audit
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="evaluate")
 def main(config: DictConfig) -> None:
-    """Evaluate and write result.json, detections.json and a picture."""
+    """Evaluate and write result.json, detections.json, ground_truth.json, plots/, pictures/ and worst/."""
     evaluate(plain_config(config))
 
 
@@ -44,7 +42,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     checkpoint = read_checkpoint(find_checkpoint(config["run"], config["ckpt"]), config["trust"])
     checkpoint = _with_selection(checkpoint, config["detect"])
     run = checkpoint.config
-    unknown = sorted(set(config["data"]) - set(run["data"]) - {"_target_"})
+    unknown = sorted(set(config["data"]) - set(run["data"]) - {"_target_", "voc_ap", "max_detections"})
     if unknown:
         raise ConfigError(f"There is no option data.{unknown[0]}; the run's data has {', '.join(run['data'])}.")
     data_config = run["data"] | config["data"]
@@ -72,7 +70,12 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         divisor=data_config["size_divisor"],
     )
     run_dir = Path(config["paths"]["run_dir"])
-    pictures = ValidationPictures(str(run_dir))
+    threshold = config["score_threshold"]
+    writers = [
+        ValidationPictures(str(run_dir), score_threshold=0.5 if threshold is None else threshold),
+        ResultWriter(str(run_dir), score_threshold=threshold),
+        WorstImages(str(run_dir), config["worst"], threshold),
+    ]
     options = dict(config["trainer"])
     precision = str(options.pop("precision", None) or run["trainer"]["precision"])
     bar = progress_bar()
@@ -81,7 +84,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         enable_progress_bar=isinstance(bar, ProgressBar),
         precision=resolve_precision(precision, options["accelerator"]),
         logger=False,
-        callbacks=[pictures, bar],
+        callbacks=[*writers, bar],
         use_distributed_sampler=False,
         enable_checkpointing=False,
         enable_model_summary=False,
@@ -92,7 +95,6 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     module.test_split = "val" if config["split"] == "val" else "test"
     trainer.test(module, dataloaders=loader, verbose=False)
     results = module.results["test"]
-    write_result(run_dir, results, coco_results(module.found["test"]), module.class_names)
     print_results(results, f"{config['split']} split, {checkpoint.path.name}")
     Console().print(f"results     {run_dir}", soft_wrap=True)
     return results

@@ -73,7 +73,8 @@ def pr_curves(curves: Mapping[str, Any], thresholds: Sequence[float] = (0.5, 0.7
             mean = np.mean([table[row] for table in tables.values()], axis=0)
             axes.plot(recall, mean, color="black", linewidth=2, label=f"mean {mean.mean():.2f}")
         axes.set(title=f"IoU {threshold}", xlabel="recall", xlim=(0, 1), ylim=(0, 1.02))
-        axes.legend(fontsize=7, loc="lower left")
+        if tables:
+            axes.legend(fontsize=7, loc="lower left")
         if i == 0:
             axes.set_ylabel("precision")
     return figure
@@ -93,7 +94,7 @@ def confusion(matrix: Mapping[str, Any]) -> Figure:
     axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 5 else 30, fontsize=size)
     axes.set_yticks(range(len(names)), [*names[:-1], "(false)"], fontsize=size)
     axes.set_xticklabels([*names[:-1], "(not found)"])
-    axes.set(xlabel="predicted", ylabel="true", title=f"scores from {matrix['score_threshold']}, IoU from 0.5")
+    axes.set(xlabel="predicted", ylabel="true", title=f"scores from {matrix['score_threshold']:.2f}, IoU from 0.5")
     figure.colorbar(image, ax=axes, label="share of the row", shrink=0.8)
     return figure
 
@@ -132,7 +133,7 @@ def stages(report: Mapping[str, Any]) -> Figure:
     figure = Figure(figsize=(7.2, 2.8), layout="constrained")
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     shares = report["boxes"]
-    for x, (name, share) in enumerate(shares.items()):
+    for x, share in enumerate(shares.values()):
         left.bar(x, share, color=PALETTE[(2, 0, 5)[x]])
         left.text(x, share, f"{share:.3f}", ha="center", va="bottom", fontsize=8)
     left.set_xticks(range(len(shares)), [name.replace(", ", ",\n") for name in shares], fontsize=8)

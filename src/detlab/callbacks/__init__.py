@@ -3,7 +3,8 @@
 from detlab.callbacks.nonfinite import NonFiniteGuard, NonFiniteLossError
 from detlab.callbacks.pictures import ValidationPictures
 from detlab.callbacks.progress import EpochTimes, progress_bar
-from detlab.callbacks.status import ResultWriter, RunStatus
+from detlab.callbacks.results import ResultWriter, WorstImages
+from detlab.callbacks.status import RunStatus
 
 __all__ = [
     "EpochTimes",
@@ -12,5 +13,6 @@ __all__ = [
     "ResultWriter",
     "RunStatus",
     "ValidationPictures",
+    "WorstImages",
     "progress_bar",
 ]

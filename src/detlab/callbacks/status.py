@@ -1,4 +1,4 @@
-"""What a run leaves behind: status.json while it lives, result.json and detections.json at the end."""
+"""status.json: what a run is and how far it got, readable while it lives and after it died."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from typing import Any
 import lightning as L  # noqa: N812 - Lightning's own convention
 from lightning.pytorch.utilities import rank_zero_only
 
-from detlab.metrics import coco_results
-
 PACKAGES = (
     "detlab",
     "torch",
@@ -28,12 +26,23 @@ PACKAGES = (
 )
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a file whole or not at all."""
+def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
+    """Write a file whole or not at all; numbers of a list share a line, or everything does if compact."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(value, indent=1, default=str) + "\n")
+    temporary.write_text((json.dumps(value, default=str) if compact else _laid_out(value)) + "\n")
     temporary.replace(path)
+
+
+def _laid_out(value: Any, indent: str = "") -> str:
+    """JSON with one entry of an object a line; lists of numbers or words stay on one line."""
+    deeper = indent + " "
+    if isinstance(value, dict) and value:
+        rows = [f"{deeper}{json.dumps(str(k))}: {_laid_out(v, deeper)}" for k, v in value.items()]
+        return "{\n" + ",\n".join(rows) + "\n" + indent + "}"
+    if isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
+        return "[\n" + ",\n".join(deeper + _laid_out(v, deeper) for v in value) + "\n" + indent + "]"
+    return json.dumps(value, default=str)
 
 
 class RunStatus(L.Callback):
@@ -84,30 +93,6 @@ class RunStatus(L.Callback):
     def _write(self, trainer: L.Trainer) -> None:
         self.facts |= {"epoch": trainer.current_epoch, "step": trainer.global_step, "updated": _now()}
         write_json(self.path, self.facts)
-
-
-class ResultWriter(L.Callback):
-    """result.json (metrics of the final test) and detections.json (COCO results) in the run folder.
-
-    Args:
-        run_dir: the run's folder.
-    """
-
-    def __init__(self, run_dir: str) -> None:
-        self.run_dir = Path(run_dir)
-
-    @rank_zero_only
-    def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Write both."""
-        write_result(self.run_dir, module.results["test"], coco_results(module.found["test"]), module.class_names)
-
-
-def write_result(
-    run_dir: Path, metrics: dict[str, float], detections: list[dict[str, Any]], class_names: tuple[str, ...]
-) -> None:
-    """result.json and detections.json of one evaluation."""
-    write_json(run_dir / "result.json", {"metrics": metrics, "class_names": list(class_names)})
-    write_json(run_dir / "detections.json", detections)
 
 
 def _now() -> str:

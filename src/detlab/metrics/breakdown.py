@@ -10,7 +10,7 @@ import numpy as np
 
 from detlab.metrics.coco_ap import IOU_50, IOU_75, THRESHOLDS, precision_recall
 from detlab.metrics.collected import Found, as_one_class
-from detlab.metrics.errors import KINDS, TRUE, Verdicts, error_shares, verdicts
+from detlab.metrics.errors import IGNORED, KINDS, TRUE, Verdicts, error_shares, verdicts
 from detlab.metrics.matching import match, pairs_of, place_in_group
 from detlab.metrics.proposal_recall import proposal_recall
 
@@ -43,6 +43,25 @@ def confusion(found: Found, score_threshold: float) -> dict[str, Any]:
         "score_threshold": score_threshold,
         "classes": [*truth.class_names, "background"],
         "counts": table.tolist(),
+    }
+
+
+def best_f1(found: Found, judged: Verdicts) -> dict[str, float]:
+    """The score from which on detections give the highest F1 at IoU 0.5, all classes together, and what it gives."""
+    kept = judged.kind != IGNORED
+    total = int((~found.truth.crowd).sum())
+    if not kept.any() or not total:
+        return {"score": 0.5, "f1": 0.0, "precision": 0.0, "recall": 0.0}
+    order = np.argsort(-found.rows[kept, 4], kind="stable")
+    scores, true = found.rows[kept, 4][order], (judged.kind[kept][order] == TRUE).cumsum()
+    number = np.arange(1, len(true) + 1)
+    f1 = np.where(np.append(scores[1:] != scores[:-1], True), 2 * true / (number + total), 0)  # ties go together
+    at = int(f1.argmax())
+    return {
+        "score": float(scores[at]),
+        "f1": float(f1[at]),
+        "precision": float(true[at] / number[at]),
+        "recall": float(true[at] / total),
     }
 
 
@@ -142,7 +161,7 @@ class ImageErrors(NamedTuple):
 
 
 def worst_images(found: Found, count: int, score_threshold: float) -> list[ImageErrors]:
-    """The images with most errors: false detections of at least the threshold, and boxes that none of them finds.
+    """The images with most errors: false detections of at least the threshold, and boxes that none of the rest finds.
 
     Of equal ones, that with the higher scores of false detections comes first.
     """
@@ -182,7 +201,7 @@ def worst_images(found: Found, count: int, score_threshold: float) -> list[Image
 def error_report(
     found: Found,
     *,
-    score_threshold: float = 0.5,
+    score_threshold: float | None = None,
     max_detections: Sequence[int] = (1, 10, 100),
     coverage: np.ndarray | None = None,
     proposed: Found | None = None,
@@ -190,14 +209,16 @@ def error_report(
     """Where AP is lost, as plain numbers; for a class-agnostic detector give ground truth of one class.
 
     Args:
-        score_threshold: of the confusion matrix.
+        score_threshold: of the confusion matrix; None for that of the best F1.
         max_detections: as those of the AP.
         coverage: [G] IoU of every box with its best anchor, where the detector has anchors.
         proposed: what an earlier stage proposed, where there is one.
     """
     judged = verdicts(found)
+    best = best_f1(found, judged)
     report = error_shares(found, judged) | {
-        "confusion": confusion(found, score_threshold),
+        "best_f1": best,
+        "confusion": confusion(found, best["score"] if score_threshold is None else score_threshold),
         "scores": score_histograms(found, judged),
         "recall_by_size": recall_by_size(found),
         "pr_curves": pr_curves(found, max_detections),
