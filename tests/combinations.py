@@ -12,7 +12,7 @@ GRID: dict[str, tuple[str, ...]] = {
     "model": (*ONE_STAGE, *TWO_STAGE, *ON_PROPOSALS),
     "model/backbone": ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16"),
     "model/neck": ("none", "hierarchy", "spp", "fpn", "fpn_p2", "spp_fpn"),
-    "model/cls_loss": ("cross_entropy", "bce", "focal"),
+    "model/cls_loss": ("cross_entropy", "bce", "focal", "hinge"),
     "model/box_loss": ("smooth_l1", "l1", "iou", "giou", "diou", "ciou"),
     "model/anchors": ("rpn9", "rpn_fpn", "retinanet"),
     "model/pool": ("roi_align", "roi_pool", "spp", "warp"),

@@ -32,6 +32,8 @@ NEEDS = {
     ("model/detect", "proposals"): ["model=rpn"],
     ("model/pool", "warp"): ["model=rcnn"],
     ("model/detect", "roi"): ["model=faster_rcnn"],
+    ("training", "alternating"): ["model=faster_rcnn"],
+    ("training", "svm"): ["model=sppnet"],
 }
 
 
@@ -48,7 +50,7 @@ def options() -> list[tuple[str, str]]:
 def plain(*overrides: str) -> dict[str, Any]:
     return plain_config(
         compose_config("train", [*BASE, *overrides]),
-        ("model", "optim", "lr_schedule", "data", "trainer", "callbacks", "augment", "init_from", "resume"),
+        ("model", "optim", "lr_schedule", "data", "trainer", "callbacks", "augment", "init_from", "resume", "training"),
     )
 
 
@@ -66,7 +68,7 @@ def test_every_option_composes_and_builds(group: str, option: str) -> None:
     with torch.device("meta"):
         detector = make_detector(config["model"], 3)
     assert sum(p.numel() for p in detector.parameters()) > 0
-    for part in ("optim", "lr_schedule", "augment"):
+    for part in ("optim", "lr_schedule", "augment", "training"):
         assert callable(instantiate(config[part], _convert_="all"))
     assert all("_target_" in node for node in config["callbacks"].values() if node)
 
@@ -187,6 +189,9 @@ def test_typos_are_refused_with_the_nearest_name(
         (["model=rcnn", "model/pool=roi_align"], "model/pool is refused"),
         (["model=rcnn", "model/neck=fpn"], "model/neck is refused"),
         (["model=retinanet", "data.proposals=grid"], "data.proposals is refused"),
+        (["model=rpn", "training=alternating"], "training=alternating is refused"),
+        (["model=fast_rcnn", "training=svm"], "training=svm is refused"),
+        (["model=faster_rcnn", "training=alternating", "callbacks=none"], "callbacks.checkpoint is refused"),
         (["model.neck.top_down=false", "model.neck.lateral=false"], "model.neck.top_down=false is refused"),
         (["model.backbone.norm=gn", "model.backbone.weights=imagenet"], "model.backbone.norm=gn is refused"),
     ],

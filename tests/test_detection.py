@@ -79,6 +79,17 @@ def test_the_place_in_the_batch_does_not_matter() -> None:
     assert all(torch.equal(a[order], b) for a, b in zip(whole, shuffled, strict=True))
 
 
+def test_suppressing_before_regressing() -> None:
+    """Two proposals apart, IoU 0, are regressed onto one box: R-CNN's order keeps both, the usual order one."""
+    references = torch.tensor([[[0.0, 0, 10, 10], [10, 0, 20, 10]]])
+    deltas = torch.tensor([[[0.5, 0, 0, 0], [-0.5, 0, 0, 0]]])  # both to (5, 0, 15, 10)
+    scores = torch.tensor([[[0.9], [0.8]]])
+    for nms_first, count in ((True, 2), (False, 1)):
+        found = Detect(nms_first=nms_first)(scores, deltas, references, BoxCoder(), SIZES)
+        assert found.real.sum().item() == count
+        assert found.boxes[0, 0].tolist() == [5, 0, 15, 10]
+
+
 def test_proposals_are_suppressed_within_levels_only() -> None:
     options = {"pre_nms_train": 9, "pre_nms_test": 9, "post_nms_train": 9, "post_nms_test": 2}
     stage = ProposalDetect(**options, nms_threshold=0.7)

@@ -11,7 +11,7 @@ import pytest
 SRC = Path(__file__).resolve().parents[1] / "src" / "detlab"
 LAYERS = [
     {"structures", "boxes", "norms"},
-    {"backbones", "necks", "anchors", "coders", "matchers", "samplers", "losses", "pools", "heads"},
+    {"backbones", "necks", "anchors", "coders", "matchers", "samplers", "losses", "pools", "heads", "linear"},
     {"criterion", "detection", "proposals", "coverage"},
     {"detectors", "data", "metrics", "drawing", "plots"},
     {"modules", "callbacks"},
@@ -22,6 +22,7 @@ LAYERS = [
         "checkpoints",
         "loading",
         "training",
+        "stages",
         "train",
         "evaluate",
         "predict",

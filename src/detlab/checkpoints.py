@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
 from torch import Tensor
 
 from detlab.detectors import Detector
 from detlab.heads import RoIHead
+from detlab.modules import DetectionModule
 from detlab.rules import ConfigError
 
 KEY = "detlab"
@@ -68,6 +71,21 @@ def read_checkpoint(path: Path, trust: Sequence[str] = ()) -> Checkpoint:
     check_targets(facts["config"], trust)
     state = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
     return Checkpoint(path, dict(facts["config"]), tuple(facts["class_names"]), tuple(facts["category_ids"]), state)
+
+
+def write_checkpoint(path: Path, module: DetectionModule) -> None:
+    """Write a module's weights as a checkpoint like those of training, but without an optimiser's state, atomically."""
+    content: dict[str, Any] = {
+        "state_dict": module.state_dict(),
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": L.__version__,
+    }
+    module.on_save_checkpoint(content)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    torch.save(content, part)
+    part.replace(path)
 
 
 def check_targets(config: Any, trust: Sequence[str] = ()) -> None:

@@ -27,6 +27,7 @@ class Detect(nn.Module):
             py-faster-rcnn, detectron2 and torchvision).
         max_detections: boxes kept per image.
         min_size: shortest side of a box, px of the canvas.
+        nms_first: suppress by the boxes before they are regressed, and regress those that are left (R-CNN).
     """
 
     def __init__(
@@ -37,10 +38,11 @@ class Detect(nn.Module):
         nms_threshold: float = 0.5,
         max_detections: int = 100,
         min_size: float = 0.0,
+        nms_first: bool = False,
     ) -> None:
         super().__init__()
         self.score_threshold, self.topk, self.nms_threshold = score_threshold, topk, nms_threshold
-        self.max_detections, self.min_size = max_detections, min_size
+        self.max_detections, self.min_size, self.nms_first = max_detections, min_size, nms_first
 
     @torch.no_grad()
     def forward(
@@ -68,19 +70,21 @@ class Detect(nn.Module):
         per_class = deltas.dim() == 4 and deltas.shape[2] > 1
         offset_row = index if per_class else row
         offsets = deltas.reshape(len(deltas), -1, 4).gather(1, offset_row[..., None].expand(-1, -1, 4))
-        boxes = clip(coder.decode(_rows(references, row), offsets), sizes)
-        return self.suppress(boxes, top, label)
+        start = _rows(references, row)
+        boxes = clip(coder.decode(start, offsets), sizes)
+        return self.suppress(boxes, top, label, start if self.nms_first else None)
 
-    def suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Detections:
-        """NMS per class and image over candidates [B, C, 4], [B, C], [B, C]."""
+    def suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Detections:
+        """NMS per class and image over candidates [B, C, 4], [B, C], [B, C]; it compares rivals [B, C, 4], if given."""
+        rivals = boxes if rivals is None else rivals
         usable = scores > self.score_threshold
         if self.min_size > 0:
             w, h = sides(boxes)
             usable &= (w >= self.min_size) & (h >= self.min_size)
         found = []
-        for box, score, label, use in zip(boxes, scores, labels, usable, strict=True):
+        for box, rival, score, label, use in zip(boxes, rivals, scores, labels, usable, strict=True):
             box, score, label = box[use], score[use], label[use]
-            keep = batched_nms(box, score, label, self.nms_threshold)[: self.max_detections]
+            keep = batched_nms(rival[use], score, label, self.nms_threshold)[: self.max_detections]
             found.append((box[keep], score[keep], label[keep]))
         return _pad_detections(found, self.max_detections, boxes)
 

@@ -55,6 +55,10 @@ def _on_cpu(config: Mapping[str, Any]) -> bool:
     return trainer.get("accelerator") == "cpu" and trainer.get("devices") not in (1, "1")
 
 
+def _training(config: Mapping[str, Any]) -> str:
+    return _kind(config.get("training"))
+
+
 def _dense_detect(config: Mapping[str, Any]) -> bool:
     return _kind(_model(config)) in ("RetinaNet", *WITH_ROIS)
 
@@ -200,6 +204,31 @@ RULES: tuple[Rule, ...] = (
         "model.neck.top_down=false",
         "without the top-down path the coarser maps feed nothing (finest_only), or the finer get nothing (lateral)",
         "model.neck.top_down=true",
+    ),
+    Rule(
+        "alternating training of a family without an RPN and a RoI head",
+        lambda c: _training(c) == "Alternating" and _kind(_model(c)) != "FasterRCNN",
+        "training=alternating",
+        "its four steps train an RPN and a detector on its proposals in turn",
+        "model=faster_rcnn, or training=joint",
+    ),
+    Rule(
+        "linear SVMs of a family without cached regions",
+        lambda c: _training(c) == "LinearSVM" and _kind(_model(c)) not in ("RCNN", "SPPNet"),
+        "training=svm",
+        "R-CNN and SPPnet fit them on features of fixed regions; in other families the features train on",
+        "model=rcnn or model=sppnet, or training=joint",
+    ),
+    Rule(
+        "stages without checkpoints",
+        lambda c: (
+            _training(c) in ("Alternating", "LinearSVM")
+            and "callbacks" in c
+            and not (c["callbacks"] or {}).get("checkpoint")
+        ),
+        "callbacks.checkpoint",
+        "a stage starts from what the one before left behind",
+        "callbacks=default, or training=joint",
     ),
 )
 

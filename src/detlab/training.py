@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from detlab.metrics import summary_rows
 from detlab.modules import DetectionModule
 from detlab.modules.optim import effective_lr
 from detlab.precision import resolve_precision
-from detlab.rules import ConfigError, check
+from detlab.rules import check
 
 MONITORS = {False: "val/map", True: "val/ar_300"}  # by Detector.class_agnostic
 
@@ -40,26 +41,31 @@ class Run(NamedTuple):
 
 
 def train(config: dict[str, Any]) -> float | None:
-    """Train and test as a plain, resolved config says; the monitored metric's best value.
+    """Train and test as a plain, resolved config says, in the stages that its `training` names.
+
+    Returns:
+        The monitored metric's best value.
 
     Raises:
         ConfigError, DataError: before any work, where something does not fit.
     """
     check(config)
     set_up_torch(config)
-    run_dir = Path(config["paths"]["run_dir"])
-    last = run_dir / "checkpoints" / "last.ckpt"
-    if config["resume"] and not last.is_file():
-        raise ConfigError(
-            f"resume=true found no {last}; give the folder of the run, hydra.run.dir=FOLDER, or leave resume out."
-        )
-    run = build(config)
-    status = next((c for c in run.trainer.callbacks if isinstance(c, RunStatus)), None)
-    state, reason = "failed", None
-    try:
+    return _part(config["training"])(config)
+
+
+def fit(config: dict[str, Any], prepare: Callable[[Detector], None] | None = None) -> Run:
+    """Train a detector, with resume=true from checkpoints/last.ckpt on, and test the best if the config says so.
+
+    Args:
+        config: of the run, or of one stage of it.
+        prepare: fills or freezes the new detector before training.
+    """
+    last = Path(config["paths"]["run_dir"]) / "checkpoints" / "last.ckpt"
+    run = build(config, prepare)
+    with watched(run):
         run.trainer.fit(run.module, datamodule=run.data, ckpt_path=str(last) if config["resume"] else None)
         if run.trainer.interrupted:
-            state, reason = "stopped", "interrupted by the user"
             raise KeyboardInterrupt
         if config["test"]:
             best = _best(run.trainer)
@@ -70,20 +76,36 @@ def train(config: dict[str, Any]) -> float | None:
                 verbose=False,
                 weights_only=True if best else None,
             )
+    return run
+
+
+@contextmanager
+def watched(run: Run) -> Iterator[None]:
+    """Write into status.json how the work ended, and close the loggers."""
+    status = next((c for c in run.trainer.callbacks if isinstance(c, RunStatus)), None)
+    state, reason = "failed", None
+    try:
+        yield
         state = "finished"
     except BaseException as error:
-        reason = reason or f"{type(error).__name__}: {error}"
+        if isinstance(error, KeyboardInterrupt):
+            state, reason = "stopped", "interrupted by the user"
+        else:
+            reason = f"{type(error).__name__}: {error}"
         raise
     finally:
         if status is not None:
             status.finish(state, reason)
         _close_loggers(state)
-    report(run, run_dir)
+
+
+def best_score(run: Run) -> float | None:
+    """The best value of the monitored metric in training."""
     score = run.trainer.checkpoint_callback.best_model_score if run.trainer.checkpoint_callback else None
     return None if score is None else float(score)
 
 
-def build(config: dict[str, Any]) -> Run:
+def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = None) -> Run:
     """All objects of a run, in the order in which mistakes show soonest."""
     data = make_data(config)
     say_audit(data)
@@ -91,6 +113,8 @@ def build(config: dict[str, Any]) -> Run:
     config["monitor"] = config["monitor"] or MONITORS[detector.class_agnostic]
     if config["init_from"]:
         _initialise(detector, config, data)
+    if prepare is not None:
+        prepare(detector)
     module = DetectionModule(
         detector=detector,
         optim=_part(config["optim"]),
@@ -219,6 +243,8 @@ NOISE = (  # of libraries, about things that this project decides or cannot chan
     "does not have many workers",
     "The number of training batches",
     "Trying to infer the `batch_size`",
+    "Found .* in eval mode at the start of training",  # frozen layers are meant to be
+    "You are using a custom batch sampler",
 )
 
 

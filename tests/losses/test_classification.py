@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from detlab.losses import BCELoss, ClassificationLoss, CrossEntropyLoss, FocalLoss
+from detlab.losses import BCELoss, ClassificationLoss, CrossEntropyLoss, FocalLoss, HingeLoss
 
 LOGITS = [-2.0, -1.0, 0.0, 1.0, 2.0]
 
@@ -103,3 +103,11 @@ def test_loss_falls_as_the_right_class_rises(loss: ClassificationLoss) -> None:
 def test_wrong_exponents_are_refused() -> None:
     with pytest.raises(ValueError, match="model.cls_loss"):
         FocalLoss(gamma=-1)
+
+
+def test_hinge_by_hand() -> None:
+    """Margins (2, -0.5) for class 0: 0 + (1 - 0.5); (0.25, -3) for background: 1.25 + 0."""
+    loss, logits = HingeLoss(), torch.tensor([[2.0, -0.5], [0.25, -3.0]])
+    assert loss(logits, torch.tensor([0, 2])).tolist() == [0.5, 1.25]
+    assert loss.outputs(2) == 2
+    assert loss.scores(torch.zeros(1, 2)).tolist() == [[0.5, 0.5]]

@@ -50,10 +50,11 @@ class RunStatus(L.Callback):
 
     Args:
         run_dir: the run's folder.
+        stage: the part of the run that is going on, such as "2-detector"; its end is not the run's.
     """
 
-    def __init__(self, run_dir: str) -> None:
-        self.path = Path(run_dir) / "status.json"
+    def __init__(self, run_dir: str, stage: str | None = None) -> None:
+        self.path, self.stage = Path(run_dir) / "status.json", stage
         self.facts: dict[str, Any] = {}
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
@@ -62,6 +63,7 @@ class RunStatus(L.Callback):
             return
         self.facts = {
             "state": "running",
+            "stage": self.stage,
             "reason": None,
             "started": _now(),
             "command": [sys.executable, *sys.argv],
@@ -85,7 +87,9 @@ class RunStatus(L.Callback):
 
     @rank_zero_only
     def finish(self, state: str, reason: str | None = None) -> None:
-        """Note how the run ended; called by `detlab train`."""
+        """Note how the run ended; called by `detlab train`. A stage that finished leaves the run running."""
+        if self.stage is not None and state == "finished":
+            state = "running"
         self.facts |= {"state": state, "reason": reason, "ended": _now()}
         write_json(self.path, self.facts)
 

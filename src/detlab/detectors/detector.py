@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ class Detector(nn.Module, ABC):
         self.num_classes = num_classes
         self.backbone = backbone
         self.neck = neck(levels=backbone.levels)
+        self._frozen: list[nn.Module] = []
 
     def seal(self) -> None:
         """Remove what nothing reads and lay weights out channels-last; the last line of a family's `__init__`."""
@@ -48,6 +49,28 @@ class Detector(nn.Module, ABC):
     def selection(self) -> nn.Module:
         """What picks the final boxes; it has `nms_threshold` and `max_detections`."""
         return self.final
+
+    def freeze(self, names: Iterable[str]) -> None:
+        """Take tensors out of training for good: no gradient, and their modules stay in evaluation mode.
+
+        Args:
+            names: as in `state_dict`; a module is frozen when all its own tensors are named.
+        """
+        names = set(names)
+        for prefix, module in self.named_modules():
+            own = [*module.named_parameters(prefix, recurse=False), *module.named_buffers(prefix, recurse=False)]
+            if own and names.issuperset(name for name, _ in own):
+                self._frozen.append(module)
+                for parameter in module.parameters(recurse=False):
+                    parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Detector:
+        """As nn.Module; frozen modules stay in evaluation mode, so that batch statistics do not move either."""
+        super().train(mode)
+        for module in self._frozen:
+            module.training = False
+        return self
 
     def features(self, batch: Batch) -> Features:
         """The neck's maps for a batch of uint8 images."""

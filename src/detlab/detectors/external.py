@@ -38,6 +38,7 @@ class ProposalDetector(RoIDetector):
         **stage: Any,
     ) -> None:
         super().__init__(**stage)
+        self.neck.without_anchors()
         self.pyramid = None if test_scales is None else ImagePyramid(test_scales, max_test_size)
         self.box_outputs = box_outputs
 

@@ -103,3 +103,14 @@ class FocalLoss(_SigmoidLoss):
         if self.alpha >= 0:
             loss = loss * torch.where(targets > 0, self.alpha, 1 - self.alpha)
         return loss.sum(-1)
+
+
+class HingeLoss(_SigmoidLoss):
+    """K linear SVMs, one class against the rest: hinge losses of margins, summed (R-CNN section 2.3).
+
+    A score is the sigmoid of the margin: the order of margins, 0.5 at the SVM's own boundary.
+    """
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        sign = 2 * self.one_hot(logits, labels) - 1
+        return F.relu(1 - sign * logits).sum(-1)

@@ -106,6 +106,11 @@ class FPN(Neck):
             out[names[1]] = _halved(self.p7, F.relu(out[names[0]]))
         return out
 
+    def without_anchors(self) -> None:
+        """Leave out P6 and P7."""
+        super().without_anchors()
+        self.extra, self.p6, self.p7 = "none", None, None
+
     @staticmethod
     def _coarser(level: Level) -> Level:
         return Level(f"P{int(level.name[1:]) + 1}", level.channels, level.stride * 2)

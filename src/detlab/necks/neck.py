@@ -31,6 +31,10 @@ class Neck(nn.Module, ABC):
         """The levels RoIs are read from."""
         return tuple(level for level in self.levels if level.name in self.for_rois)
 
+    def without_anchors(self) -> None:
+        """Leave out levels that are for anchors only, and their weights, which nothing would train."""
+        self.levels = self.roi_levels()
+
 
 def pick(levels: Sequence[Level], names: Sequence[str], option: str) -> list[Level]:
     """The named levels of a backbone.

@@ -1,0 +1,238 @@
+"""The stages of a run: folders that are done once, configs of their own, and the detector they end in."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from torch import Tensor, distributed
+
+from detlab.callbacks.status import write_json
+from detlab.checkpoints import Checkpoint, find_checkpoint, read_checkpoint, write_checkpoint
+from detlab.data import DetectionData
+from detlab.detectors import Detector
+from detlab.loading import detector_of
+from detlab.modules import CachingModule, ImageCache
+from detlab.modules.caching import Arrays
+from detlab.precision import resolve_precision
+from detlab.rules import ConfigError
+from detlab.structures import Batch
+from detlab.training import best_score, build, fit, make_data, report, watched
+
+Describe = Callable[[Detector, Batch], list[Arrays]]
+
+
+class Length(NamedTuple):
+    """How long a stage trains and how fast; null for the run's own."""
+
+    max_epochs: int | None = None
+    lr: float | None = None
+
+
+class Stages:
+    """The stages of a run folder, in order.
+
+    Args:
+        config: the run's.
+        names: of the stages, such as ("rpn", "detector").
+        hand_over: best or last, the checkpoint a stage gives to others.
+
+    Raises:
+        ConfigError: nothing to resume, or stages of an earlier run in the way.
+    """
+
+    def __init__(self, config: Mapping[str, Any], names: tuple[str, ...], hand_over: str) -> None:
+        if hand_over not in ("best", "last"):
+            raise ConfigError(f"training.hand_over={hand_over} is not known; use best or last.")
+        self.config, self.names, self.hand_over = config, names, hand_over
+        self.run_dir = Path(config["paths"]["run_dir"])
+        there = (self.run_dir / "stages").is_dir()
+        if config["resume"] and not there:
+            raise ConfigError(
+                f"resume=true found no {self.run_dir / 'stages'}; give the folder of the run, hydra.run.dir=FOLDER, "
+                f"or leave resume out."
+            )
+        if there and not config["resume"] and rank_zero_only.rank == 0:
+            raise ConfigError(
+                f"{self.run_dir} holds the stages of an earlier run; resume=true goes on with them, and another "
+                f"hydra.run.dir starts afresh."
+            )
+
+    def folder(self, number: int) -> Path:
+        """Of stage `number`, counted from 1."""
+        return self.run_dir / "stages" / f"{number}-{self.names[number - 1]}"
+
+    def do(self, number: int, work: Callable[[], float | None], what: str) -> None:
+        """Do a stage's work unless it is done; `what` it is, for the log."""
+        done = self.folder(number) / "done.json"
+        heading = f"stage {number} of {len(self.names)}: {what}"
+        if done.is_file():
+            say(f"{heading} (done before)")
+            return
+        say(heading)
+        score = work()
+        _write(done, {"stage": self.folder(number).name, "score": score})
+
+    def score(self, number: int) -> float | None:
+        """The monitored metric's best value in a stage that is done."""
+        return json.loads((self.folder(number) / "done.json").read_text())["score"]
+
+    def train(
+        self, number: int, length: Length, prepare: Callable[[Detector], None] | None = None, **changes: Any
+    ) -> float | None:
+        """Train a stage; changes go into its config's top keys. The monitored metric's best value.
+
+        Every stage draws from the run's seed, so that a random trunk starts the same in each and a run that goes on
+        equals one that was never interrupted.
+        """
+        config = self.config_of(number, length) | changes
+        L.seed_everything(config["seed"], workers=True, verbose=False)
+        return best_score(fit(config, prepare))
+
+    def config_of(self, number: int, length: Length | None = None) -> dict[str, Any]:
+        """The run's config with a stage's own folder, length and learning rate; it is not tested."""
+        folder, length = self.folder(number), length or Length()
+        config = _moved(copy.deepcopy(dict(self.config)), str(self.run_dir), str(folder))
+        trainer, optim, callbacks = config["trainer"], config["optim"], config["callbacks"]
+        if length.max_epochs is not None:
+            trainer["max_epochs"] = min(length.max_epochs, trainer["max_epochs"])
+        if length.lr is not None:
+            optim["lr"] = length.lr
+        if callbacks.get("status"):
+            callbacks["status"] |= {"run_dir": str(self.run_dir), "stage": folder.name}
+        for node in config["logger"].values():
+            if node and "project" in node:  # W&B: a run per stage, together
+                node |= {"name": f"{node['name']}-{folder.name}", "group": node.get("group") or node["name"]}
+        return config | {"test": False, "resume": (folder / "checkpoints" / "last.ckpt").is_file()}
+
+    def checkpoint(self, number: int, ckpt: str | None = None) -> Checkpoint:
+        """What a stage hands over."""
+        return read_checkpoint(find_checkpoint(self.folder(number), ckpt or self.hand_over), self.config["trust"])
+
+    def finish(
+        self, config: dict[str, Any], states: Mapping[str, Mapping[str, Tensor]], score: float | None
+    ) -> float | None:
+        """Write the detector of the whole run, test it, and report.
+
+        Args:
+            config: the run's, with the model that the stages end in.
+            states: {"last": tensors, "best": tensors} of that detector.
+            score: the monitored metric's best value, returned.
+        """
+        run = build(config)
+        with watched(run):
+            for name in ("last", "best"):
+                run.module.detector.load_state_dict(states[name])
+                if run.trainer.is_global_zero:
+                    write_checkpoint(self.run_dir / "checkpoints" / f"{name}.ckpt", run.module)
+            if config["test"]:
+                run.trainer.test(run.module, datamodule=run.data, verbose=False)
+        report(run, self.run_dir)
+        return score
+
+
+def unaugmented(config: Mapping[str, Any], split: str) -> DetectionData:
+    """Data that give the images of a split as they are: as its test images, or as val those of val."""
+    return make_data(config | {"data": config["data"] | ({"same_images": True} if split == "train" else {})})
+
+
+def fill_cache(
+    config: Mapping[str, Any],
+    checkpoint: Checkpoint,
+    data: DetectionData,
+    split: str,
+    cache: ImageCache,
+    describe: Describe,
+) -> None:
+    """Run a checkpoint's detector over the images of a split, each once; on return every process can read the cache.
+
+    Args:
+        config: of the stage.
+        data: from `unaugmented`.
+        cache: images that it has are left out.
+        describe: (detector, batch) -> the arrays of each image.
+    """
+    module = CachingModule(
+        detector=detector_of(checkpoint).eval(),
+        describe=describe,
+        dataset=data.dataset("val" if split == "val" else "test"),
+        cache=cache,
+        collate=data.collate,
+        batch_size=data.eval_batch_size,
+        num_workers=data.num_workers,
+    )
+    if module.missing:
+        trainer = _predicting(config)
+        trainer.predict(module, return_predictions=False)
+        trainer.strategy.barrier("cached")
+
+
+def own_share(count: int) -> range:
+    """Which of `count` pieces of work this process does."""
+    if distributed.is_available() and distributed.is_initialized():
+        return range(distributed.get_rank(), count, distributed.get_world_size())
+    return range(count)
+
+
+def meet() -> None:
+    """Wait for the other processes."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors whole or not at all; processes may write the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    torch.save(dict(tensors), part)
+    part.replace(path)
+
+
+def say(text: str) -> None:
+    """Print a line, once for all processes."""
+    rank_zero_only(Console().print)(text, soft_wrap=True, highlight=False)
+
+
+def _predicting(config: Mapping[str, Any]) -> L.Trainer:
+    """A trainer like the stage's, without loggers and checkpoints."""
+    callbacks = [
+        instantiate(n, _convert_="all") for k, n in config["callbacks"].items() if n and k in ("status", "progress")
+    ]
+    options = dict(config["trainer"])
+    precision = resolve_precision(str(options.pop("precision")), options["accelerator"])
+    return instantiate(
+        options,
+        callbacks=callbacks,
+        logger=False,
+        precision=precision,
+        enable_checkpointing=False,
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+        profiler=None,
+        _convert_="all",
+    )
+
+
+@rank_zero_only
+def _write(path: Path, value: Any) -> None:
+    write_json(path, value)
+
+
+def _moved(node: Any, old: str, new: str) -> Any:
+    """A config whose paths below a folder lie below another."""
+    if isinstance(node, dict):
+        return {key: _moved(value, old, new) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_moved(value, old, new) for value in node]
+    if isinstance(node, str) and (node == old or node.startswith(f"{old}/")):
+        return new + node[len(old) :]
+    return node
