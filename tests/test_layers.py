@@ -26,6 +26,7 @@ LAYERS = [
         "train",
         "evaluate",
         "predict",
+        "propose",
         "cli",
         "benchmark",
     },

@@ -9,9 +9,12 @@ COMMANDS = {
     "train": "compose a detector, train it, test it        detlab train model=retinanet data=shapes",
     "evaluate": "metrics of a run or checkpoint              detlab evaluate run=outputs/... ckpt=best",
     "predict": "pictures and json for your images           detlab predict run=outputs/... source=images/",
+    "proposals": "boxes of every image, for data.proposals   detlab proposals data=... method=selective_search",
     "benchmark": "speed and memory beside torchvision        detlab benchmark target=step",
     "rules": "the table of combinations that are refused",
 }
+
+MODULES = {"proposals": "propose"}  # of commands whose name another module has
 
 USAGE = """usage: detlab COMMAND [KEY=VALUE ...]
 
@@ -49,7 +52,7 @@ def main() -> None:
         print(as_markdown(), end="")
         return
     # A module of its own keeps sys.argv re-executable: Lightning runs it again for the other DDP ranks.
-    os.execv(sys.executable, [sys.executable, "-m", f"detlab.{command}", *arguments[1:]])
+    os.execv(sys.executable, [sys.executable, "-m", f"detlab.{MODULES.get(command, command)}", *arguments[1:]])
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ class Loaded:
     """A detector in evaluation mode with all that prediction needs.
 
     Attributes:
-        detector, class_names, category_ids, config.
+        detector, class_names, category_ids, config; resize and collate, as in its run.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", tta: Mapping[str, Any] | None = None) -> None:
@@ -38,10 +38,10 @@ class Loaded:
         self.detector = detector_of(checkpoint).to(self.device).eval()
         data = self.config["data"]
         mode = data.get("resize") or self.detector.resize
-        self._resize = Resize(mode=mode, size=data["size"], max_size=data.get("max_size"))
+        self.resize = Resize(mode=mode, size=data["size"], max_size=data.get("max_size"))
         self._proposal_count = data.get("proposal_count", 1000)
         canvas, divisor = data.get("canvas"), data.get("size_divisor", 32)
-        self._collate = Collate(divisor=divisor, canvas=None if canvas is None else tuple(canvas))
+        self.collate = Collate(divisor=divisor, canvas=None if canvas is None else tuple(canvas))
         views = tta or self.config.get("tta")
         self.tta = instantiate(dict(views), _convert_="all")(self.detector, divisor=divisor) if views else None
 
@@ -91,7 +91,7 @@ class Loaded:
         """Batches and their detections in original pixels, on the CPU."""
         propose = self._proposing(proposals) if self.detector.needs_proposals else None
         for batch in batches_of_images(
-            images, resize=self._resize, collate=self._collate, batch_size=batch_size, propose=propose
+            images, resize=self.resize, collate=self.collate, batch_size=batch_size, propose=propose
         ):
             on_device = batch.to(self.device)
             detects = self.tta if self.tta is not None and self.tta.active else self.detector

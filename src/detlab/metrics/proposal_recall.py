@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
+
 from detlab.metrics.coco_ap import AREAS, mean_defined, precision_recall
 from detlab.metrics.collected import CollectedDetections, Found
 from detlab.structures import GroundTruth
@@ -36,3 +38,9 @@ def proposal_recall(found: Found, max_detections: Sequence[int] = (100, 300, 100
     values = {f"ar_{k}": mean_defined(recall[:, 0, 0, i]) for i, k in enumerate(max_detections)}
     values |= {f"ar{area}": mean_defined(recall[:, 0, i, -1]) for i, area in enumerate(AREAS) if area}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def recall_by_iou(found: Found, max_detections: Sequence[int]) -> np.ndarray:
+    """Class-agnostic recall [T, M] at each IoU of THRESHOLDS with the best k proposals; 0 without ground truth."""
+    recall = precision_recall(found, tuple(sorted(max_detections)), use_classes=False).recall[:, 0, 0]
+    return recall.clip(min=0)
