@@ -222,6 +222,9 @@ def test_every_experiment_runs(name: str, tmp_path: Path) -> None:
     extra = ["trainer=cpu", "model.backbone.weights=null"]
     extra += ["model.backbone.norm=bn"] if backbone["norm"] == "frozen_bn" else []
     extra += ["model.sampler.size=8"] if "size" in composed["model"]["sampler"] else []
+    extra += ["data.proposal_count=10"]
+    extra += ["model.pool.crop=112"] if "crop" in composed["model"].get("pool", {}) else []
+    extra += ["model.test_scales=[64, 96]"] if composed["model"].get("test_scales") else []
     if backbone["_target_"].endswith("VGG16"):
         extra.append("callbacks.checkpoint=null")  # gigabytes of fc6
     extra += small_data(composed["data"], tmp_path)

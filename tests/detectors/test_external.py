@@ -58,9 +58,8 @@ def test_the_three_steps_make_the_detections(family: str, batch: Batch) -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_of_the_second_image_are_its_own(family: str, batch: Batch) -> None:
     detector = build(family).eval()
-    alone = Batch(
-        *(v[1:] if isinstance(v, Tensor) else v for v in batch[:4]), None, Proposals(*(v[1:] for v in batch.proposals))
-    )
+    own = Proposals(*(v[1:] for v in batch.proposals))
+    alone = Batch(*(v[1:] for v in batch[:4]), proposals=own)
     with torch.no_grad():
         both, one = detector.detect(batch), detector.detect(alone)
     torch.testing.assert_close(both.scores[1:], one.scores, atol=1e-4, rtol=1e-4)

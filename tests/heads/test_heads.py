@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from detlab.backbones import VGG16, ResNet
-from detlab.heads import DenseHead, roi_head
+from detlab.heads import DenseHead, FCHead, roi_head, truncate_svd
 from detlab.losses import BCELoss, CrossEntropyLoss, FocalLoss
 from detlab.pools import RoIAlign, SpatialPyramidPool
 from detlab.structures import Level
@@ -116,3 +116,22 @@ def test_class_agnostic_boxes() -> None:
 def test_a_tail_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="model/head=tail needs one C4 map"):
         build(ResNet(depth=18), PYRAMID, body="tail")
+
+
+def test_truncated_svd_keeps_the_largest_part() -> None:
+    """Full rank changes nothing; rank 1 of diag(3, 2) keeps the 3."""
+    body = FCHead(6, width=4, depth=2)
+    x = torch.randn(5, 6)
+    torch.testing.assert_close(truncate_svd(body, [4, 4])(x), body(x), atol=1e-5, rtol=1e-4)
+    assert [tuple(m.weight.shape) for m in truncate_svd(body, [2]) if isinstance(m, torch.nn.Linear)] == [
+        (2, 6), (4, 2), (4, 4),
+    ]  # fmt: skip
+    layer = torch.nn.Linear(2, 2)
+    torch.nn.init.zeros_(layer.bias)
+    layer.weight.data = torch.diag(torch.tensor([3.0, 2.0]))
+    found = truncate_svd(torch.nn.Sequential(layer), [1])(torch.eye(2))
+    torch.testing.assert_close(found, torch.diag(torch.tensor([3.0, 0.0])))
+    with pytest.raises(ValueError, match="must lie between 1 and 2"):
+        truncate_svd(torch.nn.Sequential(layer), [3])
+    with pytest.raises(ValueError, match="the head has 1; give fewer"):
+        truncate_svd(torch.nn.Sequential(layer), [1, 1])

@@ -2,5 +2,6 @@
 
 from detlab.heads.dense import DenseHead
 from detlab.heads.roi import ConvFCHead, FCHead, RoIHead, roi_head
+from detlab.heads.svd import truncate_svd
 
-__all__ = ["ConvFCHead", "DenseHead", "FCHead", "RoIHead", "roi_head"]
+__all__ = ["ConvFCHead", "DenseHead", "FCHead", "RoIHead", "roi_head", "truncate_svd"]
