@@ -18,7 +18,7 @@ from tests.batches import make_batch
 
 CONF = config_dir()
 BASE = ["name=x", "paths.run_dir=/tmp/x"]
-STAGE_OF = {"model/pool": "faster_rcnn", "model/proposals": "faster_rcnn"}
+STAGE_OF = {"model/pool": "faster_rcnn", "model/proposals": "faster_rcnn", "model/arm": "refinedet"}
 HEADS = {
     "retinanet": "retinanet",
     "rpn": "retinanet",
@@ -26,6 +26,7 @@ HEADS = {
     "fc": "faster_rcnn",
     "conv_fc": "faster_rcnn",
     "sppnet": "sppnet",
+    "ssd": "ssd",
 }
 NEEDS = {
     ("model/head", "tail"): ["model=faster_rcnn", "model/neck=none"],
@@ -34,6 +35,8 @@ NEEDS = {
     ("model/detect", "roi"): ["model=faster_rcnn"],
     ("training", "alternating"): ["model=faster_rcnn"],
     ("training", "svm"): ["model=sppnet"],
+    ("model/anchors", "ssd"): ["model=ssd"],
+    ("model/anchors", "ssd512"): ["model=ssd"],
 }
 
 
@@ -148,6 +151,7 @@ def test_parameters_of_faster_rcnn_c4() -> None:
     ("overrides", "message"),
     [
         (["model=retinanett"], r"model=retinanett does not exist; did you mean retinanet\?"),
+        (["model/neck=ssd_extra"], r"model/neck=ssd_extra does not exist; did you mean ssd_extras\?"),
         (["model/neck=fnp"], r"model/neck=fnp does not exist; did you mean fpn\?"),
         (["model/nek=fpn"], r"no option model/nek; did you mean model/neck\?"),
         (["optim.lrr=1"], r"no option optim.lrr; did you mean optim.lr\?"),
@@ -155,6 +159,8 @@ def test_parameters_of_faster_rcnn_c4() -> None:
         (["sed=1"], r"no option sed; did you mean seed\?"),
         (["model.box_loss=giou"], r"use model/box_loss=giou"),
         (["model.proposals.box_loss=giou"], r"use model/box_loss@model.proposals.box_loss=giou"),
+        (["model=ssd", "model/arm=refinedet"], r"model/arm is refused.*use model=refinedet"),
+        (["model.arm.box_loss=giou"], r"use model/box_loss@model.arm.box_loss=giou"),
         (["model=rpn", "model/pool=spp"], r"model/pool is refused.*use model=faster_rcnn"),
     ],
 )
@@ -174,6 +180,14 @@ def test_typos_are_refused_with_the_nearest_name(
         (["model=faster_rcnn", "model/sampler=hard_negative"], "model/sampler=hard_negative is refused"),
         (["model=retinanet", "model/head=roi"], "model/head is refused"),
         (["model=faster_rcnn", "model/head=retinanet"], "model/head is refused"),
+        (["model=ssd", "model/head=roi"], "model/head is refused"),
+        (["model=faster_rcnn", "model/head=ssd"], "model/head is refused"),
+        (["model=retinanet", "model/anchors=ssd"], "model/anchors is refused"),
+        (["model=rpn", "model/neck=ssd_extras", "model/anchors=ssd512"], "model/anchors is refused"),
+        (["model=ssd", "model/neck=none"], "model/anchors is refused"),
+        (["model=refinedet", "model/head@model.arm.head=rpn", "model/anchors=ssd"], "model/anchors is refused"),
+        (["model=refinedet", "model/detect=proposals"], "model/detect=proposals is refused"),
+        (["model=ssd", "model/detect=proposals"], "model/detect=proposals is refused"),
         (["model=retinanet", "model/detect=proposals"], "model/detect=proposals is refused"),
         (["model=rpn", "model/detect=retinanet"], "model/detect is refused"),
         (["model=faster_rcnn", "model/head=tail"], "model/head=tail is refused"),

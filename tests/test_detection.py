@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 
 from detlab.coders import BoxCoder
@@ -60,6 +61,18 @@ def test_top_k_is_per_level() -> None:
     anchors = BOXES + torch.arange(4).view(1, 4, 1) * 20
     found = Detect(topk=1)(scores, torch.zeros(1, 4, 4), anchors, BoxCoder(), SIZES, counts=[2, 2])
     assert torch.allclose(found.scores[0][found.real[0]], torch.tensor([0.9, 0.7]))
+
+
+def test_top_k_per_class() -> None:
+    """SSD: two candidates of each class, although class 0's third is better than all of class 1."""
+    anchors = torch.tensor([[[0.0, 0, 4, 4], [10, 0, 14, 4], [20, 0, 24, 4]]])
+    scores = torch.tensor([[[0.9, 0.1], [0.8, 0.3], [0.7, 0.2]]])
+    found = Detect(topk=None, topk_per_class=2)(scores, torch.zeros(1, 3, 4), anchors, BoxCoder(), SIZES)
+    assert found.scores[0][found.real[0]].tolist() == pytest.approx([0.9, 0.8, 0.3, 0.2])
+    assert found.labels[0][found.real[0]].tolist() == [0, 0, 1, 1]
+    assert found.boxes[0, :4, 0].tolist() == [0, 10, 10, 20]
+    with pytest.raises(ValueError, match=r"topk=1000 or topk_per_class=2, not both"):
+        Detect(topk_per_class=2)
 
 
 def test_boxes_are_clipped_to_the_image_and_small_ones_dropped() -> None:

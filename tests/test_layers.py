@@ -12,7 +12,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "detlab"
 LAYERS = [
     {"structures", "boxes", "norms"},
     {"backbones", "necks", "anchors", "coders", "matchers", "samplers", "losses", "pools", "heads", "linear"},
-    {"criterion", "detection", "proposals", "coverage"},
+    {"criterion", "detection", "proposals", "coverage", "refinement"},
     {"detectors", "data", "metrics", "drawing", "plots"},
     {"modules", "callbacks"},
     {
@@ -36,6 +36,7 @@ SIDEWAYS = {  # a part may name the type of what it is handed
     ("plots", "drawing"),  # its colours
     ("proposals", "criterion"),
     ("proposals", "detection"),
+    ("refinement", "criterion"),
     ("losses", "coders"),
     ("heads", "losses"),
     ("samplers", "matchers"),

@@ -7,21 +7,24 @@ import torch
 from torch import Tensor
 
 from detlab import matchers
-from detlab.matchers import IGNORED, NEGATIVE, POSITIVE, IoUMatcher
+from detlab.boxes import pairwise_overlap
+from detlab.matchers import IGNORED, NEGATIVE, POSITIVE, BipartiteMatcher, IoUMatcher
 from detlab.structures import Targets
 
 A = [[0.1, 0.4, 0.6, 0.8, 0.25], [0.2, 0.45, 0.1, 0.3, 0.28]]
 B = [[0.1, 0.4, 0.6, 0.8, 0.25], [0.2, 0.2, 0.1, 0.3, 0.28]]
 
 
-def match(monkeypatch: pytest.MonkeyPatch, matrix: list[list[float]], **options: object) -> list[int]:
+def match(
+    monkeypatch: pytest.MonkeyPatch, matrix: list[list[float]], kind: type = IoUMatcher, **options: object
+) -> list[int]:
     """Matched row of each column; -1 negative, -2 ignored."""
     overlap = torch.tensor(matrix)[None]
     monkeypatch.setattr(matchers, "pairwise_overlap", lambda boxes, anchors, crowd: overlap)
     rows, columns = overlap.shape[1:]
     none = torch.zeros(1, rows, dtype=torch.bool)
     targets = Targets(torch.zeros(1, rows, 4), torch.zeros(1, rows).long(), torch.zeros(1, rows), none, none)
-    found = IoUMatcher(**options)(torch.zeros(1, columns, 4), targets)
+    found = kind(**options)(torch.zeros(1, columns, 4), targets)
     names = {NEGATIVE: -1, IGNORED: -2}
     return [names.get(s, i) for s, i in zip(found.state[0].tolist(), found.index[0].tolist(), strict=True)]
 
@@ -83,3 +86,56 @@ def test_parts_bounded_by_memory_give_the_same(
 def test_thresholds_in_the_wrong_order_are_refused() -> None:
     with pytest.raises(ValueError, match="0 <= negative <= positive <= 1"):
         IoUMatcher(positive=0.3, negative=0.7, force_best=True)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "expected"),
+    [
+        (A, [-1, 1, 0, 0, -1]),
+        (B, [-1, -1, 0, 0, 1]),  # both rows prefer column 3; amdegroot and torchvision: -1 -1 0 1 -1
+        ([[0, 0, 0], [0.1, 0.8, 0.2]], [-1, 1, -1]),  # a box that overlaps nothing takes nothing
+        ([[0.2, 0.3]], [-1, 0]),
+        ([[0.9, 0.8], [0.7, 0.6], [0.65, 0.55]], [0, 1]),  # more boxes than anchors
+        ([[0.6, 0.7, 0], [0.65, 0.8, 0], [0.5, 0.75, 0.1]], [0, 1, 2]),  # one column that all want, one by one
+    ],
+)
+def test_bipartite_matrices(monkeypatch: pytest.MonkeyPatch, matrix: list, expected: list) -> None:
+    assert match(monkeypatch, matrix, kind=BipartiteMatcher) == expected
+
+
+def greedy(iou: Tensor) -> dict[int, int]:
+    """Caffe's loop in plain words: anchor -> box."""
+    iou, taken = iou.clone(), {}
+    while iou.numel() and iou.max() > 1e-6:
+        box, anchor = divmod(int(iou.argmax()), iou.shape[1])
+        taken[anchor] = box
+        iou[box], iou[:, anchor] = 0, 0
+    return taken
+
+
+def test_bipartite_matching_of_a_batch_is_the_plain_loops(targets: Callable) -> None:
+    """Crowded images of different numbers of boxes, with one set of anchors and with one per image."""
+    g = torch.Generator().manual_seed(0)
+    corners = torch.rand(3, 60, 2, generator=g) * 40
+    shared = torch.cat([corners, corners + 5 + torch.rand(3, 60, 2, generator=g) * 30], dim=2)
+    truth = targets([shared[0, :25].add(1.3).tolist(), [], shared[2, :9].sub(0.7).tolist()], [[0] * 25, [], [1] * 9])
+    for anchors in (shared, shared[:1]):
+        found = BipartiteMatcher()(anchors, truth)
+        iou = pairwise_overlap(truth.boxes, anchors)
+        for i, number in enumerate((25, 0, 9)):
+            forced = greedy(iou[i, :number])
+            assert len(forced) == number
+            own = iou[i, :number].max(0) if number else None
+            for a in range(60):
+                positive = found.state[i, a] == POSITIVE
+                if a in forced:
+                    assert positive
+                    assert found.index[i, a] == forced[a]
+                else:
+                    assert positive == (number > 0 and own.values[a] >= 0.5)
+                    assert not positive or found.index[i, a] == own.indices[a]
+
+
+def test_bipartite_matching_knows_crowds(anchors: Tensor, targets: Callable) -> None:
+    truth = targets([[[0, 0, 10, 10], [20, 20, 60, 60]]], [[0, 0]], crowd=[[False, True]])
+    assert BipartiteMatcher()(anchors, truth).state.tolist() == [[POSITIVE, POSITIVE, IGNORED, NEGATIVE]]

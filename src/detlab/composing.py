@@ -34,6 +34,7 @@ MODEL_PARTS = {  # keys under model that are groups, wherever they stand
     "box_loss",
     "head",
     "proposals",
+    "arm",
     "pool",
     "detect",
 }
@@ -194,6 +195,8 @@ def _no_group(key: str) -> str:
     groups = [str(p.relative_to(root)) for p in root.rglob("*") if p.is_dir()]
     if key == "model/pool" or key == "model/proposals":
         return f"{key} is refused: the chosen family pools no RoI, it reads its maps densely; use model=faster_rcnn."
+    if key == "model/arm":
+        return f"{key} is refused: it refines anchors for a second step; use model=refinedet."
     if key in groups:
         return f"{key} is not part of the chosen model; use model=faster_rcnn, or leave it out."
     return f"There is no option {key}{_nearest(key, groups)}."

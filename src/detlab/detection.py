@@ -23,6 +23,7 @@ class Detect(nn.Module):
     Args:
         score_threshold: scores must be above it.
         topk: candidates per level (RetinaNet) or per image (RoI heads) that reach NMS; null for all.
+        topk_per_class: candidates of each class that reach NMS (SSD); null for all. In place of topk.
         nms_threshold: a box goes when its IoU with a better one of its class is above it (strict, as in
             py-faster-rcnn, detectron2 and torchvision).
         max_detections: boxes kept per image.
@@ -39,9 +40,15 @@ class Detect(nn.Module):
         max_detections: int = 100,
         min_size: float = 0.0,
         nms_first: bool = False,
+        topk_per_class: int | None = None,
     ) -> None:
         super().__init__()
+        if topk is not None and topk_per_class is not None:
+            raise ValueError(
+                f"model.detect takes topk={topk} or topk_per_class={topk_per_class}, not both; set one to null."
+            )
         self.score_threshold, self.topk, self.nms_threshold = score_threshold, topk, nms_threshold
+        self.topk_per_class = topk_per_class
         self.max_detections, self.min_size, self.nms_first = max_detections, min_size, nms_first
 
     @torch.no_grad()
@@ -64,8 +71,11 @@ class Detect(nn.Module):
             counts: anchors of each level, if top-k is per level.
         """
         classes = scores.shape[2]
-        widths = [n * classes for n in counts or [scores.shape[1]]]
-        top, index = _top_per_level(at_least_float32(scores.flatten(1)), widths, self.topk)
+        if self.topk_per_class is None:
+            widths = [n * classes for n in counts or [scores.shape[1]]]
+            top, index = _top_per_level(at_least_float32(scores.flatten(1)), widths, self.topk)
+        else:
+            top, index = _top_per_class(at_least_float32(scores), self.topk_per_class)
         row, label = index // classes, index % classes
         per_class = deltas.dim() == 4 and deltas.shape[2] > 1
         offset_row = index if per_class else row
@@ -173,6 +183,14 @@ def _top_per_level(scores: Tensor, counts: Sequence[int], k: int | None) -> tupl
         rows.append(row + start)
         start += count
     return torch.cat(tops, dim=1), torch.cat(rows, dim=1)
+
+
+def _top_per_class(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k highest of each class of scores [B, A, K]: scores [B, C] and their index in the flattened [A * K]."""
+    classes = scores.shape[2]
+    top, row = scores.transpose(1, 2).topk(min(k, scores.shape[1]), dim=2)  # [B, K, k]
+    index = row * classes + torch.arange(classes, device=scores.device)[:, None]
+    return top.flatten(1), index.flatten(1)
 
 
 def _rows(references: Tensor, row: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class Loaded:
         self.resize = Resize(mode=mode, size=data["size"], max_size=data.get("max_size"))
         self._proposal_count = data.get("proposal_count", 1000)
         canvas, divisor = data.get("canvas"), data.get("size_divisor", 32)
-        self.collate = Collate(divisor=divisor, canvas=None if canvas is None else tuple(canvas))
+        self.collate = Collate(divisor=divisor, canvas=tuple(canvas) if canvas else self.resize.canvas)
         views = tta or self.config.get("tta")
         self.tta = instantiate(dict(views), _convert_="all")(self.detector, divisor=divisor) if views else None
 

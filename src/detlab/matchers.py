@@ -14,6 +14,7 @@ from detlab.boxes import pairwise_overlap
 from detlab.structures import Targets
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
+LEAST_OVERLAP = 1e-6  # of a pair in SSD's bipartite matching (Caffe)
 LARGEST_MATRIX = 2**26  # elements of one B x M x A overlap tensor (256 MB); larger batches go in parts
 
 
@@ -82,14 +83,56 @@ class IoUMatcher(nn.Module):
         background = (best < self.negative) & (best.clamp(min=0) >= self.negative_from)
         state = state.masked_fill(background, NEGATIVE)
         state = state.masked_fill(best >= self.positive, POSITIVE)
-        if self.force_best:
-            top = iou.amax(dim=2, keepdim=True)
-            forced = ((iou == top) & (top > 0)).any(dim=1)
-            state = state.masked_fill(forced, POSITIVE)
+        forced, index = self._force(iou, index)
+        state = state.masked_fill(forced, POSITIVE)
         if self.crowd_overlap is not None:
             crowded = torch.where((real & crowd)[..., None], overlap, 0.0).amax(dim=1)
             state = state.masked_fill((state == NEGATIVE) & (crowded > self.crowd_overlap), IGNORED)
         return Matches(state, index, best.clamp(min=0))
+
+    def _force(self, iou: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Anchors that are positive whatever their IoU, [B, A] bool, and every anchor's box [B, A].
+
+        iou [B, M, A] is -1 in rows without a box; index [B, A] is each anchor's own best box.
+        """
+        if not self.force_best:
+            return torch.zeros_like(index, dtype=torch.bool), index
+        top = iou.amax(dim=2, keepdim=True)
+        return ((iou == top) & (top > 0)).any(dim=1), index
+
+
+class BipartiteMatcher(IoUMatcher):
+    """SSD's assignment: first every box takes an anchor of its own, then anchors take the boxes they overlap.
+
+    The best pair of box and anchor in the image goes first, then the best of what is left of both, and so on, as in
+    Caffe. amdegroot's and torchvision's code gives each box its best anchor instead; of two boxes with the same best
+    anchor the first loses its match there.
+
+    Args:
+        positive: IoU from which another anchor is positive, for its own best box.
+        negative: IoU below which it may be mined as a negative; ignored between the two.
+        crowd_overlap: see `IoUMatcher`.
+    """
+
+    def __init__(self, *, positive: float = 0.5, negative: float = 0.5, crowd_overlap: float | None = 0.7) -> None:
+        super().__init__(positive=positive, negative=negative, force_best=True, crowd_overlap=crowd_overlap)
+
+    def _force(self, iou: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        boxes, anchors = iou.shape[1:]
+        # Of M boxes at most M - 1 take an anchor before one's turn comes: its match is among its M best anchors.
+        width = min(boxes, anchors)
+        values, columns = iou.topk(width, dim=2)  # [B, M, width]
+        values, columns = values.flatten(1), columns.flatten(1)
+        row = torch.arange(boxes, device=iou.device).repeat_interleave(width)
+        forced, index = torch.zeros_like(index, dtype=torch.bool), index.clone()
+        for _ in range(width):
+            best, place = values.max(dim=1, keepdim=True)  # [B, 1], the best pair that is left
+            column, box = columns.gather(1, place), row[place]
+            real = best > LEAST_OVERLAP
+            forced.scatter_(1, column, forced.gather(1, column) | real)
+            index.scatter_(1, column, torch.where(real, box, index.gather(1, column)))
+            values = values.masked_fill((row == box) | (columns == column), -1.0)
+        return forced, index
 
 
 def _nothing(batch: int, anchors: Tensor, kind: int) -> Matches:

@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from detlab.anchors import Anchors
+from detlab.anchors import AnchorGenerator
 from detlab.boxes import within
 from detlab.coders import BoxCoder
 from detlab.criterion import Criterion
 from detlab.detection import ProposalDetect
 from detlab.losses import BoxLoss, ClassificationLoss
-from detlab.structures import Batch, Level, Prediction, Proposals, Targets
+from detlab.structures import Batch, Level, Prediction, Proposals
 
 STAGE = 1  # number of this stage in the random draws
 
@@ -37,7 +37,7 @@ class RPN(nn.Module):
         self,
         *,
         levels: Sequence[Level],
-        anchors: Anchors,
+        anchors: AnchorGenerator,
         head: Callable[..., nn.Module],
         criterion: Callable[..., Criterion],
         matcher: nn.Module,
@@ -63,7 +63,7 @@ class RPN(nn.Module):
     def loss(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
         """`loss_cls` and `loss_box` of this stage."""
         anchors = self.anchors(self.levels, batch.canvas, batch.images.device)
-        targets = agnostic(batch.targets)
+        targets = batch.targets.agnostic()
         usable = within(anchors, batch.sizes) if self.drop_crossing else None
         assignment = self.criterion.assign(anchors, targets, num_classes=1, usable=usable)
         return self.criterion(prediction, anchors, assignment, batch.draw_keys, STAGE, locations=self._locations(batch))
@@ -88,11 +88,6 @@ class RPN(nn.Module):
 
     def _locations(self, batch: Batch) -> int:
         return sum(_area(level.size(batch.canvas)) for level in self.levels)
-
-
-def agnostic(targets: Targets) -> Targets:
-    """Targets with every class made class 0 (padding stays)."""
-    return targets._replace(labels=targets.labels.clamp(max=0))
 
 
 def _area(size: tuple[int, int]) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-ONE_STAGE = ("RetinaNet", "RPNDetector")
+ONE_STAGE = ("RetinaNet", "RPNDetector", "SSD", "RefineDet")
 ON_PROPOSALS = ("FastRCNN", "SPPNet", "RCNN")  # of files or a grid
 WITH_ROIS = ("FasterRCNN", *ON_PROPOSALS)
 
@@ -60,7 +60,15 @@ def _training(config: Mapping[str, Any]) -> str:
 
 
 def _dense_detect(config: Mapping[str, Any]) -> bool:
-    return _kind(_model(config)) in ("RetinaNet", *WITH_ROIS)
+    return _kind(_model(config)) in ("RetinaNet", "SSD", "RefineDet", *WITH_ROIS)
+
+
+def _unequal_boxes(config: Mapping[str, Any]) -> bool:
+    """Whether the anchors differ in number from level to level."""
+    anchors = _part(config, "anchors")
+    ratios = anchors.get("ratios") or []
+    numbers = {len(row) for row in ratios if isinstance(row, list)}
+    return _kind(anchors) == "DefaultBoxes" and len(numbers) > 1
 
 
 RULES: tuple[Rule, ...] = (
@@ -108,21 +116,42 @@ RULES: tuple[Rule, ...] = (
         lambda c: _kind(_model(c)) in ONE_STAGE and _kind(_part(c, "head")) == "roi_head",
         "model/head",
         "a RoI head reads vectors of pooled regions, a dense head maps",
-        "model/head=retinanet or model/head=rpn",
+        "model/head=retinanet, model/head=rpn or model/head=ssd",
     ),
     Rule(
         "a dense head on a RoI family",
-        lambda c: _kind(_model(c)) in WITH_ROIS and _kind(_part(c, "head")) == "DenseHead",
+        lambda c: _kind(_model(c)) in WITH_ROIS and _kind(_part(c, "head")) in ("DenseHead", "PerLevelHead"),
         "model/head",
         "a dense head reads maps, a RoI head vectors of pooled regions",
         "model/head=roi; the RPN's head is model/head@model.proposals.head=...",
+    ),
+    Rule(
+        "unequal default boxes on a shared head",
+        lambda c: (
+            _unequal_boxes(c)
+            and "DenseHead" in [_kind(_part(c, *path, "head")) for path in ((), ("proposals",), ("arm",))]
+        ),
+        "model/anchors",
+        "four boxes a cell on some levels and six on others cannot come from one conv over all levels",
+        "model/head=ssd (for an RPN: model/head@model.proposals.head=ssd), or model/anchors=ssd_formula",
+    ),
+    Rule(
+        "default boxes of several levels on one map",
+        lambda c: (
+            _kind(_part(c, "anchors")) == "DefaultBoxes"
+            and _part(c, "anchors").get("scales") is not None
+            and _kind(_part(c, "neck")) in ("SingleMap", "SPP")
+        ),
+        "model/anchors",
+        "it has one scale per level, and a single map would keep the smallest boxes alone",
+        "model/neck=ssd_extras, or model/anchors=rpn9, which puts all its sizes on one map",
     ),
     Rule(
         "proposal selection as the last step",
         lambda c: _dense_detect(c) and _kind(_part(c, "detect")) == "ProposalDetect",
         "model/detect=proposals",
         "it suppresses without classes, as an RPN does",
-        "model/detect=retinanet or model/detect=roi",
+        "model/detect=retinanet, model/detect=roi or model/detect=ssd",
     ),
     Rule(
         "class-wise selection of proposals",

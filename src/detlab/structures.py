@@ -19,15 +19,20 @@ PADDING = -1  # the label of a padded row
 
 
 class Level(NamedTuple):
-    """One feature map: its name ("C4", "P3"), its channels and its stride in canvas pixels."""
+    """One feature map: its name ("C4", "P3"), its channels and its stride in canvas pixels.
+
+    `shrink` counts the rows (and columns) that unpadded convs took off: 2 behind one 3x3, as SSD's 3x3 map of 5x5.
+    """
 
     name: str
     channels: int
     stride: int
+    shrink: int = 0
 
     def size(self, canvas: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of this level's map on a canvas of (height, width): ceil(side / stride)."""
-        return -(-canvas[0] // self.stride), -(-canvas[1] // self.stride)
+        """Rows and columns of this level's map on a canvas of (height, width): ceil(side / stride) - shrink, >= 1."""
+        rows, columns = (max(1, -(-side // self.stride) - self.shrink) for side in canvas)
+        return rows, columns
 
 
 class Targets(NamedTuple):
@@ -43,6 +48,10 @@ class Targets(NamedTuple):
     def real(self) -> Tensor:
         """[B, M] bool: the rows that are boxes, not padding."""
         return self.labels >= 0
+
+    def agnostic(self) -> Targets:
+        """The same boxes with every class made class 0 (padding stays)."""
+        return self._replace(labels=self.labels.clamp(max=0))
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:
         return Targets(*(t.to(device, non_blocking=non_blocking) for t in self))

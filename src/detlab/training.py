@@ -215,6 +215,7 @@ def say_plan(config: Mapping[str, Any], trainer: L.Trainer, module: DetectionMod
     accumulated = f" x {trainer.accumulate_grad_batches} steps" if trainer.accumulate_grad_batches > 1 else ""
     lines = {
         "backbone": f"weights {backbone.weights}, norm {backbone.norm}, frozen stages {backbone.frozen_stages}",
+        **({"neck": module.detector.neck.note} if module.detector.neck.note else {}),
         "input": f"{data.resize.mode} {config['data']['size']}, at most {config['data'].get('max_size')} px",
         "batch": f"{total} = {data.batch_size} x {trainer.world_size} processes{accumulated}",
         "optimiser": (

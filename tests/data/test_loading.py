@@ -134,6 +134,13 @@ def test_collate_pads_to_a_multiple_or_to_a_canvas(tmp_path: Path) -> None:
         Collate(canvas=(64, 64))(samples)
 
 
+def test_warped_images_need_no_padding() -> None:
+    data = shapes_data("data.size=100", "data.resize=warp")
+    assert data.collate([data.dataset("val")[0]]).canvas == (100, 100)
+    oblong = shapes_data("data.size=[96, 130]", "data.resize=warp")
+    assert oblong.collate([oblong.dataset("val")[0]]).canvas == (96, 130)
+
+
 def test_batches_hold_images_of_one_orientation() -> None:
     groups = [0, 1] * 10 + [0] * 7
     sampler = GroupedBatchSampler(groups, batch_size=4, shuffle=True, seed=1)

@@ -127,6 +127,33 @@ def test_faster_rcnn_parity(name: str, batch: Batch) -> None:
     assert_same_detections(found, want, 1)
 
 
+@pytest.fixture
+def ssd_batch() -> Batch:
+    """Boxes whose best default boxes differ: where two share one, torchvision forgets the first."""
+    boxes = torch.tensor([[[20.0, 30, 90, 120], [150, 140, 280, 290]], [[100.0, 10, 220, 100], [5, 200, 60, 290]]])
+    no = torch.zeros(2, 2, dtype=torch.bool)
+    targets = Targets(boxes, torch.tensor([[0, 4], [9, 2]]), torch.ones(2, 2), no, no)
+    sizes = torch.full((2, 2), 300)
+    images = torch.randint(0, 256, (2, 3, 300, 300), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))
+    return Batch(images, sizes, sizes, torch.arange(2), targets)
+
+
+def test_ssd_parity(ssd_batch: Batch) -> None:
+    torch.manual_seed(0)
+    model = detection.ssd300_vgg16(weights=None, weights_backbone=None, num_classes=CLASSES).eval()
+    g = torch.Generator().manual_seed(5)
+    for parameter in model.head.parameters():
+        parameter.data.normal_(0, 0.001, generator=g)  # scores that differ and do not saturate
+    ours = from_torchvision("ssd300_vgg16", model.state_dict(), CLASSES)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in model.parameters())
+    with torch.no_grad():
+        want, losses = model(as_lists(ssd_batch, 1)[0]), training_losses(model, ssd_batch, 1)
+        found, mine = ours.detect(ssd_batch), ours.loss(ssd_batch)
+    torch.testing.assert_close(mine["loss_cls"], losses["classification"], rtol=TOLERANCE, atol=0)
+    torch.testing.assert_close(mine["loss_box"], losses["bbox_regression"], rtol=TOLERANCE, atol=0)
+    assert_same_detections(found, want, 1)
+
+
 def test_frozen_weights_of_the_first_versions_use_eps_zero() -> None:
     model = theirs("retinanet_resnet50_fpn")
     state = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -54,6 +54,14 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def take_tail(self) -> nn.Module:
         """Give the tail away, to be part of a RoI head; the backbone then ends at C4."""
+
+    @property
+    def fc_weights(self) -> Mapping[str, Tensor] | None:
+        """Weights of the fc6 and fc7 a network ends in, for a neck that makes convs of them (SSD).
+
+        "fc6.weight" [4096, 512 * 7 * 7] and so on; empty where they are random, None where there is no fc6.
+        """
+        return None
 
     @abstractmethod
     def keep(self, names: Iterable[str]) -> None:

@@ -96,6 +96,17 @@ class VGG16(Backbone):
             layers += [layer, nn.ReLU(inplace=True), nn.Dropout(self.dropout)]
         return nn.Sequential(*layers)
 
+    @property
+    def fc_weights(self) -> dict[str, Tensor]:
+        """Pretrained weights of fc6 and fc7 by name; empty where the network started from random ones."""
+        places = {"fc6": "classifier.0", "fc7": "classifier.3"}
+        leaves = [(fc, place, leaf) for fc, place in places.items() for leaf in ("weight", "bias")]
+        return {
+            f"{fc}.{leaf}": self._classifier[f"{place}.{leaf}"]
+            for fc, place, leaf in leaves
+            if f"{place}.{leaf}" in self._classifier
+        }
+
     def keep(self, names: Iterable[str]) -> None:
         """Remove every layer behind the deepest of `names`."""
         self.reads = tuple(sorted(names))

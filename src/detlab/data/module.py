@@ -37,7 +37,7 @@ class DetectionData(L.LightningDataModule):
         resize_default: that default, handed over by the run.
         size, max_size: see `Resize`.
         canvas: fixed [height, width] of every batch, or null for the largest image of the batch.
-        size_divisor: canvas sides become multiples of it.
+        size_divisor: canvas sides become multiples of it, where neither `canvas` nor warping fixes them.
         classes: names to keep, in label order; null for all.
         val_fraction: share of train taken as val where the source has no val split.
         split_seed: of that draw.
@@ -108,7 +108,7 @@ class DetectionData(L.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers = num_workers
         self.resize = Resize(mode=resize or resize_default, size=size, max_size=max_size)
-        fixed = None if canvas is None else (int(canvas[0]), int(canvas[1]))
+        fixed = self.resize.canvas if canvas is None else (int(canvas[0]), int(canvas[1]))
         self.collate = Collate(divisor=size_divisor, canvas=fixed)
         self.wanted, self.val_fraction, self.split_seed = classes, val_fraction, split_seed
         self.on_error, self.empty, self.min_box_size = on_error, empty, min_box_size

@@ -34,6 +34,11 @@ class Resize:
         self.mode, self.max_size = mode, max_size
         self.size = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
+    @property
+    def canvas(self) -> tuple[int, int] | None:
+        """(height, width) that every image fills, which needs no padding; None where sizes differ."""
+        return self.size if self.mode == "warp" else None
+
     def target(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) an image of (height, width) is resized to; at least 1 px."""
         height, width = size

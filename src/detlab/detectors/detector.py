@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 
@@ -24,7 +25,7 @@ class Detector(nn.Module, ABC):
     Args:
         num_classes: K, without background.
         backbone: built with all its levels; what nothing reads is removed at the end of `__init__`.
-        neck: awaits levels.
+        neck: awaits levels, and the backbone's fc_weights if it has such an argument.
     """
 
     resize = "short_side"  # the family's default of data.resize
@@ -37,7 +38,9 @@ class Detector(nn.Module, ABC):
             raise ValueError(f"num_classes={num_classes} must be at least 1; it comes from the data set's classes.")
         self.num_classes = num_classes
         self.backbone = backbone
-        self.neck = neck(levels=backbone.levels)
+        named = inspect.signature(neck).parameters
+        facts = {"fc_weights": backbone.fc_weights} if "fc_weights" in named else {}
+        self.neck = neck(levels=backbone.levels, **facts)
         self._frozen: list[nn.Module] = []
 
     def seal(self) -> None:

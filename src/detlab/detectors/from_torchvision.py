@@ -24,6 +24,7 @@ from detlab.detection import Detect, ProposalDetect
 from detlab.detectors.detector import Detector
 from detlab.detectors.faster_rcnn import FasterRCNN
 from detlab.detectors.retinanet import RetinaNet
+from detlab.detectors.torchvision_ssd import SSD300, convert_ssd300, ssd300
 from detlab.heads import DenseHead, roi_head
 from detlab.matchers import IoUMatcher
 from detlab.necks import FPN
@@ -45,30 +46,28 @@ def from_torchvision(
     """Build a torchvision detector here and fill it with torchvision's weights.
 
     Args:
-        name: fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2, retinanet_resnet50_fpn or
-            retinanet_resnet50_fpn_v2.
+        name: fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2, retinanet_resnet50_fpn,
+            retinanet_resnet50_fpn_v2 or ssd300_vgg16.
         state_dict: a state dict of that torchvision model; None downloads the published COCO weights.
-        num_classes: as torchvision counts: with background for Faster R-CNN; RetinaNet's 91 include an unused slot 0.
+        num_classes: as torchvision counts: with background for Faster R-CNN and SSD; RetinaNet's 91 include an
+            unused slot 0.
         frozen_bn_eps: eps of frozen batch norms; 0 for published weights, 1e-5 for a state dict of one's own.
 
     Returns:
         A detector in evaluation mode; `detector.class_names` holds torchvision's category names where the counts
-        agree (Faster R-CNN: label i is torchvision's i + 1; RetinaNet: the same label).
+        agree (Faster R-CNN, SSD: label i is torchvision's i + 1; RetinaNet: the same label).
 
     Raises:
         ValueError: an unknown name, weights that do not fit, or no network.
     """
-    if name not in _BUILDERS:
-        raise ValueError(f"from_torchvision does not know {name}; use one of {', '.join(_BUILDERS)}.")
+    if name not in (*_BUILDERS, SSD300):
+        raise ValueError(f"from_torchvision does not know {name}; use one of {', '.join([*_BUILDERS, SSD300])}.")
     state = dict(state_dict) if state_dict is not None else _published(name)
-    trainable_norm = any(key.endswith("num_batches_tracked") for key in state)
-    backbone = ResNet(
-        depth=50,
-        norm="bn" if trainable_norm else "frozen_bn",
-        norm_eps=1e-5 if trainable_norm else frozen_bn_eps,
-    )
-    detector = _BUILDERS[name](backbone, num_classes, name.endswith("_v2"))
-    converted = convert(name, state)
+    if name == SSD300:
+        detector, converted = ssd300(num_classes), convert_ssd300(state)
+    else:
+        detector = _BUILDERS[name](_resnet50(state, frozen_bn_eps), num_classes, name.endswith("_v2"))
+        converted = convert(name, state)
     own = detector.state_dict()
     lacking = [
         key
@@ -84,6 +83,13 @@ def from_torchvision(
     detector.load_state_dict({key: converted[key] for key in own if key in converted}, strict=False)
     detector.class_names = _class_names(name, detector.num_classes)
     return detector.eval()
+
+
+def _resnet50(state: Mapping[str, Tensor], frozen_bn_eps: float) -> ResNet:
+    """With trainable batch norm where the state dict counts batches, frozen where it does not."""
+    if any(key.endswith("num_batches_tracked") for key in state):
+        return ResNet(depth=50, norm="bn")
+    return ResNet(depth=50, norm="frozen_bn", norm_eps=frozen_bn_eps)
 
 
 def convert(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -197,7 +203,7 @@ _BUILDERS: dict[str, Callable[[ResNet, int, bool], Detector]] = {
 
 def _class_names(name: str, num_classes: int) -> tuple[str, ...]:
     categories = get_model_weights(name).COCO_V1.meta["categories"]
-    if name.startswith("fasterrcnn"):
+    if not name.startswith("retinanet"):
         categories = categories[1:]
     if len(categories) == num_classes:
         return tuple(categories)

@@ -2,84 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch import Tensor, nn
-
-from detlab.anchors import Anchors
-from detlab.backbones import Backbone
-from detlab.boxes import at_least_float32
-from detlab.coders import BoxCoder
-from detlab.criterion import Criterion
-from detlab.detection import Detect
-from detlab.detectors.detector import Detector, Features
-from detlab.losses import BoxLoss, ClassificationLoss
-from detlab.necks import Neck
-from detlab.structures import Batch, Detections
-
-STAGE = 0  # number of this stage in the random draws
+from detlab.detectors.one_stage import OneStage
 
 
-class RetinaNet(Detector):
-    """A one-stage detector with one head over all levels.
-
-    Args:
-        num_classes, backbone, neck: see `Detector`.
-        anchors: dealt over the neck's levels.
-        head: awaits levels, num_anchors, cls_loss, num_classes.
-        criterion: awaits matcher, sampler, cls_loss, box_loss, coder.
-        matcher, sampler, coder, cls_loss, box_loss, detect: the parts.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_classes: int,
-        backbone: Backbone,
-        neck: Callable[..., Neck],
-        anchors: Anchors,
-        head: Callable[..., nn.Module],
-        criterion: Callable[..., Criterion],
-        matcher: nn.Module,
-        sampler: nn.Module,
-        coder: BoxCoder,
-        cls_loss: ClassificationLoss,
-        box_loss: BoxLoss,
-        detect: Detect,
-    ) -> None:
-        super().__init__(num_classes=num_classes, backbone=backbone, neck=neck)
-        levels = self.neck.levels
-        self.anchors = anchors
-        self.head = head(
-            levels=levels,
-            num_anchors=anchors.num_anchors(levels),
-            cls_loss=cls_loss,
-            num_classes=num_classes,
-        )
-        self.criterion = criterion(matcher=matcher, sampler=sampler, cls_loss=cls_loss, box_loss=box_loss, coder=coder)
-        self.final = detect
-        self.seal()
-
-    def loss(self, batch: Batch, features: Features | None = None) -> dict[str, Tensor]:
-        """`loss_cls` and `loss_box`."""
-        prediction = self.head(self.features(batch) if features is None else features)
-        anchors = self.anchors(self.neck.levels, batch.canvas, batch.images.device)
-        assignment = self.criterion.assign(anchors, batch.targets, self.num_classes)
-        locations = sum(h * w for h, w in self._sizes(batch))
-        return self.criterion(prediction, anchors, assignment, batch.draw_keys, STAGE, locations)
-
-    def detect(self, batch: Batch, features: Features | None = None) -> Detections:
-        """Top scores per level, decoded and suppressed per class (canvas px)."""
-        prediction = self.head(self.features(batch) if features is None else features)
-        per = self.anchors.num_anchors(self.neck.levels)
-        return self.final(
-            self.criterion.cls_loss.scores(at_least_float32(prediction.logits)),
-            prediction.deltas,
-            self.anchors(self.neck.levels, batch.canvas, batch.images.device),
-            self.criterion.coder,
-            batch.sizes,
-            [h * w * n for (h, w), n in zip(self._sizes(batch), per, strict=True)],
-        )
-
-    def _sizes(self, batch: Batch) -> list[tuple[int, int]]:
-        return [level.size(batch.canvas) for level in self.neck.levels]
+class RetinaNet(OneStage):
+    """One head with four convs, shared by P3-P7; every anchor enters the focal loss."""

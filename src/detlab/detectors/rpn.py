@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detlab.anchors import Anchors
+from detlab.anchors import AnchorGenerator
 from detlab.backbones import Backbone
 from detlab.detectors.detector import Detector, Features
 from detlab.necks import Neck
@@ -34,7 +34,7 @@ class RPNDetector(Detector):
         num_classes: int,
         backbone: Backbone,
         neck: Callable[..., Neck],
-        anchors: Anchors,
+        anchors: AnchorGenerator,
         **parts: Any,
     ) -> None:
         super().__init__(num_classes=num_classes, backbone=backbone, neck=neck)

@@ -86,8 +86,8 @@ class DenseHead(nn.Module):
                 x = self.stems[name](x)
             cls = self.cls_tower(x)
             box = cls if self.box_tower is None else self.box_tower(x)
-            logits.append(_rows(self.cls(cls), self.outputs))
-            deltas.append(_rows(self.box(box), 4))
+            logits.append(as_rows(self.cls(cls), self.outputs))
+            deltas.append(as_rows(self.box(box), 4))
         return Prediction(torch.cat(logits, dim=1), torch.cat(deltas, dim=1))
 
 
@@ -101,6 +101,6 @@ def _tower(entry: int, width: int, depth: int, norm: str | None) -> nn.Sequentia
     return nn.Sequential(*layers)
 
 
-def _rows(x: Tensor, outputs: int) -> Tensor:
+def as_rows(x: Tensor, outputs: int) -> Tensor:
     """[B, anchors * outputs, h, w] -> [B, h * w * anchors, outputs]; a view where x is channels-last."""
     return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, outputs)

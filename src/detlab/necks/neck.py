@@ -17,11 +17,13 @@ class Neck(nn.Module, ABC):
         reads: names of the backbone levels it needs.
         levels: what it gives, by ascending stride.
         for_rois: names of the levels RoIs are read from; the others are for anchors only.
+        note: what a user should know before training, one line; empty where there is nothing to say.
     """
 
     reads: tuple[str, ...]
     levels: tuple[Level, ...]
     for_rois: tuple[str, ...]
+    note: str = ""
 
     @abstractmethod
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,23 +1,21 @@
-"""Anchors: reference boxes tiled over feature maps (Faster R-CNN, section 3.1.1; RetinaNet, section 4).
+"""Anchors of absolute sizes (Faster R-CNN, section 3.1.1; RetinaNet, section 4).
 
 Sizes are absolute pixels of the canvas and are dealt in ascending order to the levels, so one list serves any
 neck: [32..512] gives one size each on P3-P7 or on P2-P6 and all five on a single map.
 
-Order of rows everywhere: level, row, column, then ratio (major) and size (minor) within a location.
+Order of rows within a location: ratio (major) and size (minor).
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from detlab.anchors.generator import AnchorGenerator, tile
 from detlab.structures import Level
-
-CACHED_CANVASES = 64  # varied canvases come from aspect-ratio grouping; each entry is [A, 4]
 
 
 def deal(sizes: Sequence[float], levels: int) -> list[list[float]]:
@@ -32,7 +30,7 @@ def deal(sizes: Sequence[float], levels: int) -> list[list[float]]:
     return [dealt[i * each : (i + 1) * each] for i in range(levels)]
 
 
-class Anchors(nn.Module):
+class Anchors(AnchorGenerator):
     """Anchors of exact size, w = size / sqrt(ratio) and h = size * sqrt(ratio).
 
     Args:
@@ -61,7 +59,6 @@ class Anchors(nn.Module):
             )
         self.sizes, self.octaves, self.ratios = list(sizes), list(octaves), list(ratios)
         self.offset, self.round_corners = offset, round_corners
-        self._cache: OrderedDict[tuple, Tensor] = OrderedDict()
 
     def num_anchors(self, levels: Sequence[Level]) -> list[int]:
         """Anchors per location, one number for each level."""
@@ -85,22 +82,9 @@ class Anchors(nn.Module):
         dealt = deal(self.sizes, len(levels))
         return [self._tile(level, sizes, canvas) for level, sizes in zip(levels, dealt, strict=True)]
 
-    def forward(self, levels: Sequence[Level], canvas: tuple[int, int], device: torch.device) -> Tensor:
-        """All anchors of a canvas, [1, A, 4] float32; made once per canvas and device."""
-        key = (tuple(levels), canvas, device)
-        if key not in self._cache:
-            self._cache[key] = torch.cat(self.per_level(levels, canvas))[None].to(device)
-            if len(self._cache) > CACHED_CANVASES:
-                self._cache.popitem(last=False)
-        return self._cache[key]
-
     def _tile(self, level: Level, sizes: Sequence[float], canvas: tuple[int, int]) -> Tensor:
-        rows, columns = level.size(canvas)
-        x = torch.arange(columns, dtype=torch.float64) * level.stride + self.centre(level.stride)
-        y = torch.arange(rows, dtype=torch.float64) * level.stride + self.centre(level.stride)
-        yy, xx = torch.meshgrid(y, x, indexing="ij")
-        shift = torch.stack([xx, yy, xx, yy], dim=-1).reshape(-1, 1, 4)
-        return (shift + self.base(sizes, level.stride)).reshape(-1, 4).float()
+        first = self.centre(level.stride) + level.shrink / 2 * level.stride  # unpadded convs move it inwards
+        return tile(self.base(sizes, level.stride), level.size(canvas), (level.stride, level.stride), (first, first))
 
 
 class CaffeAnchors(Anchors):

@@ -1,0 +1,139 @@
+"""RefineDet: anchors are refined, then classified and regressed again on transferred maps.
+
+Single-Shot Refinement Neural Network for Object Detection; ARM is the anchor refinement module, TCB the transfer
+connection block, ODM the object detection module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from detlab.anchors import AnchorGenerator
+from detlab.backbones import Backbone
+from detlab.boxes import at_least_float32
+from detlab.coders import BoxCoder
+from detlab.criterion import Assignment, Criterion
+from detlab.detection import Detect
+from detlab.detectors.detector import Detector, Features
+from detlab.losses import BoxLoss, ClassificationLoss
+from detlab.matchers import IGNORED, NEGATIVE
+from detlab.necks import Neck, TransferConnection
+from detlab.refinement import AnchorRefinement
+from detlab.structures import Batch, Detections, Prediction
+
+STAGE = 0  # number of the ODM in the random draws
+
+
+class RefineDet(Detector):
+    """A one-stage detector with a two-step cascade.
+
+    Args:
+        num_classes, backbone, neck: see `Detector`.
+        anchors: of the ARM.
+        arm: awaits levels and num_anchors.
+        connection: the TCBs, awaits levels.
+        head: of the ODM, awaits levels, num_anchors, cls_loss, num_classes.
+        criterion: of the ODM, awaits matcher, sampler, cls_loss, box_loss, coder.
+        matcher, sampler, coder, cls_loss, box_loss, detect: the parts of the ODM.
+        negative_filtering: the ARM's background confidence from which an anchor is no negative for the ODM in
+            training, and scores 0 in detection; None to keep all.
+        two_step: the ODM matches, encodes and decodes against refined anchors; False: against the anchors as laid.
+        tcb: the ODM reads transferred maps; False: the source maps.
+    """
+
+    resize = "warp"
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        backbone: Backbone,
+        neck: Callable[..., Neck],
+        anchors: AnchorGenerator,
+        arm: Callable[..., AnchorRefinement],
+        connection: Callable[..., TransferConnection],
+        head: Callable[..., nn.Module],
+        criterion: Callable[..., Criterion],
+        matcher: nn.Module,
+        sampler: nn.Module,
+        coder: BoxCoder,
+        cls_loss: ClassificationLoss,
+        box_loss: BoxLoss,
+        detect: Detect,
+        negative_filtering: float | None = 0.99,
+        two_step: bool = True,
+        tcb: bool = True,
+    ) -> None:
+        super().__init__(num_classes=num_classes, backbone=backbone, neck=neck)
+        if negative_filtering is not None and not 0 < negative_filtering <= 1:
+            raise ValueError(
+                f"model.negative_filtering={negative_filtering} must lie in (0, 1], a background confidence; the "
+                f"paper's is 0.99, and null turns it off."
+            )
+        levels = self.neck.levels
+        counts = anchors.num_anchors(levels)
+        self.anchors = anchors
+        self.arm = arm(levels=levels, num_anchors=counts)
+        self.connection = connection(levels=levels) if tcb else None
+        read = levels if self.connection is None else self.connection.levels
+        self.head = head(levels=read, num_anchors=counts, cls_loss=cls_loss, num_classes=num_classes)
+        self.criterion = criterion(matcher=matcher, sampler=sampler, cls_loss=cls_loss, box_loss=box_loss, coder=coder)
+        self.final = detect
+        self.negative_filtering, self.two_step = negative_filtering, two_step
+        self.seal()
+
+    def features(self, batch: Batch) -> Features:
+        """The source maps, and the transferred ones."""
+        maps = super().features(batch)
+        return maps if self.connection is None else maps | self.connection(maps)
+
+    def loss(self, batch: Batch, features: Features | None = None) -> dict[str, Tensor]:
+        """`arm/loss_cls`, `arm/loss_box`, `loss_cls` and `loss_box`."""
+        features = self.features(batch) if features is None else features
+        anchors, first = self._anchors(batch), self.arm(features)
+        sizes = [level.size(batch.canvas) for level in self.neck.levels]
+        locations = sum(rows * columns for rows, columns in sizes)
+        losses = {f"arm/{k}": v for k, v in self.arm.loss(first, anchors, batch, locations).items()}
+        references = self._references(first, anchors)
+        assignment = self.criterion.assign(references, batch.targets, self.num_classes)
+        if self.negative_filtering is not None:
+            assignment = self._without_easy(assignment, first)
+        second = self.head(features)
+        return losses | self.criterion(second, references, assignment, batch.draw_keys, STAGE, locations)
+
+    def detect(self, batch: Batch, features: Features | None = None) -> Detections:
+        """Refined anchors scored, decoded and suppressed per class (canvas px)."""
+        features = self.features(batch) if features is None else features
+        first, second = self.arm(features), self.head(features)
+        scores = self.criterion.cls_loss.scores(at_least_float32(second.logits))
+        if self.negative_filtering is not None:
+            scores = torch.where(self._easy(first)[..., None], 0, scores)
+        per = self.anchors.num_anchors(self.neck.levels)
+        sizes = [level.size(batch.canvas) for level in self.neck.levels]
+        return self.final(
+            scores,
+            second.deltas,
+            self._references(first, self._anchors(batch)),
+            self.criterion.coder,
+            batch.sizes,
+            [h * w * n for (h, w), n in zip(sizes, per, strict=True)],
+        )
+
+    def _anchors(self, batch: Batch) -> Tensor:
+        return self.anchors(self.neck.levels, batch.canvas, batch.images.device)
+
+    def _references(self, first: Prediction, anchors: Tensor) -> Tensor:
+        """What the ODM's offsets refer to, [1 or B, A, 4]."""
+        return self.arm.refine(first, anchors) if self.two_step else anchors
+
+    def _easy(self, first: Prediction) -> Tensor:
+        """Anchors that the ARM is sure are background, [B, A] bool."""
+        return self.arm.objectness(first) < 1 - self.negative_filtering
+
+    def _without_easy(self, assignment: Assignment, first: Prediction) -> Assignment:
+        """The assignment without easy negatives; matched anchors stay, however sure the ARM is."""
+        easy = (assignment.state == NEGATIVE) & self._easy(first)
+        return assignment._replace(state=assignment.state.masked_fill(easy, IGNORED))
