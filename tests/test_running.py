@@ -32,10 +32,13 @@ SMALL = [
     "data.batch_size=2",
     "model.neck.width=32",
 ]
+WITH_WIDTH = ("retinanet", "faster_rcnn", "rpn", "fast_rcnn")  # families whose neck is an FPN
 FAMILIES = {
     "retinanet": ["model.head.width=32", "model.head.depth=1"],
     "faster_rcnn": ["model.head.width=64", "model.sampler.size=16"],
     "rpn": [],
+    "ssd": [],
+    "refinedet": ["model.connection.width=32"],
     "fast_rcnn": ["model.head.width=64", "data.proposal_count=100"],
     "sppnet": ["model.head.width=64", "data.proposal_count=100"],
     "rcnn": ["model.pool.crop=32", "model.pool.context=4", "model.sampler.size=8", "data.proposal_count=50"],
@@ -53,7 +56,7 @@ def run(run_dir: Path, *overrides: str) -> Path:
 
 
 def small(family: str) -> list[str]:
-    options = [o for o in SMALL if "neck" not in o or family not in ("sppnet", "rcnn")]
+    options = [o for o in SMALL if "neck" not in o or family in WITH_WIDTH]
     return [f"model={family}", "debug=fast", *options, *FAMILIES[family]]
 
 
@@ -327,8 +330,16 @@ def test_two_processes_on_the_cpu(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["retinanet", "faster_rcnn"])
-def test_eight_images_are_learned_by_heart(family: str, tmp_path: Path) -> None:
-    options = [f"model={family}", "debug=overfit", "data.sizes=[20, 50]", "model.anchors.sizes=[16, 32, 64, 128, 256]"]
+@pytest.mark.parametrize(
+    ("family", "anchors"),
+    [
+        ("retinanet", "sizes=[16, 32, 64, 128, 256]"),
+        ("faster_rcnn", "sizes=[16, 32, 64, 128, 256]"),
+        ("ssd", "scales=[0.15, 0.3, 0.45, 0.6, 0.75]"),
+        ("refinedet", "sizes=[16, 32, 64, 128]"),
+    ],
+)
+def test_eight_images_are_learned_by_heart(family: str, anchors: str, tmp_path: Path) -> None:
+    options = [f"model={family}", "debug=overfit", "data.sizes=[20, 50]", f"model.anchors.{anchors}"]
     folder = run(tmp_path, *options)
     assert json.loads((folder / "result.json").read_text())["metrics"]["map"] > 0.9
