@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -68,6 +69,7 @@ def test_every_option_composes_and_builds(group: str, option: str) -> None:
     if group == "debug" and option == "profiler":
         config["trainer"]["profiler"]["dirpath"] = "/tmp"
     check(config)
+    config["model"]["backbone"]["weights"] = None  # papers' recipes download them
     with torch.device("meta"):
         detector = make_detector(config["model"], 3)
     assert sum(p.numel() for p in detector.parameters()) > 0
@@ -228,6 +230,15 @@ def test_the_docs_hold_the_rules() -> None:
 def test_parts_refuse_in_their_own_words() -> None:
     with pytest.raises(ConfigError, match=r"model\.matcher needs 0 <= negative <= positive"):
         detlab.build_detector(["model.matcher.negative=0.9"], num_classes=3)
+
+
+def test_a_download_that_fails_is_told_in_the_parts_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_network(*_: Any, **__: Any) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", no_network)
+    with pytest.raises(ConfigError, match=r"model.backbone.weights=imagenet could not download .* give its path"):
+        detlab.build_detector(["model.backbone.weights=imagenet"], num_classes=3)
 
 
 def test_the_hash_follows_the_choices_and_not_the_place() -> None:

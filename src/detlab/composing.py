@@ -140,8 +140,8 @@ def explain(error: BaseException, name: str = "train") -> str:
     text = str(error).strip()
     if isinstance(error, InstantiationException):
         cause = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
+        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+            cause = cause.__cause__  # a part's own sentence, not what it was made from in turn
         if cause is not error or "unexpected keyword" in text or "takes no arguments" in text:
             return _misplaced(text) or str(cause)
     if m := re.search(r"Could not find '([^']+)'(?:.|\n)*?Available options in '([^']+)':\s*((?:\n\s+\S+)+)", text):
