@@ -107,6 +107,17 @@ def test_what_no_source_needs_is_not_built(sources: list[str], reads: tuple[str,
     assert all(p.grad is not None for p in neck.parameters())
 
 
+def test_rois_need_no_maps_beyond_stride_32() -> None:
+    neck = vgg()
+    neck.without_anchors()
+    assert [v.name for v in neck.levels] == ["C3", "fc7", "extra1"]
+    assert list(neck.blocks) == ["extra1"]
+    plain = SSDExtras(levels=RESNET, blocks=SSD300)
+    plain.without_anchors()
+    assert list(plain(maps(plain, (64, 64), RESNET))) == ["C3", "C4", "C5"]
+    assert not plain.blocks
+
+
 def test_without_atrous_conv5_3_is_a_source() -> None:
     neck = vgg(atrous=False)
     assert [v.name for v in neck.levels] == ["C3", "C4", "fc7", "extra2", "extra3", "extra4"]

@@ -139,6 +139,13 @@ class SSDExtras(Neck):
         given = {level.name: known[level.name] for level in self.levels}
         return given | {name: norm(given[name]) for name, norm in self.l2.items()}
 
+    def without_anchors(self) -> None:
+        """Leave out the blocks behind the coarsest map that RoIs are read from."""
+        super().without_anchors()
+        deepest = self.levels[-1].name
+        kept = list(self.blocks)[: list(self.blocks).index(deepest) + 1] if deepest in self.blocks else []
+        self.blocks = nn.ModuleDict({name: self.blocks[name] for name in kept})
+
 
 def _continuing(trunk: Level, blocks: Sequence[Sequence[int]], start: int) -> list[tuple[Level, Sequence[int]]]:
     """(level, block) of the extra blocks behind a trunk; those it makes superfluous are left out."""
