@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import detlab
+from detlab.composing import config_dir
 from detlab.detection import Detect
 from detlab.detectors import TTA
 from detlab.detectors.tta import flip_boxes, flipped, scaled
@@ -86,13 +87,32 @@ def test_the_image_as_it_is_gives_the_detectors_own_boxes(small_batch: Batch) ->
     torch.testing.assert_close(merged.boxes, alone.boxes)
 
 
-@pytest.mark.parametrize("family", ["rpn", "retinanet", "faster_rcnn"])
-def test_every_family(family: str, small_batch: Batch) -> None:
-    detector = detlab.build_detector([f"model={family}"], num_classes=3).eval()
-    found = TTA(detector, scales=[0.5, 1.0], flip=True).detect(small_batch)
+FAMILIES = {  # and what makes them small
+    "rpn": [],
+    "retinanet": [],
+    "ssd": ["data.size=96"],
+    "refinedet": ["data.size=96"],
+    "faster_rcnn": [],
+    "fast_rcnn": [],
+    "sppnet": [],
+    "rcnn": ["model.pool.crop=48", "model.pool.context=4"],
+}
+
+
+def test_no_family_is_forgotten() -> None:
+    assert set(FAMILIES) == {f.stem for f in (config_dir() / "model").glob("*.yaml")}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family(family: str) -> None:
+    """Also at canvases smaller than those trained on, where SSD's last maps have no room."""
+    detector = detlab.build_detector([f"model={family}", *FAMILIES[family]], num_classes=3).eval()
+    batch = make_batch([[[4, 4, 36, 30]], [[8, 10, 40, 50]]], [[0], [1]], side=96)
+    batch = batch._replace(proposals=Proposals(torch.tensor([[[4.0, 4, 40, 40]]] * 2), torch.ones(2, 1)))
+    found = TTA(detector, scales=[0.5, 1.0, 1.5], flip=True).detect(batch)
     assert found.boxes.shape[1] == detector.selection.max_detections
     assert (found.boxes >= 0).all()
-    assert (found.boxes <= 64).all()
+    assert (found.boxes <= 96).all()
 
 
 def test_no_scale_is_refused() -> None:
