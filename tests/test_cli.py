@@ -14,7 +14,7 @@ def test_help_names_every_command() -> None:
     for arguments in ((), ("--help",)):
         found = run(*arguments)
         assert found.returncode == 0
-        for command in ("train", "evaluate", "predict", "rules"):
+        for command in ("train", "evaluate", "predict", "anchors", "check", "benchmark", "rules"):
             assert command in found.stdout
 
 
@@ -40,3 +40,10 @@ def test_train_help_lists_groups_and_keys() -> None:
     found = run("train", "--help")
     assert found.returncode == 0
     assert "model/backbone" in found.stdout
+
+
+def test_check_takes_the_options_of_train() -> None:
+    found = run("check", "--cfg", "job", "model=rpn")
+    assert found.returncode == 0, found.stderr
+    assert "RPNDetector" in found.stdout
+    assert "seed: 0" in found.stdout

@@ -12,7 +12,7 @@ SRC = Path(__file__).resolve().parents[1] / "src" / "detlab"
 LAYERS = [
     {"structures", "boxes", "norms"},
     {"backbones", "necks", "anchors", "coders", "matchers", "samplers", "losses", "pools", "heads", "linear"},
-    {"criterion", "detection", "proposals", "coverage", "refinement"},
+    {"criterion", "detection", "proposals", "anchor_fit", "coverage", "refinement"},
     {"detectors", "data", "metrics", "drawing", "plots"},
     {"modules", "callbacks"},
     {
@@ -25,6 +25,8 @@ LAYERS = [
         "stages",
         "train",
         "evaluate",
+        "anchor_report",
+        "check",
         "predict",
         "propose",
         "cli",

@@ -11,10 +11,12 @@ COMMANDS = {
     "predict": "pictures and json for your images           detlab predict run=outputs/... source=images/",
     "proposals": "boxes of every image, for data.proposals   detlab proposals data=... method=selective_search",
     "benchmark": "speed and memory beside torchvision        detlab benchmark target=step",
+    "anchors": "do a model's anchors cover your boxes?    detlab anchors model=retinanet data=...",
+    "check": "everything once, before a long run         detlab check model=retinanet data=...",
     "rules": "the table of combinations that are refused",
 }
 
-MODULES = {"proposals": "propose"}  # of commands whose name another module has
+MODULES = {"proposals": "propose", "anchors": "anchor_report"}  # of commands whose name another module has
 
 USAGE = """usage: detlab COMMAND [KEY=VALUE ...]
 

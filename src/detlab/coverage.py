@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,9 @@ from torch import nn
 from detlab.boxes import pairwise_overlap
 from detlab.matchers import IGNORED, POSITIVE
 from detlab.structures import GroundTruth, Level, Targets
+
+SIZES = (0, 16, 32, 64, 96, 128, 256, 512, np.inf)  # px of the canvas: square root of a box's area
+EDGES = np.linspace(0, 1, 21)  # of the histogram of best IoUs
 
 
 class AnchorStage(NamedTuple):
@@ -32,7 +36,8 @@ def anchor_stage(detector: nn.Module) -> AnchorStage | None:
     anchors = getattr(stage, "anchors", None)
     if anchors is None:
         return None
-    return AnchorStage(anchors, tuple(getattr(stage, "levels", detector.neck.levels)), stage.criterion.matcher)
+    matcher = getattr(stage, "arm", stage).criterion.matcher
+    return AnchorStage(anchors, tuple(getattr(stage, "levels", detector.neck.levels)), matcher)
 
 
 class Placement(NamedTuple):
@@ -118,3 +123,48 @@ def _targets(boxes: torch.Tensor, truth: GroundTruth, rows: list[int]) -> Target
     return Targets(
         boxes[None], truth.labels[rows][None], area[None], truth.crowd[rows][None], truth.difficult[rows][None]
     )
+
+
+def coverage_report(covered: Coverage, stage: AnchorStage, crowd: np.ndarray) -> dict[str, Any]:
+    """Best IoU, recall at the matcher's thresholds and positives per box: in all, by size and by level.
+
+    Args:
+        covered: from `coverage`; boxes of images left out do not count.
+        stage: the same.
+        crowd: [G] bool; crowds do not count.
+    """
+    kept = covered.of(~crowd & (covered.iou >= 0))
+    thresholds = sorted({stage.matcher.negative, stage.matcher.positive})
+    extent = np.sqrt(kept.sides.prod(1))
+    sizes = [
+        {"from": low, "to": None if np.isinf(high) else high, **_row(kept.of(rows), thresholds)}
+        for low, high in pairwise(SIZES)
+        if (rows := (extent >= low) & (extent < high)).any()
+    ]
+    levels = [
+        {"level": level.name, "stride": level.stride, **_row(kept.of(kept.level == i), thresholds)}
+        for i, level in enumerate(stage.levels)
+    ]
+    return {
+        "all": _row(kept, thresholds),
+        "thresholds": thresholds,
+        "anchors": dict(zip(("positive", "negative", "ignored"), kept.shares.tolist(), strict=True)),
+        "best_iou": {"edges": EDGES.round(2).tolist(), "boxes": np.histogram(kept.iou, EDGES)[0].tolist()},
+        "by_size": sizes,
+        "by_level": levels,  # of the best anchor
+    }
+
+
+def _row(covered: Coverage, thresholds: Sequence[float]) -> dict[str, float]:
+    """Figures of a group of boxes."""
+    count = len(covered.iou)
+    if not count:
+        return {"boxes": 0}
+    return {
+        "boxes": count,
+        "iou": float(covered.iou.mean()),
+        "iou_lowest_tenth": float(np.quantile(covered.iou, 0.1)),
+        **{f"recall_{t:g}": float((covered.iou >= t).mean()) for t in thresholds},
+        "positives": float(covered.positives.mean()),
+        "without_positive": float((covered.positives == 0).mean()),
+    }

@@ -146,6 +146,34 @@ def stages(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
+def anchor_coverage(report: Mapping[str, Any], sides: np.ndarray, shapes: np.ndarray) -> Figure:
+    """Best IoU of the boxes, coverage by size, and widths and heights of boxes [n, 2] and anchors [k, 2].
+
+    Args:
+        report: of `detlab.coverage.coverage_report`.
+    """
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    left, middle, right = (figure.add_subplot(1, 3, i) for i in (1, 2, 3))
+    edges = np.asarray(report["best_iou"]["edges"])
+    left.bar(edges[:-1], report["best_iou"]["boxes"], np.diff(edges), align="edge", color=PALETTE[1])
+    for threshold in report["thresholds"]:
+        left.axvline(threshold, color=PALETTE[5], linestyle="--")
+    left.set(xlabel="IoU with the best anchor", ylabel="boxes", xlim=(0, 1))
+    rows, high = report["by_size"], max(report["thresholds"])
+    x = np.arange(len(rows))
+    middle.bar(x - 0.2, [r["iou"] for r in rows], 0.4, color=PALETTE[1], label="mean best IoU")
+    middle.bar(x + 0.2, [r[f"recall_{high:g}"] for r in rows], 0.4, color=PALETTE[4], label=f"IoU from {high:g}")
+    names = [f"{r['from']:g}-{r['to'] or ''}\n{r['boxes']}" for r in rows]
+    middle.set_xticks(x, names, fontsize=7)
+    middle.set(xlabel="square root of the area, px; boxes", ylim=(0, 1.02))
+    middle.legend(fontsize=7, loc="lower right")
+    right.scatter(*sides[:: max(1, len(sides) // 3000)].T, s=3, color=PALETTE[1], label="boxes", alpha=0.5)
+    right.scatter(*shapes.T, s=30, marker="s", facecolors="none", edgecolors=PALETTE[5], label="anchors")
+    right.set(xscale="log", yscale="log", xlabel="width, px", ylabel="height, px")
+    right.legend(fontsize=7, loc="upper left")
+    return figure
+
+
 def _figure(width: float, height: float) -> tuple[Figure, Any]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()

@@ -1,0 +1,65 @@
+"""Anchor shapes fitted to a data set's boxes: k-means with 1 - IoU as distance (YOLO9000, section 2).
+
+The shapes a detector can have are the products of a few sizes, octaves and ratios, so the centres are moved on that
+grid: every box goes to the shape of highest IoU, then each size and each ratio becomes the geometric mean of what its
+boxes have. Starts are quantiles of the boxes, so the result is the same every time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+ROUNDS = 50
+
+
+class Fit(NamedTuple):
+    """Fitted shapes."""
+
+    sizes: list[float]  # px, ascending: square root of the area
+    ratios: list[float]  # height / width, ascending
+    iou: float  # mean over boxes with the best shape, both centred on one point
+
+
+def fit_shapes(sides: np.ndarray, sizes: int, ratios: int, octaves: Sequence[float] = (1.0,)) -> Fit:
+    """The sizes and ratios whose shapes overlap boxes best.
+
+    Args:
+        sides: [n, 2] widths and heights, px.
+        sizes, ratios: how many.
+        octaves: factors of every size, kept as they are.
+    """
+    extent, slant = np.log(sides.prod(1)) / 2, np.log(sides[:, 1] / sides[:, 0])
+    octave = np.log(np.asarray(octaves))
+    size = np.quantile(extent, (np.arange(sizes) + 0.5) / sizes) - octave.mean()
+    ratio = np.quantile(slant, (np.arange(ratios) + 0.5) / ratios)
+    best = Fit([], [], -1.0)
+    for _ in range(ROUNDS):
+        shapes = (size[:, None, None] + octave[:, None]).reshape(-1, 1), ratio[None]
+        w, h = np.exp(shapes[0] - shapes[1] / 2).ravel(), np.exp(shapes[0] + shapes[1] / 2).ravel()
+        overlap = shape_iou(sides, np.column_stack([w, h]))
+        nearest = overlap.argmax(axis=1)
+        mean = float(overlap.max(axis=1).mean())
+        if mean <= best.iou + 1e-6:
+            break
+        best = Fit(sorted(np.exp(size).tolist()), sorted(np.exp(ratio).tolist()), mean)
+        of_size, rest = np.divmod(nearest, len(octave) * ratios)
+        of_octave, of_ratio = np.divmod(rest, ratios)
+        size = _means(extent - octave[of_octave], of_size, size)
+        ratio = _means(slant, of_ratio, ratio)
+    return best
+
+
+def shape_iou(sides: np.ndarray, shapes: np.ndarray) -> np.ndarray:
+    """IoU [n, k] of boxes [n, 2] (width, height) and shapes [k, 2], all centred on one point."""
+    inter = np.minimum(sides[:, None], shapes[None]).prod(axis=2)
+    return inter / (sides.prod(1)[:, None] + shapes.prod(1)[None] - inter)
+
+
+def _means(values: np.ndarray, group: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """Mean of each group's values; the old one for a group that is empty."""
+    counts = np.bincount(group, minlength=len(old))
+    sums = np.bincount(group, values, minlength=len(old))
+    return np.where(counts > 0, sums / np.maximum(counts, 1), old)
