@@ -10,10 +10,10 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src" / "detlab"
 LAYERS = [
-    {"structures", "boxes", "norms"},
+    {"structures", "boxes", "norms", "files", "coco_matching"},
     {"backbones", "necks", "anchors", "coders", "matchers", "samplers", "losses", "pools", "heads", "linear"},
     {"criterion", "detection", "proposals", "anchor_fit", "coverage", "refinement"},
-    {"detectors", "data", "metrics", "drawing", "plots"},
+    {"detectors", "data", "metrics", "drawing", "plots", "sweeps"},
     {"modules", "callbacks"},
     {
         "rules",
@@ -33,7 +33,7 @@ LAYERS = [
         "benchmark",
     },
 ]
-L0_ONLY = {"data", "metrics", "drawing", "plots"}
+L0_ONLY = {"data", "metrics", "drawing", "plots", "sweeps"}
 SIDEWAYS = {  # a part may name the type of what it is handed
     ("plots", "drawing"),  # its colours
     ("proposals", "criterion"),

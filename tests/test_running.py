@@ -298,7 +298,7 @@ def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_sweep_with_wandb_offline_and_an_option_of_ones_own(tmp_path: Path) -> None:
-    """One process: -m, --config-dir, a backbone in one file and one YAML, and W&B without asking."""
+    """-m, --config-dir, a backbone in one file and one YAML, and W&B without asking."""
     (tmp_path / "conf" / "model" / "backbone").mkdir(parents=True)
     (tmp_path / "conf/model/backbone/mine.yaml").write_text("_target_: my_backbone.Mine\nnorm: gn\n")
     (tmp_path / "my_backbone.py").write_text(

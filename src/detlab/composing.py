@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -19,8 +19,10 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detlab.detectors import Detector
 from detlab.rules import ConfigError, check
+
+if TYPE_CHECKING:
+    from detlab.detectors import Detector
 
 NOT_IN_HASH = ("resume", "paths", "name", "threads", "hydra")
 MODEL_PARTS = {  # keys under model that are groups, wherever they stand
@@ -161,19 +163,40 @@ def run_app(main: Callable[[], Any], name: str) -> None:
 
     HYDRA_FULL_ERROR=1 shows the traceback.
     """
-    from detlab.data import DataError
-
     wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own account
     try:
         check_overrides([argument for argument in sys.argv[1:] if "=" in argument and argument[0] != "-"])
         sys.argv[1:] = open_keys(name, sys.argv[1:])
         main()
-    except (HydraException, OmegaConfBaseException, ConfigError, DataError) as error:
-        if wanted:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        mistakes = (HydraException, OmegaConfBaseException, ConfigError, _data_error())
+        if wanted or not isinstance(error, mistakes):
             raise
         print(f"detlab: {explain(error, name)}", file=sys.stderr)
         sys.exit(2)
+
+
+def _data_error() -> type[Exception]:
+    """DataError, where anything that could raise it was imported; torch is not imported for it."""
+    audit = sys.modules.get("detlab.data.audit")
+    return ConfigError if audit is None else audit.DataError
+
+
+def sweep_name(overrides: Sequence[str]) -> str:
+    """A sweep's folder: what is swept, and a digest, so that the same command finds the same folder."""
+    words = []
+    for override in sorted(overrides):
+        key, _, value = override.lstrip("+").partition("=")
+        if key in ("ablation", "experiment"):
+            words.append(value)
+        elif re.search(r"[,(]", re.sub(r"\[.*\]|\{.*\}|\".*\"|'.*'", "", value)):
+            words.append(re.split(r"[./@]", key)[-1])
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(words))[:60] or "sweep"
+    return f"{name}-{hashlib.sha256(json.dumps(sorted(overrides)).encode()).hexdigest()[:6]}"
+
+
+OmegaConf.register_new_resolver("detlab.sweep_name", sweep_name, replace=True)
 
 
 def _misplaced(text: str) -> str:

@@ -11,10 +11,10 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
-from detlab.callbacks.status import write_json
 from detlab.composing import config_dir, plain_config, run_app
 from detlab.data.images import ImageError, read_image
 from detlab.drawing import Boxes, draw_boxes
+from detlab.files import write_json
 from detlab.loading import Loaded, load
 from detlab.rules import ConfigError
 

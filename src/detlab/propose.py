@@ -21,7 +21,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from detlab.boxes import clip
-from detlab.callbacks.status import write_json
 from detlab.composing import config_dir, plain_config, run_app
 from detlab.data import DataError, DetectionData
 from detlab.data.proposals import (
@@ -39,6 +38,7 @@ from detlab.data.records import Record
 from detlab.data.selective_search import MODES, check_opencv, selective_search
 from detlab.data.source import Source
 from detlab.data.unlabelled import batches_of_images
+from detlab.files import write_json
 from detlab.loading import Loaded, load
 from detlab.metrics.coco_ap import THRESHOLDS
 from detlab.metrics.collected import Found

@@ -10,9 +10,9 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from detlab.callbacks.status import write_json
 from detlab.coverage import Placement, anchor_stage, coverage
 from detlab.drawing import Mark, draw_errors
+from detlab.files import write_json
 from detlab.metrics import Found, ImageErrors, as_one_class, coco_results, coco_truth, error_report, worst_images
 from detlab.metrics.breakdown import best_f1
 from detlab.metrics.errors import verdicts

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import platform
 import subprocess
 import sys
@@ -15,6 +13,8 @@ from typing import Any
 import lightning as L  # noqa: N812 - Lightning's own convention
 from lightning.pytorch.utilities import rank_zero_only
 
+from detlab.files import write_json
+
 PACKAGES = (
     "detlab",
     "torch",
@@ -24,25 +24,6 @@ PACKAGES = (
     "omegaconf",
     "torchmetrics",
 )
-
-
-def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
-    """Write a file whole or not at all; numbers of a list share a line, or everything does if compact."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text((json.dumps(value, default=str) if compact else _laid_out(value)) + "\n")
-    temporary.replace(path)
-
-
-def _laid_out(value: Any, indent: str = "") -> str:
-    """JSON with one entry of an object a line; lists of numbers or words stay on one line."""
-    deeper = indent + " "
-    if isinstance(value, dict) and value:
-        rows = [f"{deeper}{json.dumps(str(k))}: {_laid_out(v, deeper)}" for k, v in value.items()]
-        return "{\n" + ",\n".join(rows) + "\n" + indent + "}"
-    if isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
-        return "[\n" + ",\n".join(deeper + _laid_out(v, deeper) for v in value) + "\n" + indent + "]"
-    return json.dumps(value, default=str)
 
 
 class RunStatus(L.Callback):
@@ -73,6 +54,7 @@ class RunStatus(L.Callback):
             "host": platform.node(),
             "device": trainer.strategy.root_device.type,
             "processes": trainer.world_size,
+            "monitor": module.monitor,
         }
         self._write(trainer)
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from detlab.coco_matching import Matched, match, pairs_of, place_in_group
 from detlab.metrics.collected import CollectedDetections, Found
-from detlab.metrics.matching import Matched, match, pairs_of, place_in_group
 from detlab.structures import GroundTruth
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from detlab.coco_matching import Pairs, match, pairs_of, place_in_group
 from detlab.metrics.coco_ap import interpolated
 from detlab.metrics.collected import Found
-from detlab.metrics.matching import Pairs, match, pairs_of, place_in_group
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU: t_f and t_b of the paper
 TRUE, LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND_HIT, BOTH, IGNORED = range(7)

@@ -10,8 +10,8 @@ from functools import partial
 
 import numpy as np
 
+from detlab.coco_matching import pairs_of
 from detlab.metrics.collected import CollectedDetections, Found
-from detlab.metrics.matching import pairs_of
 from detlab.structures import GroundTruth
 
 KINDS = ("voc07", "voc12")  # 11 points; area under the curve

@@ -17,10 +17,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from torch import Tensor, distributed
 
-from detlab.callbacks.status import write_json
 from detlab.checkpoints import Checkpoint, find_checkpoint, read_checkpoint, write_checkpoint
 from detlab.data import DetectionData
 from detlab.detectors import Detector
+from detlab.files import write_json
 from detlab.loading import detector_of
 from detlab.modules import CachingModule, ImageCache
 from detlab.modules.caching import Arrays

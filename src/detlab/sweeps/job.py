@@ -1,0 +1,158 @@
+"""One job of a sweep: what it is, how far it is, and its job.json."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from detlab.files import read_json, write_json
+
+OPEN = ("queued", "running")
+GOOD = ("done", "pruned")  # what a rerun leaves alone
+RESUMABLE = ("running", "stopped", "timeout")  # ended from outside: a checkpoint is sound
+LOG, RECORD = "job.log", "job.json"
+
+
+@dataclass
+class Job:
+    """A job and its state: queued, running, done, pruned, failed, refused, timeout or stopped.
+
+    Args:
+        number: of the sweep, and the name of the folder.
+        folder: the run's.
+        overrides: all of the job's, as on a command line.
+        choices: those that differ between jobs, by their whole keys.
+        hash: of the composed config (detlab.composing.config_hash).
+        epochs: most of them; None: unknown.
+        gpus: needed; -1: all of the machine; 0: it runs on the CPU.
+        processes: of DDP on this machine.
+    """
+
+    number: int
+    folder: Path
+    overrides: list[str]
+    choices: dict[str, str]
+    hash: str
+    epochs: int | None = None
+    gpus: int = 0
+    processes: int = 1
+    state: str = "queued"
+    earlier: bool = False  # done by an earlier command
+    tries: int = 0
+    seconds: float = 0.0
+    reason: str | None = None
+    traceback: str | None = None
+    command: list[str] = field(default_factory=list)
+    cluster_id: str | None = None
+    monitor: str | None = None
+    value: float | None = None  # best of the monitored metric
+
+    @property
+    def checkpoint(self) -> Path:
+        """What a job that was ended from outside goes on from."""
+        return self.folder / "checkpoints" / "last.ckpt"
+
+    def write(self) -> None:
+        """Write job.json."""
+        write_json(self.folder / RECORD, self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain containers, for job.json and sweep.json."""
+        return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items() if k != "earlier"}
+
+    def note_progress(self) -> Progress:
+        """How far the run is, by its own files; the best value is kept here."""
+        progress = read_progress(self.folder)
+        self.monitor = progress.monitor or self.monitor
+        self.value = progress.best if progress.best is not None else self.value
+        return progress
+
+    def note_failure(self, exit_code: int) -> None:
+        """Take the reason and the traceback from the log."""
+        self.reason, self.traceback = explain_log(self.folder / LOG, exit_code)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is: epochs and steps done, and the monitored metric at every evaluation."""
+
+    epoch: int | None = None
+    step: int | None = None
+    monitor: str | None = None
+    history: tuple[tuple[int, float], ...] = ()  # (epoch, value)
+
+    @property
+    def last(self) -> float | None:
+        """The latest value."""
+        return self.history[-1][1] if self.history else None
+
+    @property
+    def best(self) -> float | None:
+        """The highest value; every monitored metric here is better when higher."""
+        return max((value for _, value in self.history), default=None)
+
+
+def read_progress(folder: Path) -> Progress:
+    """From status.json and metrics.csv, as far as they exist."""
+    status = read_json(folder / "status.json") or {}
+    monitor = status.get("monitor")
+    history = read_history(folder / "metrics.csv", monitor) if monitor else ()
+    return Progress(status.get("epoch"), status.get("step"), monitor, history)
+
+
+def read_history(path: Path, key: str) -> tuple[tuple[int, float], ...]:
+    """(epoch, value) of a metric in a metrics.csv, in order; a line still being written is left out."""
+    found = []
+    try:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                try:
+                    found.append((int(row["epoch"]), float(row[key])))
+                except (KeyError, TypeError, ValueError):
+                    continue
+    except OSError:
+        return ()
+    return tuple(found)
+
+
+def explain_log(path: Path, exit_code: int) -> tuple[str, str | None]:
+    """(reason in one line, traceback or None) from the end of a job's log."""
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError:
+        return f"exit status {exit_code}, and no log", None
+    said = [line for line in lines if line.startswith("detlab: ")]
+    if exit_code == 2 and said:
+        return said[-1].removeprefix("detlab: "), None
+    starts = [i for i, line in enumerate(lines) if line.lstrip().startswith("Traceback (most recent call last)")]
+    if exit_code < 0 or not starts:
+        how = f"ended by signal {-exit_code}" if exit_code < 0 else f"exit status {exit_code}"
+        return how, "\n".join(lines[-20:]) or None
+    block = lines[starts[-1] :]
+    ends = [i for i, line in enumerate(block) if i and re.match(r"[A-Za-z_][\w.]*(:|$)", line)]
+    block = block[: ends[0] + 1] if ends else block[-20:]
+    return block[-1].strip(), "\n".join(block[-60:])
+
+
+def choices_of(jobs: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    """Per job, the overrides that differ between jobs; all jobs' where there is one job alone."""
+    tables = [dict(o.lstrip("+").partition("=")[::2] for o in overrides) for overrides in jobs]
+    keys = list(dict.fromkeys(key for table in tables for key in table))
+    varying = [key for key in keys if len(jobs) == 1 or len({table.get(key) for table in tables}) > 1]
+    return [{key: table[key] for key in varying if key in table} for table in tables]
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """`model/neck` as `neck`, where no two keys would share the name."""
+    last = {key: re.split(r"[./@]", key)[-1] for key in keys}
+    return {key: last[key] if list(last.values()).count(last[key]) == 1 else key for key in keys}
+
+
+def describe(choices: Mapping[str, str]) -> str:
+    """Choices in one line."""
+    names = short_names(list(choices))
+    return "  ".join(f"{names[key]}={value}" for key, value in choices.items())

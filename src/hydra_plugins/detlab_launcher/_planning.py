@@ -1,0 +1,96 @@
+"""From a sweep's overrides to its jobs: composing, config hash, what the rules refuse, what a job needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import setup_globals
+from omegaconf import DictConfig, open_dict
+
+from detlab.composing import config_hash, plain_config
+from detlab.rules import ConfigError, check
+from detlab.sweeps import Job, SweepRecord
+from detlab.sweeps.slots import visible_gpus
+
+LAUNCHING = (
+    "hydra.mode",
+    "hydra.run.",
+    "hydra.sweep.",
+    "hydra.launcher",
+    "hydra/launcher",
+    "hydra.sweeper",
+    "hydra/sweeper",
+)
+
+
+class Sweep(NamedTuple):
+    """What all jobs of a sweep share."""
+
+    config: DictConfig
+    loader: ConfigLoader
+    record: SweepRecord
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's own."""
+        return self.record.folder
+
+    def job(self, overrides: Sequence[str], choices: Mapping[str, str]) -> Job:
+        """A job of these overrides, in the state an earlier command left it in."""
+        plain = self._compose(overrides)
+        key = config_hash(plain)
+        number, earlier = self.record.place(key)
+        trainer = plain.get("trainer") or {}
+        gpus, processes = needs(trainer)
+        job = Job(
+            number=number,
+            folder=self.folder / str(number),
+            overrides=list(overrides),
+            choices=dict(choices),
+            hash=key,
+            epochs=trainer.get("max_epochs"),
+            gpus=gpus,
+            processes=processes,
+        )
+        self.record.add(job, earlier)
+        try:
+            check(plain)
+        except ConfigError as error:
+            job.state, job.reason = "refused", str(error)
+        return job
+
+    def _compose(self, overrides: Sequence[str]) -> dict[str, Any]:
+        """The job's config as the job itself will see it, but for the place of its folder."""
+        setup_globals()
+        config = self.loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = 0
+            config.hydra.runtime.output_dir = "RUN"  # what config_hash puts for a run's folder
+        HydraConfig.instance().set_config(config)
+        return plain_config(config, keys=[key for key in config if key != "hydra"])
+
+    def flags(self) -> list[str]:
+        """The command line's flags and Hydra overrides that each job repeats."""
+        sources = self.config.hydra.runtime.config_sources
+        folders = [s.path for s in sources if s.provider == "command-line"]
+        flags = [part for path in folders for part in ("--config-dir", os.path.abspath(path))]
+        name = self.config.hydra.job.config_name
+        if name and name != "train":
+            flags += ["--config-name", name]
+        return flags + [o for o in self.config.hydra.overrides.hydra if not o.lstrip("+~").startswith(LAUNCHING)]
+
+
+def needs(trainer: Mapping[str, Any]) -> tuple[int, int]:
+    """(GPUs, -1 for all; DDP processes on this machine) of a trainer config."""
+    accelerator, devices = str(trainer.get("accelerator", "cpu")), trainer.get("devices", 1)
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and bool(visible_gpus()))
+    known = str(devices).lstrip("-").isdigit()
+    count = len(devices) if isinstance(devices, list) else int(devices) if known else -1  # -1: auto
+    if on_gpu:
+        return count, max(1, count)
+    return 0, max(1, count) if accelerator == "cpu" else 1

@@ -1,0 +1,184 @@
+"""`hydra/launcher=processes`: every job of a sweep is a fresh process on this machine.
+
+Hydra's own launcher runs jobs inside the launching process. Lightning's DDP then starts its other ranks by running
+that command again, -m included, so that each rank sweeps on its own (Lightning issue 2727, Hydra issue 2070).
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+if TYPE_CHECKING:
+    from detlab.sweeps import Feed, Job
+    from detlab.sweeps.pool import Handle
+    from hydra_plugins.detlab_launcher._planning import Sweep
+
+
+class ProcessLauncher(Launcher):
+    """Runs jobs side by side as processes; see conf/hydra/launcher/processes.yaml for the options.
+
+    Args:
+        n_jobs: at once; None: one per GPU, one on a CPU.
+        gpus: ids the sweep may use; None: all that are visible.
+        jobs_per_gpu: jobs that may share a GPU.
+        threads: CPU threads of each process; None: an equal share of the cores.
+        timeout: seconds of a job; None: no limit.
+        retries: of a failed job.
+        grace: seconds between the signal that ends a job and kill.
+    """
+
+    def __init__(
+        self,
+        *,
+        n_jobs: int | None,
+        gpus: Sequence[int | str] | None,
+        jobs_per_gpu: int,
+        threads: int | None,
+        timeout: float | None,
+        retries: int,
+        grace: float,
+    ) -> None:
+        self.n_jobs, self.gpu_ids, self.jobs_per_gpu = n_jobs, gpus, jobs_per_gpu
+        self.threads, self.timeout, self.retries, self.grace = threads, timeout, retries, grace
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hydra's."""
+        self.loader, self.config = hydra_context.config_loader, config
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run a batch of jobs. One that failed returns None, and the sweep goes on; SweepEnd sets the exit status."""
+        from detlab.sweeps import ListFeed
+        from detlab.sweeps.job import choices_of
+
+        sweep = self.sweep()
+        choices = choices_of(job_overrides)
+
+        def feed() -> Feed:
+            jobs = [self.plan(sweep, o, c) for o, c in zip(job_overrides, choices, strict=True)]
+            return ListFeed([job for job in jobs if not job.earlier and job.state != "refused"])
+
+        self.serve(sweep, feed)
+        done = JobStatus.COMPLETED
+        return [
+            JobReturn(overrides=job.overrides, working_dir=str(job.folder), status=done, _return_value=job.value)
+            for job in sweep.record.jobs
+        ]
+
+    def plan(self, sweep: Sweep, overrides: Sequence[str], choices: Mapping[str, str]) -> Job:
+        """A job of these overrides, with the GPUs that this launcher must find for it."""
+        job = sweep.job(overrides, choices)
+        job.gpus = self.gpus_of(job)
+        return job
+
+    def gpus_of(self, job: Job) -> int:
+        """GPUs to be found for a job: what its trainer asks for."""
+        return job.gpus
+
+    def sweep(self) -> Sweep:
+        """The sweep of this command's folder."""
+        from detlab.sweeps import SweepRecord
+        from hydra_plugins.detlab_launcher._planning import Sweep
+
+        folder = Path(str(self.config.hydra.sweep.dir)).absolute()
+        return Sweep(self.config, self.loader, SweepRecord(folder, _command()))
+
+    def serve(self, sweep: Sweep, make_feed: Any) -> None:
+        """Run what a feed gives, made once the sweep's folder is ours; Ctrl-C and SIGTERM end the jobs in order.
+
+        Raises:
+            SystemExit: 130 after Ctrl-C or SIGTERM, 2 where another command works in this folder.
+        """
+        from detlab.sweeps import Pool
+        from detlab.sweeps.record import SweepBusyError
+        from detlab.sweeps.slots import GpuSlots, visible_gpus
+        from detlab.sweeps.table import SweepTable
+
+        record = sweep.record
+        earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        try:
+            with record.locked() as lock, SweepTable(record.jobs) as table:
+                feed = make_feed()
+                self._say(record.jobs, sweep.folder)
+                record.write()
+
+                def changed(job: Job) -> None:
+                    job.write()
+                    record.write()
+                    table.changed(job)
+
+                for job in record.jobs:
+                    if job.state == "refused":
+                        changed(job)
+                ids = visible_gpus() if self.gpu_ids is None else [str(i) for i in self.gpu_ids]
+                Pool(
+                    start=lambda job, gpus, resume: self.start(sweep, job, gpus, resume, lock),
+                    changed=changed,
+                    tick=table.tick,
+                    n_jobs=self.n_jobs,
+                    gpus=GpuSlots(ids, self.jobs_per_gpu),
+                    retries=self.retries,
+                    timeout=self.timeout,
+                    grace=self.grace,
+                ).run(feed)
+        except SweepBusyError as error:
+            print(f"detlab: {error}", file=sys.stderr)
+            sys.exit(2)
+        except KeyboardInterrupt:
+            print("detlab: interrupted; the same command goes on from here.", file=sys.stderr)
+            sys.exit(130)
+        finally:
+            signal.signal(signal.SIGTERM, earlier)
+
+    def start(self, sweep: Sweep, job: Job, gpus: list[str], resume: bool, lock: int) -> Handle:
+        """A job as a process of its own."""
+        from detlab.sweeps import Process
+        from detlab.sweeps.process import job_command, job_environment
+
+        if not resume:
+            sweep.record.set_aside(job)
+        job.command = job_command(job, module=module_run(), flags=sweep.flags(), resume=resume)
+        threads = self._threads(job)
+        extra = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}
+        if gpus:
+            extra["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+        environment = job_environment(sweep.folder.name, extra)
+        return Process(job, environment=environment, cwd=Path.cwd(), keep_open=[lock])
+
+    def _threads(self, job: Job) -> int | None:
+        """An equal share of the cores, where jobs or ranks share them."""
+        from detlab.sweeps.slots import thread_share
+
+        at_once = self.n_jobs or (max(1, len(self.gpu_ids or ())) if job.gpus else 1)
+        if self.threads is not None or at_once * job.processes == 1:
+            return self.threads
+        return thread_share(at_once, job.processes)
+
+    def _say(self, jobs: Sequence[Job], folder: Path) -> None:
+        from rich.console import Console
+
+        waiting = sum(not job.earlier and job.state != "refused" for job in jobs)
+        known = sum(job.earlier for job in jobs)
+        before = f", {known} done before" if known else ""
+        Console().print(
+            f"sweep folder  {folder}\njobs          {waiting} to run{before}", soft_wrap=True, highlight=False
+        )
+
+
+def module_run() -> str:
+    """The module this command runs, which its jobs run too."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name if spec is not None and spec.name else "detlab.train"
+
+
+def _command() -> list[str]:
+    """This command, to be repeated."""
+    return ["python", "-m", module_run(), *sys.argv[1:]]

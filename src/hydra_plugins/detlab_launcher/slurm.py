@@ -1,0 +1,79 @@
+"""`hydra/launcher=slurm`: the jobs of a sweep on a cluster, through submitit (extra `cluster`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra_plugins.detlab_launcher.launcher import ProcessLauncher, module_run
+
+if TYPE_CHECKING:
+    from detlab.sweeps import Job
+    from detlab.sweeps.pool import Handle
+    from hydra_plugins.detlab_launcher._planning import Sweep
+
+
+class SlurmLauncher(ProcessLauncher):
+    """Submits each job, waits for all, and shows them as they run; see conf/hydra/launcher/slurm.yaml.
+
+    Args:
+        cluster: slurm | local, to try it on one machine.
+        n_jobs: in the queue at once.
+        retries: of a failed job.
+        max_requeues: of a job that was preempted or ran into its time limit; it goes on from its last checkpoint.
+        threads: CPU threads of each task; None: cpus_per_task.
+        resources: of each job, as submitit names them (timeout_min, nodes, slurm_partition ..); None leaves one out.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: str,
+        n_jobs: int,
+        retries: int,
+        max_requeues: int,
+        threads: int | None,
+        resources: Mapping[str, Any],
+    ) -> None:
+        super().__init__(
+            n_jobs=n_jobs, gpus=None, jobs_per_gpu=1, threads=threads, timeout=None, retries=retries, grace=0.0
+        )
+        self.cluster, self.max_requeues = cluster, max_requeues
+        self.resources = {key: value for key, value in resources.items() if value is not None}
+
+    def start(self, sweep: Sweep, job: Job, gpus: list[str], resume: bool, lock: int) -> Handle:
+        """Submit a job, or wait for the one an earlier command submitted."""
+        from detlab.sweeps.cluster import ClusterHandle, NodeTask
+        from detlab.sweeps.process import job_command
+
+        executor = self._executor(sweep.folder)
+        if job.cluster_id is not None and job.state == "running" and (found := self._alive(executor, sweep, job)):
+            return found
+        if not resume:
+            sweep.record.set_aside(job)
+        job.command = job_command(job, module=module_run(), flags=sweep.flags(), resume=resume)
+        threads = self.threads or self.resources.get("cpus_per_task")
+        submitted = executor.submit(NodeTask(job, sweep.folder.name, Path.cwd(), threads))
+        job.cluster_id = submitted.job_id
+        return ClusterHandle(submitted, job.folder)
+
+    def gpus_of(self, job: Job) -> int:
+        """The cluster's business."""
+        return 0
+
+    def _executor(self, folder: Path) -> Any:
+        try:
+            import submitit
+        except ImportError as error:
+            raise SystemExit("detlab: hydra/launcher=slurm needs submitit; pip install 'detlab[cluster]'.") from error
+        options = {f"{self.cluster}_max_num_timeout": self.max_requeues}
+        executor = submitit.AutoExecutor(folder / "submitit" / "%j", cluster=self.cluster, **options)
+        executor.update_parameters(name=f"detlab-{folder.name}"[:60], **self.resources)
+        return executor
+
+    def _alive(self, executor: Any, sweep: Sweep, job: Job) -> Handle | None:
+        from detlab.sweeps.cluster import ALIVE, ClusterHandle
+
+        submitted = executor._executor.job_class(folder=sweep.folder / "submitit" / "%j", job_id=job.cluster_id)
+        return ClusterHandle(submitted, job.folder) if submitted.state in ALIVE else None
