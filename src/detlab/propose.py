@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
@@ -214,12 +215,13 @@ def _made(
     pieces: list[list[Record]], missing: list[int], makes: Any, workers: int | None
 ) -> Iterator[tuple[int, list[Boxes]]]:
     """(number, boxes) of the missing pieces as they are done; selective search, the one that is slow, on all cores."""
-    count = min(workers or len(os.sched_getaffinity(0)), len(missing))
+    count = min(workers or os.cpu_count() or 1, len(missing))
     if count <= 1 or not isinstance(makes, partial) or makes.func is not _searched:
         yield from ((number, makes(pieces[number])) for number in missing)
         return
     # Not forked: torch's threads do not survive a fork.
-    with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent) as pool:
         numbers = {pool.submit(makes, pieces[number]): number for number in missing}
         try:
             for done in as_completed(numbers):
@@ -227,6 +229,16 @@ def _made(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _end_with_parent() -> None:
+    """Let a worker go when the command is killed, which would else leave it waiting for ever."""
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _refuse_other(file: ProposalFile, settings: str, records: Sequence[Record], path: Path) -> None:
