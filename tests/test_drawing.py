@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from detlab.drawing import PALETTE, Boxes, comparison_sheet, draw_boxes
+from detlab.drawing import ERROR_COLOURS, PALETTE, Boxes, Mark, comparison_sheet, draw_boxes, draw_errors
 
 
 @pytest.mark.parametrize("size", [(64, 64), (20, 400), (1200, 800), (9, 7)])
@@ -32,3 +32,17 @@ def test_a_sheet_holds_pairs() -> None:
     nothing = Boxes(np.zeros((0, 4)), np.zeros(0, int))
     sheet = comparison_sheet(images, [nothing] * 3, [nothing._replace(scores=np.zeros(0))] * 3, ("a",))
     assert sheet.width > sheet.height
+
+
+@pytest.mark.parametrize("size", [(64, 64), (20, 400), (1200, 800)])
+def test_errors_are_drawn_in_their_own_colours_above_a_legend(size: tuple[int, int]) -> None:
+    box = np.array([0.1, 0.2, 0.8, 0.9]) * np.array([size[1], size[0]] * 2)
+    for kind in ERROR_COLOURS:
+        picture = draw_errors(np.full((*size, 3), 90, np.uint8), [Mark(box, kind, "name")], "x" * 300)
+        plain = draw_errors(np.full((*size, 3), 90, np.uint8), [], "x")
+        assert picture.width == plain.width
+        colour = np.array([int(ERROR_COLOURS[kind][i : i + 2], 16) for i in (1, 3, 5)])
+        close = (np.asarray(picture).astype(int) == colour).all(axis=2)
+        legend = picture.height * 0.9
+        assert close[: int(legend)].sum() > 20, kind
+        assert close.any(axis=1)[int(close.shape[0] * size[0] / (size[0] + 1)) - 200 :].any()

@@ -22,7 +22,7 @@ ERROR_COLOURS = {  # of Okabe and Ito's palette, too; missed boxes are dashed be
 }
 SHORTEST_SIDE = 320  # px; smaller pictures are enlarged before drawing
 TEXT_SHARE = 1 / 32  # font size as a share of the shorter side
-SMALLEST_FONT, LARGEST_FONT = 11, 40  # px
+SMALLEST_FONT, LARGEST_FONT = 11, 240  # px; a picture of 7680 px still reads when it is shown on a screen
 GAP = 6  # px between pictures of a sheet
 
 
@@ -136,7 +136,7 @@ def _dashed(canvas: ImageDraw.ImageDraw, box: list[float], colour: str, line: in
 
 def _with_legend(picture: Image.Image, title: str, counts: dict[str, int]) -> Image.Image:
     """The picture above lines of legend, wrapped at its width."""
-    font = _font(min(max(picture.size[0], SHORTEST_SIDE), 640))
+    font = _font(max(min(picture.size), SHORTEST_SIDE))
     height = round(font.size * 1.5)
     draw = ImageDraw.Draw(picture)
     places, x, row = [], 4.0, 1
@@ -150,6 +150,8 @@ def _with_legend(picture: Image.Image, title: str, counts: dict[str, int]) -> Im
     sheet = Image.new("RGB", (picture.width, picture.height + height * (row + 1) + 4), "white")
     sheet.paste(picture, (0, 0))
     canvas = ImageDraw.Draw(sheet)
+    while len(title) > 8 and draw.textlength(title, font=font) > picture.width - 8:
+        title = f"..{title[3:]}"
     canvas.text((4, picture.height + 2), title, "black", font=font)
     for x, row, kind, text in places:
         y = picture.height + height * row + 2
@@ -190,12 +192,12 @@ def _label(
 ) -> None:
     """A box's name above it, or inside at the border."""
     x1, y1 = box[:2]
-    left, top, right, bottom = canvas.textbbox((0, 0), text, font=font)
+    left, top, right, bottom = canvas.textbbox((0, 0), text, font=font, anchor="lt")
     width, height = right - left + 4, bottom - top + 4
     x = min(max(0.0, x1), max(0.0, size[0] - width))
     y = y1 - height if y1 >= height else min(y1, size[1] - height)
     canvas.rectangle([x, y, x + width, y + height], fill=colour)
-    canvas.text((x + 2 - left, y + 2 - top), text, fill=_ink(colour), font=font)
+    canvas.text((x + 2, y + 2), text, fill=_ink(colour), font=font, anchor="lt")
 
 
 def _ink(colour: str) -> str:

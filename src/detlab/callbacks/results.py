@@ -102,7 +102,7 @@ class WorstImages(L.Callback):
         threshold = best_f1(found, verdicts(found))["score"] if threshold is None else threshold
         for place, errors in enumerate(worst_images(found, self.count, threshold), start=1):
             image = data.source.image(records[errors.id])
-            title = f"{errors.name} (id {errors.id}), scores from {threshold:.2f}"
+            title = f"{Path(errors.name).name} (id {errors.id}), scores from {threshold:.2f}"
             picture = draw_errors(image, marks_of(errors, found.truth.class_names), title)
             picture.save(self.folder / f"{place:02d}-{Path(errors.name).stem}.png")
 
