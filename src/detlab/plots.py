@@ -74,7 +74,7 @@ def pr_curves(curves: Mapping[str, Any], thresholds: Sequence[float] = (0.5, 0.7
             axes.plot(recall, mean, color="black", linewidth=2, label=f"mean {mean.mean():.2f}")
         axes.set(title=f"IoU {threshold}", xlabel="recall", xlim=(0, 1), ylim=(0, 1.02))
         if tables:
-            axes.legend(fontsize=7, loc="lower left")
+            axes.legend(fontsize=7)
         if i == 0:
             axes.set_ylabel("precision")
     return figure
