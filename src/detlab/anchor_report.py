@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from detlab.anchor_fit import fit_shapes
-from detlab.files import write_json
 from detlab.composing import config_dir, make_detector, plain_config, run_app
 from detlab.coverage import AnchorStage, Coverage, Placement, anchor_stage, coverage, coverage_report
 from detlab.data import DetectionData
+from detlab.files import write_json
 from detlab.rules import ConfigError, check
 from detlab.structures import GroundTruth
 from detlab.training import make_data, say_audit
