@@ -88,15 +88,19 @@ def watched(run: Run) -> Iterator[None]:
         yield
         state = "finished"
     except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            state, reason = "stopped", "interrupted by the user"
-        else:
-            reason = f"{type(error).__name__}: {error}"
+        state, reason = ending(error)
         raise
     finally:
         if status is not None:
             status.finish(state, reason)
         _close_loggers(state)
+
+
+def ending(error: BaseException) -> tuple[str, str]:
+    """State and reason of a run that an error ends."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", "interrupted by the user"
+    return "failed", f"{type(error).__name__}: {error}"
 
 
 def best_score(run: Run) -> float | None:

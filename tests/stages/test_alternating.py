@@ -25,6 +25,7 @@ from detlab.data.proposals import read_proposals
 from detlab.evaluate import evaluate
 from detlab.rules import ConfigError
 from detlab.stages.alternating import Shared, fast_of, joined, propose_batch, rpn_of
+from detlab.stages.stage import Length, Stages
 from detlab.structures import Batch
 from tests.stages.running import config_of, run, tool
 
@@ -202,6 +203,11 @@ def test_proposals_lie_in_the_image_as_stored(small_batch: Batch) -> None:
         assert np.array_equal(image["scores"], score[real].numpy())
 
 
+def finish(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.slow
 def test_a_killed_process_goes_on(tmp_path: Path) -> None:
     """kill -9 inside stage 2, after its first epoch; the weights are those of a run that was left alone."""
@@ -213,7 +219,7 @@ def test_a_killed_process_goes_on(tmp_path: Path) -> None:
         return [sys.executable, "-m", "detlab.train", *options, f"hydra.run.dir={folder}", *more]
 
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    subprocess.run(command(whole), check=True, capture_output=True)
+    finish(command(whole))
     process = subprocess.Popen(command(cut), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     last = cut / "stages" / FOLDERS[1] / "checkpoints" / "last.ckpt"
     while not last.is_file() and process.poll() is None:
@@ -222,23 +228,23 @@ def test_a_killed_process_goes_on(tmp_path: Path) -> None:
     process.wait()
     assert not (cut / "stages" / FOLDERS[1] / "done.json").exists()
     assert json.loads((cut / "status.json").read_text())["stage"] == FOLDERS[1]
-    subprocess.run(command(cut, "resume=true"), check=True, capture_output=True)
+    finish(command(cut, "resume=true"))
     a, b = state(whole), state(cut)
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_the_stages_own_lengths_and_rates(tmp_path: Path) -> None:
-    from detlab.stages.stage import Length, Stages
-
-    config = config_of(tmp_path, *FASTER, "trainer.max_epochs=4")
-    stages = Stages(config, FOLDERS, "best")
+    config = config_of(tmp_path, *FASTER, "trainer.max_epochs=4", "trainer.check_val_every_n_epoch=2")
+    stages = Stages(config, ("rpn",), "best")
     short = stages.config_of(1, Length(max_epochs=3, lr=0.5))
     assert (short["trainer"]["max_epochs"], short["optim"]["lr"]) == (3, 0.5)
-    assert stages.config_of(1, Length(max_epochs=9))["trainer"]["max_epochs"] == 4
-    assert stages.config_of(2)["optim"]["lr"] == config["optim"]["lr"]
-    assert short["callbacks"]["checkpoint"]["dirpath"] == str(tmp_path / "stages/1-1-rpn/checkpoints")
+    assert short["trainer"]["check_val_every_n_epoch"] == 1  # a stage is judged at its end
+    long = stages.config_of(1, Length(max_epochs=9))
+    assert (long["trainer"]["max_epochs"], long["trainer"]["check_val_every_n_epoch"]) == (4, 2)
+    assert long["optim"]["lr"] == config["optim"]["lr"]
+    assert short["callbacks"]["checkpoint"]["dirpath"] == str(tmp_path / "stages/1-rpn/checkpoints")
     assert short["callbacks"]["status"] == {
         "_target_": "detlab.callbacks.RunStatus",
         "run_dir": str(tmp_path),
-        "stage": "1-1-rpn",
+        "stage": "1-rpn",
     }

@@ -145,3 +145,17 @@ def test_mistakes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("detlab.stages.linear_svm.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"training=svm needs scikit-learn; pip install 'detlab\[svm\]'"):
         run(tmp_path, *SPP)
+
+
+def test_a_stage_that_fails_is_named_in_the_status(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder)
+    shutil.rmtree(folder / "stages/3-svm")
+    monkeypatch.setattr("detlab.linear.svm.fit_svm", lambda *a, **k: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(folder, *SPP, "resume=true")
+    status = json.loads((folder / "status.json").read_text())
+    assert (status["state"], status["stage"]) == ("failed", "3-svm")
+    assert status["reason"] == "ZeroDivisionError: division by zero"

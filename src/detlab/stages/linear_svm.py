@@ -18,7 +18,6 @@ from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from detlab.boxes import pairwise_overlap
@@ -28,7 +27,7 @@ from detlab.linear import BoxRidge, LinearModel, MinedSVM, NormMeter, without_du
 from detlab.modules import ImageCache
 from detlab.modules.caching import Arrays
 from detlab.rules import ConfigError
-from detlab.stages.stage import Length, Stages, fill_cache, meet, own_share, unaugmented, write_tensors
+from detlab.stages.stage import Length, Stages, fill_cache, meet, own_share, progress, unaugmented, write_tensors
 from detlab.structures import Batch
 
 NAMES = ("fine-tune", "features", "svm", "ridge")
@@ -129,10 +128,12 @@ class LinearSVM:
         scale, classes = meter.scale, own_share(class_count(stages))
         seed = stages.config["seed"]
         svms = {k: self.svm(scale * truth_of(images, k), seed=seed) for k in classes}
-        for image in track(images, "hard negatives", transient=True):
+        for image in progress(images, "hard negatives"):
             features = scale * image.features().float()
+            margins = margins_of(svms, features)
             for label, svm in svms.items():
-                svm.add(features[self._negatives(image, label)])
+                rows = self._negatives(image, label)
+                svm.add(features[rows[margins[label][rows] > svm.hard_margin]])
         for label, svm in svms.items():
             weight, bias = svm.finish()
             write_tensors(
@@ -149,7 +150,7 @@ class LinearSVM:
 
     def _fit_ridges(self, stages: Stages) -> None:
         images = list(regions_of(stages))
-        for label in track(own_share(class_count(stages)), "box regression", transient=True):
+        for label in progress(own_share(class_count(stages)), "box regression"):
             scale = float(torch.load(stages.folder(3) / f"{label}.pt", weights_only=True)["scale"])
             pairs = [self._pairs(image, label) for image in images]
             features = torch.cat([x for x, _ in pairs])
@@ -225,6 +226,16 @@ def regions_of(stages: Stages) -> Iterator[Regions]:
     for id in torch.load(stages.folder(2) / "facts.pt", weights_only=True)["ids"].tolist():
         regions = torch.from_numpy(cache.read(id)["regions"].copy())
         yield Regions(cache, id, regions[:, :4], regions[:, 4].long())
+
+
+def margins_of(svms: Mapping[int, MinedSVM], features: Tensor) -> dict[int, Tensor]:
+    """{class: [r]} of features [r, F] in one product; infinite where a class has no model yet, as all is hard then."""
+    fitted = {label: svm.model for label, svm in svms.items() if svm.model is not None}
+    endless = dict.fromkeys(svms, features.new_full((len(features),), torch.inf))
+    if not fitted:
+        return endless
+    model = LinearModel(*(torch.stack([getattr(m, name) for m in fitted.values()]) for name in LinearModel._fields))
+    return endless | dict(zip(fitted, model(features).unbind(1), strict=True))
 
 
 def truth_of(images: list[Regions], label: int) -> Tensor:

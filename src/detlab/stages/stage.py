@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
+from rich.progress import track
 from torch import Tensor, distributed
 
 from detlab.checkpoints import Checkpoint, find_checkpoint, read_checkpoint, write_checkpoint
@@ -27,7 +29,7 @@ from detlab.modules.caching import Arrays
 from detlab.precision import resolve_precision
 from detlab.rules import ConfigError
 from detlab.structures import Batch
-from detlab.training import best_score, build, fit, make_data, report, watched
+from detlab.training import best_score, build, ending, fit, make_data, report, watched
 
 Describe = Callable[[Detector, Batch], list[Arrays]]
 
@@ -80,8 +82,22 @@ class Stages:
             say(f"{heading} (done before)")
             return
         say(heading)
-        score = work()
+        self._note(state="running", stage=self.folder(number).name, reason=None)
+        try:
+            score = work()
+        except BaseException as error:
+            state, reason = ending(error)
+            self._note(state=state, reason=reason)
+            raise
         _write(done, {"stage": self.folder(number).name, "score": score})
+        meet()
+
+    @rank_zero_only
+    def _note(self, **facts: Any) -> None:
+        """Change facts of status.json, where the run keeps one."""
+        file = self.run_dir / "status.json"
+        if file.is_file():
+            write_json(file, json.loads(file.read_text()) | facts)
 
     def score(self, number: int) -> float | None:
         """The monitored metric's best value in a stage that is done."""
@@ -106,6 +122,8 @@ class Stages:
         trainer, optim, callbacks = config["trainer"], config["optim"], config["callbacks"]
         if length.max_epochs is not None:
             trainer["max_epochs"] = min(length.max_epochs, trainer["max_epochs"])
+        if trainer["check_val_every_n_epoch"]:
+            trainer["check_val_every_n_epoch"] = _divisor(trainer["max_epochs"], trainer["check_val_every_n_epoch"])
         if length.lr is not None:
             optim["lr"] = length.lr
         if callbacks.get("status"):
@@ -198,6 +216,11 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     part.replace(path)
 
 
+def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
+    """Items with a bar on a terminal."""
+    return track(items, what, transient=True, disable=not sys.stdout.isatty())
+
+
 def say(text: str) -> None:
     """Print a line, once for all processes."""
     rank_zero_only(Console().print)(text, soft_wrap=True, highlight=False)
@@ -205,9 +228,8 @@ def say(text: str) -> None:
 
 def _predicting(config: Mapping[str, Any]) -> L.Trainer:
     """A trainer like the stage's, without loggers and checkpoints."""
-    callbacks = [
-        instantiate(n, _convert_="all") for k, n in config["callbacks"].items() if n and k in ("status", "progress")
-    ]
+    bar = config["callbacks"].get("progress")
+    callbacks = [instantiate(bar, _convert_="all")] if bar else []
     options = dict(config["trainer"])
     precision = resolve_precision(str(options.pop("precision")), options["accelerator"])
     return instantiate(
@@ -225,6 +247,11 @@ def _predicting(config: Mapping[str, Any]) -> L.Trainer:
 @rank_zero_only
 def _write(path: Path, value: Any) -> None:
     write_json(path, value)
+
+
+def _divisor(epochs: int | None, at_most: int) -> int:
+    """The largest divisor of a stage's epochs: it is judged, and saved, at its end."""
+    return next(n for n in range(at_most, 0, -1) if not epochs or epochs % n == 0)
 
 
 def _moved(node: Any, old: str, new: str) -> Any:
