@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+MOST_PAIRS = 2_000_000  # looked at together; 1,000 proposals in each of COCO's images make 35 million
 NEARLY_ONE = 1 - 1e-10  # COCO matches at an IoU of at least min(threshold, this)
 
 
@@ -43,12 +44,19 @@ def pairs_of(
     grouped = truth_group[order]
     first, last = np.searchsorted(grouped, det_group, "left"), np.searchsorted(grouped, det_group, "right")
     counts = last - first
-    det = np.repeat(np.arange(len(det_group)), counts)
-    offset = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
-    truth = order[np.repeat(first, counts) + offset]
-    iou = _overlap(det_boxes, truth_boxes, crowd, det, truth)
-    keep = (iou > 0) & (iou >= least)
-    return Pairs(det[keep], truth[keep], iou[keep])
+    bounds = np.searchsorted(counts.cumsum(), np.arange(0, counts.sum(), MOST_PAIRS)).tolist()
+    parts = []
+    for start, end in pairwise([*bounds, len(counts)]):  # in parts only to bound memory
+        own = counts[start:end]
+        det = np.repeat(np.arange(start, end), own)
+        offset = np.arange(own.sum()) - np.repeat(own.cumsum() - own, own)
+        truth = order[np.repeat(first[start:end], own) + offset]
+        iou = _overlap(det_boxes, truth_boxes, crowd, det, truth)
+        keep = (iou > 0) & (iou >= least)
+        parts.append((det[keep], truth[keep], iou[keep]))
+    if not parts:
+        return Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
+    return Pairs(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def place_in_group(group: np.ndarray, scores: np.ndarray) -> np.ndarray:
