@@ -13,7 +13,7 @@ LAYERS = [
     {"structures", "boxes", "norms", "files", "coco_matching"},
     {"backbones", "necks", "anchors", "coders", "matchers", "samplers", "losses", "pools", "heads", "linear"},
     {"criterion", "detection", "proposals", "anchor_fit", "coverage", "refinement"},
-    {"detectors", "data", "metrics", "drawing", "plots", "sweeps"},
+    {"detectors", "data", "metrics", "drawing", "plots", "sweeps", "report"},
     {"modules", "callbacks"},
     {
         "rules",
@@ -33,7 +33,7 @@ LAYERS = [
         "benchmark",
     },
 ]
-L0_ONLY = {"data", "metrics", "drawing", "plots", "sweeps"}
+L0_ONLY = {"data", "metrics", "drawing", "plots", "sweeps", "report"}
 SIDEWAYS = {  # a part may name the type of what it is handed
     ("plots", "drawing"),  # its colours
     ("proposals", "criterion"),

@@ -13,10 +13,16 @@ COMMANDS = {
     "benchmark": "speed and memory beside torchvision        detlab benchmark target=step",
     "anchors": "do a model's anchors cover your boxes?    detlab anchors model=retinanet data=...",
     "check": "everything once, before a long run         detlab check model=retinanet data=...",
+    "report": "which differences are real              detlab report outputs/sweeps/NAME",
+    "compare": "two runs side by side                    detlab compare RUN_A RUN_B",
     "rules": "the table of combinations that are refused",
 }
 
-MODULES = {"proposals": "propose", "anchors": "anchor_report"}  # of commands whose name another module has
+MODULES = {  # of commands whose name is not their module's
+    "proposals": "propose",
+    "anchors": "anchor_report",
+    "compare": "report.compare",
+}
 
 USAGE = """usage: detlab COMMAND [KEY=VALUE ...]
 

@@ -1,0 +1,177 @@
+"""The report as one HTML page that needs nothing else: no network, no file beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+
+import numpy as np
+
+from detlab.report import figures, tables
+from detlab.report.analysis import Analysis, unfair
+from detlab.report.sheet import picture_of
+
+METHOD = (
+    "The difference to the baseline is paired by seed. Its 95 % interval comes from {resamples:,} resamples: as many "
+    "of the {images:,} test images as there are, drawn with replacement and the same for all rows, and seeds drawn "
+    "with replacement, with mAP accumulated again each time from the stored detections. Where the interval holds 0 "
+    "the difference is called not distinguishable: more seeds or more images may tell. Each interval stands alone; "
+    "of twenty differences that are none, one will look like one."
+)
+KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
+
+
+def html_page(analysis: Analysis, title: str, when: str) -> str:
+    """The whole page."""
+    parts = [section for section in _sections(analysis) if section[2]]
+    links = "".join(f'<a href="#{name}">{escape(head)}</a>' for name, head, _ in parts)
+    body = "".join(f'<section id="{name}"><h2>{escape(head)}</h2>{inside}</section>' for name, head, inside in parts)
+    source = files("detlab.report")
+    style, script = (source.joinpath(f"page.{kind}").read_text() for kind in ("css", "js"))
+    sweep = analysis.sweep
+    runs = sum(len(row.done) for row in sweep.rows)
+    facts = f"{len(sweep.rows)} rows, {runs} runs with a result, seeds {', '.join(map(str, sweep.seeds))}; {when}"
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{style}</style></head>'
+        f'<body><header><h1>{escape(title)}</h1><div class="soft">{escape(facts)}</div><nav>{links}</nav></header>'
+        f'<main><section class="answer">{"".join(f"<p>{escape(s)}</p>" for s in answer(analysis))}</section>'
+        f"{_warnings(analysis)}{body}</main><script>{script}</script></body></html>\n"
+    )
+
+
+def answer(analysis: Analysis) -> list[str]:
+    """What came out, in sentences."""
+    sweep, best = analysis.sweep, analysis.best()
+    if best is None:
+        return ["No run has a result yet."]
+    metric = "mAP" if sweep.metric == "map" else sweep.metric
+    sentences = [f"Highest {metric}: {sweep.label(sweep.rows[best])}, {analysis.point(best):.3f}."]
+    base = sweep.label(sweep.base)
+    told: dict[str, list[str]] = {"better": [], "worse": [], "not distinguishable": []}
+    for i, row in enumerate(sweep.rows):
+        if (found := analysis.difference(i)) is not None:
+            told[found.words].append(f"{sweep.label(row)} ({found.value:+.3f})")
+    for words, rows in told.items():
+        if rows:
+            plural = "are" if len(rows) > 1 else "is"
+            link = "from" if words.startswith("not") else "than"
+            sentences.append(f"{'; '.join(rows)} {plural} {words} {link} the baseline, {base}.")
+    if analysis.why_no_interval:
+        sentences.append(f"Nothing is said of which differences are real: {analysis.why_no_interval}.")
+    return sentences
+
+
+def _warnings(analysis: Analysis) -> str:
+    said = unfair(analysis.sweep)
+    missing = [r for row in analysis.sweep.rows for r in analysis.sweep.seeds if r not in row.done]
+    if missing:
+        said.append(f"{len(missing)} of the cells are missing or failed; see Every run.")
+    if analysis.resamples and len(analysis.sweep.seeds) == 1:
+        said.append("There is one seed: intervals tell of the test images alone, not of training again.")
+    return "".join(f'<p class="warning">{escape(text)}</p>' for text in said)
+
+
+def _sections(analysis: Analysis) -> list[tuple[str, str, str]]:
+    """(anchor, heading, HTML) of each section; empty ones are dropped."""
+    made = {table.name: tables.as_html(table) for table in tables.all_tables(analysis)}
+    method = METHOD.format(resamples=analysis.resamples, images=analysis.images)
+    text = f'<p class="soft">{escape(method)}</p>' if analysis.resamples else ""
+    effects = made.get("effects", "") if len(analysis.sweep.factors) > 1 else ""
+    effects_text = (
+        '<p class="soft">A level beside the baseline\'s level, averaged over all pairs of rows that differ in it '
+        "alone.</p>"
+    )
+    return [
+        ("table", "Results", text + made.get("results", "") + _intervals(analysis)),
+        ("main-effects", "Main effects", effects and effects_text + effects),
+        ("pairs", "Interactions of pairs", made.get("interactions", "")),
+        ("curves", "Curves", _curves(analysis)),
+        ("by-class", "By class and by size", made.get("classes", "")),
+        ("errors", "Where AP is lost", _errors(analysis)),
+        ("spent", "Budget", made.get("budget", "")),
+        ("sheet", "The same images", _sheet(analysis)),
+        ("every-run", "Every run", made.get("runs", "")),
+        ("repeat", "Commands", made.get("commands", "")),
+    ]
+
+
+def _intervals(analysis: Analysis) -> str:
+    rows = []
+    for i, row in enumerate(analysis.sweep.rows):
+        if (d := analysis.difference(i)) is not None:
+            rows.append((analysis.sweep.label(row), d.value, d.low, d.high, d.distinguishable))
+    return f"<figure>{figures.interval_chart(rows, 'mAP difference to the baseline')}</figure>" if rows else ""
+
+
+def _curves(analysis: Analysis) -> str:
+    sweep, lines = analysis.sweep, []
+    for row in sweep.rows:
+        curves = [dict(run.curve) for run in row.runs.values() if run.curve]
+        epochs = sorted(set.intersection(*map(set, curves))) if curves else []
+        if epochs:
+            values = np.array([[curve[e] for e in epochs] for curve in curves])
+            points = list(zip(epochs, values.mean(0), strict=True))
+            band = list(zip(epochs, values.min(0), values.max(0), strict=True)) if len(curves) > 1 else []
+            lines.append(figures.Line(sweep.label(row), points, band))
+    recalls = np.linspace(0, 1, 101)
+    pr = [
+        figures.Line(sweep.label(sweep.rows[i]), list(zip(recalls, curve, strict=True)))
+        for i, curve in analysis.precision.items()
+    ]
+    monitor = next((run.monitor for row in sweep.rows for run in row.runs.values()), "val/map")
+    return _pair(
+        ("Learning: mean over seeds, band from lowest to highest", figures.line_chart(lines, "epoch", monitor)),
+        (
+            "Precision over recall at IoU 0.5, mean over classes and seeds",
+            figures.line_chart(pr, "recall", "precision"),
+        ),
+    )
+
+
+def _pair(*charts: tuple[str, str]) -> str:
+    shown = [f"<figure><figcaption>{escape(text)}</figcaption>{chart}</figure>" for text, chart in charts if chart]
+    return f'<div class="pair">{"".join(shown)}</div>' if shown else ""
+
+
+def _errors(analysis: Analysis) -> str:
+    """AP regained by fixing each kind of error, mean over seeds."""
+    rows = []
+    for row in analysis.sweep.rows:
+        found = [run.errors["kinds"] for run in row.done.values() if "kinds" in run.errors]
+        if found:
+            means = [float(np.mean([f.get(kind, {}).get("ap_regained", 0.0) for f in found])) for kind in KINDS]
+            rows.append((analysis.sweep.label(row), means))
+    if not rows:
+        return ""
+    text = (
+        '<p class="soft">AP at IoU 0.5 regained if errors of one kind alone were fixed (TIDE). '
+        "The parts do not add up to what is lost.</p>"
+    )
+    return text + f"<figure>{figures.share_chart(rows, KINDS, 'AP50 regained')}</figure>"
+
+
+def _sheet(analysis: Analysis) -> str:
+    shown = []
+    for row in analysis.sweep.rows:
+        picture = picture_of(row)
+        if picture is not None:
+            label = f"{analysis.sweep.label(row)}, seed {picture[1]}"
+            name = escape(label)
+            image = f'<img loading="lazy" alt="{name}" src="{picture[0]}">'
+            shown.append(f"<figure><figcaption>{name}</figcaption>{image}</figure>")
+    text = '<p class="soft">The first test images: ground truth on the left of each pair, detections on the right.</p>'
+    return f'{text}<div class="sheet">{"".join(shown)}</div>' if shown else ""
+
+
+def markdown_report(analysis: Analysis, title: str, made: Sequence[tables.Table]) -> str:
+    """The same tables and sentences as Markdown."""
+    parts = [f"# {title}", *answer(analysis)]
+    parts += [f"**Warning.** {text}" for text in unfair(analysis.sweep)]
+    if analysis.resamples:
+        parts.append(METHOD.format(resamples=analysis.resamples, images=analysis.images))
+    for table in made:
+        parts.append(f"## {table.title}\n\n{tables.as_markdown(table).rstrip()}")
+    return "\n\n".join(parts) + "\n"

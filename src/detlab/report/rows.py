@@ -1,0 +1,121 @@
+"""Runs as the rows of a table: one row a combination of choices, one run a seed; what is missing is a cell too."""
+
+from __future__ import annotations
+
+import itertools
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from detlab.report.runs import ReportError, Run, setting, short
+
+
+@dataclass
+class Row:
+    """One combination of choices."""
+
+    choices: dict[str, str]  # factor -> level
+    runs: dict[int, Run] = field(default_factory=dict)  # by seed
+
+    @property
+    def done(self) -> dict[int, Run]:
+        """Runs with a result."""
+        return {seed: run for seed, run in self.runs.items() if run.done}
+
+    def values(self, metric: str) -> np.ndarray:
+        """A metric of all runs that have it."""
+        return np.array([run.metrics[metric] for run in self.done.values() if metric in run.metrics])
+
+
+@dataclass
+class Sweep:
+    """All rows, and what they were made of."""
+
+    factors: dict[str, list[str]]  # key -> levels in order of appearance
+    seeds: list[int]
+    rows: list[Row]
+    baseline: int = 0
+    metric: str = "map"
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Short names of the factors."""
+        return short(list(self.factors))
+
+    def label(self, row: Row) -> str:
+        """A row in words."""
+        names = self.names
+        return " · ".join(f"{names[key]} {level}" for key, level in row.choices.items()) or "all runs"
+
+    @property
+    def base(self) -> Row:
+        """The baseline."""
+        return self.rows[self.baseline]
+
+
+def make_sweep(runs: Sequence[Run], baseline: str = "", metric: str = "") -> Sweep:
+    """Rows of runs.
+
+    Args:
+        runs: of one or more sweeps.
+        baseline: such as "model/neck=none"; the first row with these choices. "": the first row with results.
+        metric: of result.json; "": map, or ar_300 for proposals.
+
+    Raises:
+        ReportError: a baseline or metric that no row has.
+    """
+    keys = list(dict.fromkeys(key for run in runs for key in run.overrides))
+    table = {key: [setting(run, key) for run in runs] for key in keys}
+    factors = {key: list(dict.fromkeys(levels)) for key, levels in table.items() if len(set(levels)) > 1}
+    seeds = sorted({run.seed for run in runs})
+    rows: dict[tuple[str, ...], Row] = {}
+    for i, run in enumerate(runs):
+        place = tuple(table[key][i] for key in factors)
+        row = rows.setdefault(place, Row(dict(zip(factors, place, strict=True))))
+        if run.seed not in row.runs or (run.done and not row.runs[run.seed].done):
+            row.runs[run.seed] = run
+    _add_missing(rows, factors)
+    sweep = Sweep(factors, seeds, [rows[place] for place in sorted(rows, key=lambda p: _order(p, factors))])
+    known = {name for run in runs for name in run.metrics}
+    sweep.metric = metric or ("map" if "map" in known or not known else "ar_300")
+    if known and sweep.metric not in known:
+        raise ReportError(f"metric={metric} is in no result; there are {', '.join(sorted(known))}.")
+    sweep.baseline = _find_baseline(sweep, baseline)
+    return sweep
+
+
+def _add_missing(rows: dict[tuple[str, ...], Row], factors: dict[str, list[str]]) -> None:
+    """Rows of combinations that nobody ran, where the others look like a full grid: at least half of it."""
+    grid = list(itertools.product(*factors.values()))
+    if len(rows) >= len(grid) / 2:
+        for place in grid:
+            rows.setdefault(place, Row(dict(zip(factors, place, strict=True))))
+
+
+def _order(place: tuple[str, ...], factors: dict[str, list[str]]) -> tuple[int, ...]:
+    return tuple(levels.index(level) for level, levels in zip(place, factors.values(), strict=True))
+
+
+def _find_baseline(sweep: Sweep, wanted: str) -> int:
+    pairs = dict(part.partition("=")[::2] for part in wanted.split(",") if part)
+    names = {short_name: key for key, short_name in sweep.names.items()}
+    pairs = {names.get(key, key): value for key, value in pairs.items()}
+    for i, row in enumerate(sweep.rows):
+        if row.done and all(row.choices.get(key) == value for key, value in pairs.items()):
+            return i
+    if wanted:
+        levels = "; ".join(f"{key}: {', '.join(levels)}" for key, levels in sweep.factors.items())
+        raise ReportError(f"baseline={wanted} has no run with a result; swept are {levels or 'seeds alone'}.")
+    return 0
+
+
+def command_of(row: Row) -> str:
+    """The command that runs a row again, all its seeds."""
+    run = next(iter(row.runs.values()), None)
+    overrides = dict(run.overrides) if run else dict(row.choices)
+    words = [f"{key}={value}" for key, value in overrides.items()]
+    seeds = ",".join(str(seed) for seed in sorted(row.runs)) if row.runs else "0"
+    many = ["-m"] if "," in seeds else []
+    return shlex.join(["detlab", "train", *many, *words, f"seed={seeds}"])

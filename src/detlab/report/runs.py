@@ -1,0 +1,156 @@
+"""Run folders as they lie on disk: what was chosen, how it ended, what it measured."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from detlab.files import read_json
+
+GROUPS_OF_PLACE = ("hydra/", "logger", "callbacks", "debug")  # choices that make no other experiment
+KEYS_OF_PLACE = ("hydra.", "resume", "logger", "callbacks", "threads", "name", "paths.", "trust", "data.cache_dir")
+
+
+class ReportError(ValueError):
+    """What cannot be reported, in one sentence."""
+
+
+@dataclass
+class Run:
+    """One run folder."""
+
+    folder: Path
+    state: str  # finished, or what it ended as
+    reason: str | None
+    seed: int
+    overrides: dict[str, str]  # as given, without those of place
+    groups: dict[str, str]  # chosen option of every config group
+    config: dict[str, Any]  # nested, interpolations as written
+    metrics: dict[str, float]  # of the final test
+    errors: dict[str, Any]  # where AP is lost, as the run's result.json has it
+    budget: dict[str, Any]  # what it spent
+    curve: list[tuple[int, float]] = field(default_factory=list)  # (epoch, monitored metric)
+    monitor: str = ""
+    status: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def done(self) -> bool:
+        """Whether it has a result."""
+        return self.state == "finished" and bool(self.metrics)
+
+
+def find_runs(folders: Sequence[Path]) -> list[Run]:
+    """All runs in and below folders, in order of path; what failed tries of a sweep left is not among them.
+
+    Raises:
+        ReportError: a folder that does not exist, or none that holds a run.
+    """
+    found: dict[Path, Run] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ReportError(f"{folder} is not a folder; give run folders, or folders that hold some.")
+        for path in _run_folders(folder):
+            found.setdefault(path.resolve(), read_run(path))
+    if not found:
+        raise ReportError(
+            f"{', '.join(map(str, folders))} holds no run: there is no .hydra/config.yaml or job.json in it."
+        )
+    return list(found.values())
+
+
+def _run_folders(top: Path) -> Iterator[Path]:
+    """Folders with a run's config, or with the record of a job that did not get so far; numbers in their order."""
+    if (top / ".hydra" / "config.yaml").is_file() or (top / "job.json").is_file():
+        yield top
+        return
+    inside = [p for p in top.iterdir() if p.is_dir() and p.name not in ("failed", "submitit") and p.name[0] != "."]
+    for path in sorted(inside, key=lambda p: (not p.name.isdigit(), int(p.name) if p.name.isdigit() else 0, p.name)):
+        yield from _run_folders(path)
+
+
+def read_run(folder: Path) -> Run:
+    """A run folder; what is missing in it stays empty."""
+    status, job = read_json(folder / "status.json") or {}, read_json(folder / "job.json") or {}
+    result = read_json(folder / "result.json") or {}
+    hydra = (_read_yaml(folder / ".hydra" / "hydra.yaml").get("hydra")) or {}
+    config = _read_yaml(folder / ".hydra" / "config.yaml")
+    given = _read_yaml(folder / ".hydra" / "overrides.yaml") or job.get("overrides") or []
+    overrides = dict(_pair(text) for text in given)
+    kept = {k: v for k, v in overrides.items() if not k.startswith(KEYS_OF_PLACE) and k != "seed"}
+    groups = (hydra.get("runtime") or {}).get("choices") or {}
+    state, reason = status.get("state", "missing"), status.get("reason")
+    if job.get("state") in ("failed", "refused", "timeout", "pruned", "stopped", "queued"):
+        state, reason = job["state"], job.get("reason") or reason
+    monitor = status.get("monitor") or ("val/ar_300" if "ar_300" in (result.get("metrics") or {}) else "val/map")
+    return Run(
+        folder=folder,
+        state=state,
+        reason=reason,
+        seed=int(overrides.get("seed", config.get("seed", 0))),
+        overrides=kept,
+        groups={k: str(v) for k, v in groups.items() if not k.startswith(GROUPS_OF_PLACE)},
+        config=config,
+        metrics=result.get("metrics") or {},
+        errors=result.get("errors") or {},
+        budget=read_json(folder / "budget.json") or {},
+        curve=read_curve(folder / "metrics.csv", monitor),
+        monitor=monitor,
+        status=status,
+    )
+
+
+def read_curve(path: Path, key: str) -> list[tuple[int, float]]:
+    """(epochs done, value) of a metric at every evaluation."""
+    found: dict[int, float] = {}
+    try:
+        with path.open(newline="") as file:
+            for row in csv.DictReader(file):
+                if row.get(key) and row.get("epoch"):
+                    found[int(row["epoch"]) + 1] = float(row[key])
+    except (OSError, ValueError):
+        return []
+    return sorted(found.items())
+
+
+def value_at(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted key in a nested config; None where it is not."""
+    node: Any = config
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return None
+        node = node[part]
+    return node
+
+
+def setting(run: Run, key: str) -> str:
+    """What a run has for a swept key: as given, else its group's choice, else its config's value."""
+    if key in run.overrides:
+        return run.overrides[key]
+    if key in run.groups:
+        return run.groups[key]
+    value = value_at(run.config, key.replace("/", "."))
+    return "default" if value is None or isinstance(value, Mapping) else str(value)
+
+
+def short(keys: Sequence[str]) -> dict[str, str]:
+    """`model/neck` as `neck`, where no two keys would share the name."""
+    last = {key: re.split(r"[./@]", key)[-1] for key in keys}
+    return {key: last[key] if list(last.values()).count(last[key]) == 1 else key for key in keys}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, _, value = str(text).lstrip("+~").partition("=")
+    return key, value
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
+    except (OSError, yaml.YAMLError):
+        return {}

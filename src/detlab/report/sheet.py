@@ -1,0 +1,34 @@
+"""The contact sheet: the same test images as every row saw them, small enough to travel inside a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from detlab.report.rows import Row
+
+WIDTH = 520  # px of a picture
+TALLEST = 640  # px: the top of a longer sheet, so that all rows show the same first images
+
+
+def picture_of(row: Row) -> tuple[str, int] | None:
+    """(JPEG as data URI, seed) of a row's first seed that left a picture of its test; None where none did."""
+    for seed, run in sorted(row.done.items()):
+        found = sorted((run.folder / "pictures").glob("test-*.png"))
+        if found:
+            return as_data_uri(found[-1]), seed
+    return None
+
+
+def as_data_uri(path: Path) -> str:
+    """A picture, scaled down and cut, as a data URI."""
+    with Image.open(path) as image:
+        scale = min(1.0, WIDTH / image.width)
+        small = image.convert("RGB").resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))
+    small = small.crop((0, 0, small.width, min(small.height, TALLEST)))
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=80, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()

@@ -1,0 +1,136 @@
+"""The report of a sweep that was written, not trained: rows, verdicts, files, and no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from detlab.report.__main__ import main
+from detlab.report.analysis import analyse, interactions, main_effects, unfair
+from detlab.report.compare import config_difference, image_errors, one_right
+from detlab.report.compare import main as compare
+from detlab.report.detections import read_judged
+from detlab.report.figures import ticks
+from detlab.report.rows import command_of, make_sweep
+from detlab.report.runs import ReportError, find_runs
+from detlab.report.tables import cell_table, main_table
+from tests.report.folders import write_run, write_sweep
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sweep(tmp_path_factory.mktemp("sweep"))
+
+
+def test_rows_are_swept_choices_with_their_seeds(folder: Path) -> None:
+    sweep = make_sweep(find_runs([folder]))
+    assert sweep.factors == {"model/neck": ["none", "fpn"], "model/box_loss": ["l1", "giou"]}
+    assert [sweep.label(row) for row in sweep.rows] == [
+        "neck none · box_loss l1", "neck none · box_loss giou", "neck fpn · box_loss l1", "neck fpn · box_loss giou",
+    ]  # fmt: skip
+    assert [len(row.done) for row in sweep.rows] == [3, 3, 3, 2]
+    assert command_of(sweep.rows[2]) == "detlab train -m model/neck=fpn model/box_loss=l1 seed=0,1,2"
+
+
+def test_what_is_real_and_what_is_not(folder: Path) -> None:
+    analysis = analyse(make_sweep(find_runs([folder])), resamples=200)
+    table = main_table(analysis)
+    verdicts = [row[table.heads.index("verdict")].text for row in table.rows]
+    assert verdicts == ["baseline", "not distinguishable", "better", "better"]
+    assert list(table.marks.values()) == ["best"]
+    effects = {(e.factor, e.level): e.interval.words for e in main_effects(analysis)}
+    assert effects == {("model/neck", "fpn"): "better", ("model/box_loss", "giou"): "not distinguishable"}
+    (pair,) = interactions(analysis)
+    assert pair.interval.words == "not distinguishable"
+    states = [row[2].text for row in cell_table(analysis).rows]
+    assert states.count("finished") == 11
+    assert states.count("failed") == 1
+
+
+def test_a_baseline_by_name_and_missing_cells(folder: Path, tmp_path: Path) -> None:
+    sweep = make_sweep(find_runs([folder]), baseline="neck=fpn,box_loss=giou")
+    assert sweep.label(sweep.base) == "neck fpn · box_loss giou"
+    with pytest.raises(
+        ReportError, match="baseline=neck=spp has no run with a result; swept are model/neck: none, fpn"
+    ):
+        make_sweep(find_runs([folder]), baseline="neck=spp")
+    for i, (neck, loss) in enumerate((("none", "l1"), ("none", "giou"), ("fpn", "l1"))):
+        write_run(tmp_path / str(i), [f"model/neck={neck}", f"model/box_loss={loss}", "seed=0"])
+    analysis = analyse(make_sweep(find_runs([tmp_path])), resamples=0)
+    assert [row[2].text for row in cell_table(analysis).rows][-1] == "missing"
+
+
+def test_unequal_budgets_are_said(tmp_path: Path) -> None:
+    for i, batch in enumerate((8, 16)):
+        write_run(tmp_path / str(i), [f"data.batch_size={batch}", "seed=0"], batch=batch)
+    assert unfair(make_sweep(find_runs([tmp_path]))) == [
+        "The rows differ in batch (8, 16): a difference between them may come from that."
+    ]
+
+
+def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main([str(tmp_path / "nowhere")]) == 2
+    assert main([str(tmp_path)]) == 2
+    write_run(tmp_path / "0", ["seed=0"])
+    assert main([str(tmp_path), "metrics=map"]) == 2
+    assert main([str(tmp_path), "metric=mapp"]) == 2
+    said = capsys.readouterr().err
+    for text in ("is not a folder", "holds no run", "no option metrics", "metric=mapp is in no result"):
+        assert text in said
+
+
+def test_all_files_are_written_without_torch(folder: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None; sys.modules['lightning'] = None; sys.modules['hydra'] = None\n"
+        "from detlab.report.__main__ import main\n"
+        f"sys.exit(main([{str(folder)!r}, 'resamples=50', 'out={tmp_path}', 'title=Necks & losses']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert f"report  {tmp_path / 'index.html'}" in done.stdout
+    page = (tmp_path / "index.html").read_text()
+    assert "Necks &amp; losses" in page
+    assert "//" not in page.replace("</", "").split("<script>")[0].split("<h1>")[0]  # no address is named
+    markdown = (tmp_path / "report.md").read_text()
+    assert "| neck | box_loss | runs | mAP |" in markdown
+    assert "not distinguishable" in markdown
+    assert (tmp_path / "results.csv").read_text().startswith("neck,box_loss,runs,mAP,")
+    latex = (tmp_path / "results.tex").read_text()
+    assert latex.startswith("\\begin{tabular}{ll")
+    assert "box\\_loss" in latex
+
+
+def test_two_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    a = write_run(tmp_path / "a", ["model/neck=none", "seed=0"], value=0.3, shift=6.0)
+    b = write_run(tmp_path / "b", ["model/neck=fpn", "seed=0"], value=0.5, shift=1.0)
+    assert compare([str(a), str(b), "resamples=200"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "B is better than A" in said
+    assert "right in B, wrong in A" in said
+    assert compare([str(a)]) == 2
+    assert config_difference({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == [("a.c", "2", "3")]
+    truth, judged = read_judged(b)
+    errors = image_errors(truth, judged, 0.0)
+    assert errors.false.sum() >= 2 * len(truth.image_ids) * 0.9  # two false ones an image
+    assert one_right(truth, errors, errors) == []
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (-0.03, 0.05, [-0.04, -0.02, 0, 0.02, 0.04, 0.06]), (2, 2, None)],
+)
+def test_ticks_are_round_and_span_the_data(low: float, high: float, expected: list[float] | None) -> None:
+    found = ticks(low, high)
+    assert expected is None or found == pytest.approx(expected)
+    assert found[0] <= low
+    assert found[-1] >= high
+    assert len(found) < 12
+
+
+def test_a_folder_of_one_run_is_a_report_too(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", ["seed=0"])
+    assert main([str(run), "resamples=20"]) == 0
+    assert "all runs" in (run / "report" / "report.md").read_text()
