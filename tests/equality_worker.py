@@ -41,12 +41,15 @@ SMALL = [
     "test=false",
     "name=equality",
 ]
+FPN = "model.neck.width=32"
 FAMILIES: dict[str, list[str]] = {
-    "rpn": [],
-    "retinanet": ["model.head.width=32", "model.head.depth=1"],
-    "faster_rcnn": ["model.head.width=64", "model.sampler.size=16"],
+    "rpn": [FPN],
+    "retinanet": [FPN, "model.head.width=32", "model.head.depth=1"],
+    "ssd": [],
+    "refinedet": ["model.connection.width=32"],
+    "faster_rcnn": [FPN, "model.head.width=64", "model.sampler.size=16"],
 }
-RESNET = ["model/backbone=resnet18", "model.backbone.norm=gn", "model.neck.width=32"]
+RESNET = ["model/backbone=resnet18", "model.backbone.norm=gn"]
 
 
 class KeepGradients(L.Callback):

@@ -88,6 +88,21 @@ def test_every_parameter_is_used_on_the_canvas_it_was_built_for(canvas: int) -> 
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in neck.parameters())
 
 
+@pytest.mark.parametrize("side", [64, 96, 512])
+def test_maps_of_one_cell_have_finite_gradients_in_bfloat16(side: int) -> None:
+    """See `ExtraBlock`; halving, unpadded and 4x4 convs on maps of a few cells."""
+    blocks = [[8, 8, 3, 2, 1]] * (5 if side == 512 else 3) + [[8, 8, 3, 1, 0], [8, 8, 4, 1, 1]]
+    levels = tuple(v._replace(channels=8) for v in RESNET)
+    for _ in range(5):
+        junk = [torch.full((1000 + 37 * i,), torch.nan) for i in range(20)]
+        del junk  # memory that the allocator hands out again
+        neck = SSDExtras(levels=levels, blocks=blocks)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            out = neck(maps(neck, (side, side), levels))
+        sum(v.float().sum() for v in out.values()).backward()
+        assert all(p.grad.isfinite().all() for p in neck.parameters())
+
+
 @pytest.mark.parametrize(
     ("sources", "reads", "blocks"),
     [

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from detlab.anchors import Anchors
+from detlab.anchors import AnchorGenerator
 from detlab.backbones import Backbone
 from detlab.detectors.detector import Features
 from detlab.detectors.roi_stage import RoIDetector
@@ -36,7 +36,7 @@ class FasterRCNN(RoIDetector):
         num_classes: int,
         backbone: Backbone,
         neck: Callable[..., Neck],
-        anchors: Anchors,
+        anchors: AnchorGenerator,
         proposals: Callable[..., RPN],
         **stage: Any,
     ) -> None:
