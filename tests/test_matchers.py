@@ -139,3 +139,13 @@ def test_bipartite_matching_of_a_batch_is_the_plain_loops(targets: Callable) -> 
 def test_bipartite_matching_knows_crowds(anchors: Tensor, targets: Callable) -> None:
     truth = targets([[[0, 0, 10, 10], [20, 20, 60, 60]]], [[0, 0]], crowd=[[False, True]])
     assert BipartiteMatcher()(anchors, truth).state.tolist() == [[POSITIVE, POSITIVE, IGNORED, NEGATIVE]]
+
+
+def test_bipartite_ties_do_not_depend_on_the_other_images(targets: Callable) -> None:
+    """A box inside 50 equal anchors takes the first of them, also beside an image of many boxes."""
+    anchors = torch.tensor([[[0.0, 0, 40, 40]]]).repeat(1, 50, 1)
+    anchors = torch.cat([torch.rand(1, 30, 4, generator=torch.Generator().manual_seed(0)) + 90, anchors], dim=1)
+    for more in (1, 9, 40):
+        truth = targets([[[10, 10, 20, 20]], [[i, 50, i + 9, 59] for i in range(more)]], [[0], [0] * more])
+        found = BipartiteMatcher()(anchors, truth)
+        assert (found.state[0] == POSITIVE).nonzero().flatten().tolist() == [30]

@@ -121,8 +121,8 @@ class BipartiteMatcher(IoUMatcher):
         boxes, anchors = iou.shape[1:]
         # Of M boxes at most M - 1 take an anchor before one's turn comes: its match is among its M best anchors.
         width = min(boxes, anchors)
-        values, columns = iou.topk(width, dim=2)  # [B, M, width]
-        values, columns = values.flatten(1), columns.flatten(1)
+        columns = _best_columns(iou, width).flatten(1)
+        values = iou.gather(2, columns.view(len(iou), boxes, width)).flatten(1)  # [B, M * width]
         row = torch.arange(boxes, device=iou.device).repeat_interleave(width)
         forced, index = torch.zeros_like(index, dtype=torch.bool), index.clone()
         for _ in range(width):
@@ -133,6 +133,18 @@ class BipartiteMatcher(IoUMatcher):
             index.scatter_(1, column, torch.where(real, box, index.gather(1, column)))
             values = values.masked_fill((row == box) | (columns == column), -1.0)
         return forced, index
+
+
+def _best_columns(iou: Tensor, count: int) -> Tensor:
+    """Columns of the `count` highest of each row of iou [B, M, A], the first of equal ones before the later.
+
+    A box inside several anchors of a level has the same IoU with all, and topk takes any of those, in an order that
+    depends on `count` and so on the other images of the batch. The bits of a float32 that is not negative order as its
+    value does.
+    """
+    columns = torch.arange(iou.shape[2], device=iou.device)
+    keys = (iou.float().clamp(min=0).view(torch.int32).long() << 32) + (iou.shape[2] - 1 - columns)
+    return keys.topk(count, dim=2).indices
 
 
 def _nothing(batch: int, anchors: Tensor, kind: int) -> Matches:
