@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import resource
 import sys
 import time
@@ -22,7 +23,7 @@ from rich.table import Table
 
 from detlab.anchor_report import placement_of, stage_of
 from detlab.checkpoints import read_checkpoint
-from detlab.composing import config_dir, explain, plain_config, run_app
+from detlab.composing import compose_config, config_dir, explain, plain_config, run_app
 from detlab.coverage import coverage, coverage_report
 from detlab.data import DataError, DetectionData
 from detlab.loading import detector_of
@@ -299,8 +300,11 @@ def print_table(preflight: Preflight) -> None:
 def main(config: DictConfig) -> None:
     """Run every step once; the exit status is 1 where one fails."""
     jobs = int(sys.modules["__main__"].__dict__.get("jobs", 1))
-    for key, choices in (HydraConfig.get().sweeper.get("params") or {}).items():  # of an ablation
-        jobs *= _first(f"{key}={choices}")[1]
+    facts = HydraConfig.get()
+    axes = [_first(f"{key}={choices}") for key, choices in (facts.sweeper.get("params") or {}).items()]
+    if axes:  # an ablation: its first job
+        config = compose_config("check", [*facts.overrides.task, *(first for first, _ in axes)])
+    jobs *= math.prod(count for _, count in axes)
     preflight = Preflight(plain_config(config), jobs)
     preflight.go()
     print_table(preflight)
