@@ -46,7 +46,9 @@ def options() -> list[tuple[str, str]]:
     found = []
     for file in sorted(CONF.rglob("*.yaml")):
         group = str(file.parent.relative_to(CONF))
-        if group != "." and not group.endswith("/common"):
+        if group.startswith("variant/"):
+            found.append(("variant", f"{file.parent.name}/{file.stem}"))
+        elif group not in (".", "lean") and not group.endswith("/common"):
             found.append((group, file.stem))
     return found
 
@@ -65,6 +67,8 @@ def test_every_option_composes_and_builds(group: str, option: str) -> None:
         choices = [f"model={STAGE_OF[group]}"]
     if group == "model/head" and not choices:
         choices = [f"model={HEADS[option]}"]
+    if group == "variant":
+        choices = [f"model={option.split('/')[0].split('_')[0].replace('fpn', 'rpn')}"]
     config = plain(*choices, f"{group}={option}")
     if group == "debug" and option == "profiler":
         config["trainer"]["profiler"]["dirpath"] = "/tmp"

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detlab.callbacks import RunStatus, ValidationPictures
+from detlab.callbacks.loggers import flat
 from detlab.checkpoints import find_checkpoint, initialise_from, read_checkpoint
 from detlab.composing import config_hash, make_detector
 from detlab.data import DetectionData
@@ -142,7 +143,7 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
     )
     for logger in trainer.loggers:
-        logger.log_hyperparams(_flat(config))
+        logger.log_hyperparams(flat(config))
     say_plan(config, trainer, module, data)
     return Run(trainer, module, data)
 
@@ -295,14 +296,3 @@ def _class_of(target: str) -> type:
 
 def _class_name(target: str) -> str:
     return target.rsplit(".", 1)[-1]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots; lists as text, since loggers take plain values."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value if isinstance(value, int | float | str | bool) else str(value)
-    return flat

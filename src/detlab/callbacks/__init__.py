@@ -1,5 +1,7 @@
-"""Callbacks: status, results, pictures, times, progress, and the guard against non-finite losses."""
+"""Callbacks: status, budget, results, pictures, times, progress, and the guard against non-finite losses."""
 
+from detlab.callbacks.budget import Budget
+from detlab.callbacks.loggers import Dashboards
 from detlab.callbacks.nonfinite import NonFiniteGuard, NonFiniteLossError
 from detlab.callbacks.pictures import ValidationPictures
 from detlab.callbacks.progress import EpochTimes, progress_bar
@@ -7,6 +9,8 @@ from detlab.callbacks.results import ResultWriter, WorstImages
 from detlab.callbacks.status import RunStatus
 
 __all__ = [
+    "Budget",
+    "Dashboards",
     "EpochTimes",
     "NonFiniteGuard",
     "NonFiniteLossError",
