@@ -20,7 +20,7 @@ from detlab.loading import detector_of
 from detlab.modules import DetectionModule
 from detlab.precision import resolve_precision
 from detlab.rules import ConfigError
-from detlab.training import make_data, print_results, say_audit
+from detlab.training import make_data, print_results, quieten, say_audit
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="evaluate")
@@ -35,6 +35,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     Raises:
         ConfigError: another data set's classes, an unknown option.
     """
+    quieten()
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     if config["split"] not in ("train", "val", "test"):

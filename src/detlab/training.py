@@ -256,13 +256,18 @@ NOISE = (  # of libraries, about things that this project decides or cannot chan
 
 def set_up_torch(config: Mapping[str, Any]) -> None:
     """Threads, precision of products and seeds, as the config says; libraries' tips are left out."""
-    for text in NOISE:
-        warnings.filterwarnings("ignore", message=f".*{text}")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_wanted)
+    quieten()
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     torch.set_float32_matmul_precision(config["matmul_precision"])
     L.seed_everything(config["seed"], workers=True, verbose=False)
+
+
+def quieten() -> None:
+    """Leave out what libraries say about things that this project decides or cannot change."""
+    for text in NOISE:
+        warnings.filterwarnings("ignore", message=f".*{text}")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_wanted)
 
 
 def _wanted(record: logging.LogRecord) -> bool:

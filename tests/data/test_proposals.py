@@ -207,7 +207,8 @@ def test_grids_are_dropped_where_a_crop_leaves_nothing_of_them() -> None:
         real = batch.proposals.real
         sides = (batch.proposals.boxes[..., 2:] - batch.proposals.boxes[..., :2])[real]
         assert sides.min() >= 1
-        assert (batch.proposals.boxes.amax(dim=(1, 2)) <= batch.sizes.amax(1)).all()
+        beyond = batch.proposals.boxes.amax(dim=(1, 2)) - batch.sizes.amax(1)
+        assert (beyond <= 1e-3).all()  # float32 of a resize
 
 
 def test_families_that_need_none_get_none() -> None:
