@@ -47,3 +47,12 @@ def test_check_takes_the_options_of_train() -> None:
     assert found.returncode == 0, found.stderr
     assert "RPNDetector" in found.stdout
     assert "seed: 0" in found.stdout
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """Help in a tenth of a second: torch, Lightning and Hydra take seconds to import."""
+    arguments = [sys.executable, "-X", "importtime", "-m", "detlab.cli", "--help"]
+    found = subprocess.run(arguments, capture_output=True, text=True, timeout=120)
+    loaded = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in found.stderr.splitlines()}
+    assert "detlab" in loaded
+    assert not loaded & {"torch", "torchvision", "lightning", "hydra", "omegaconf", "numpy", "matplotlib", "rich"}

@@ -31,6 +31,8 @@ LAYERS = [
         "propose",
         "cli",
         "benchmark",
+        "exporting",
+        "export",
     },
 ]
 L0_ONLY = {"data", "metrics", "drawing", "plots", "sweeps", "report"}

@@ -15,6 +15,7 @@ COMMANDS = {
     "check": "everything once, before a long run         detlab check model=retinanet data=...",
     "report": "which differences are real              detlab report outputs/sweeps/NAME",
     "compare": "two runs side by side                    detlab compare RUN_A RUN_B",
+    "export": "one graph of a run, NMS included        detlab export run=outputs/... format=onnx",
     "rules": "the table of combinations that are refused",
 }
 

@@ -18,6 +18,14 @@ from torch import Tensor
 PADDING = -1  # the label of a padded row
 
 
+def fixed_shapes(x: Tensor) -> bool:
+    """Whether work on `x` should have fixed shapes, masking what is not wanted, rather than select what is.
+
+    On a GPU selecting makes the host wait for a count, and an exported graph cannot choose; on a CPU it saves work.
+    """
+    return x.is_cuda or torch.compiler.is_exporting()
+
+
 class Level(NamedTuple):
     """One feature map: its name ("C4", "P3"), its channels and its stride in canvas pixels.
 

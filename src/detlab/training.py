@@ -131,6 +131,7 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         monitor=config["monitor"],
         tta=_part(config["tta"]),
         divisor=config["data"]["size_divisor"],
+        compiled=config["compile"],
     )
     callbacks = [_part(node) for node in _with_monitor(config["callbacks"], config["monitor"]) if node]
     loggers = [_part(node) for node in config["logger"].values() if node]

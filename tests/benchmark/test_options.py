@@ -2,7 +2,7 @@
 
 import pytest
 
-from detlab.benchmark.__main__ import OptionError, parse, settle
+from detlab.benchmark.options import OptionError, parse, settle
 
 
 def target(*, model: str = "a", repeats: int = 5, share: float = 0.5, fast: bool = False, threads: int | None = None):  # noqa: ANN201

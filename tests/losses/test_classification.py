@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from detlab.losses import BCELoss, ClassificationLoss, CrossEntropyLoss, FocalLoss, HingeLoss
+from detlab.losses import BCELoss, ClassificationLoss, CrossEntropyLoss, FocalLoss, HingeLoss, focal
 
 LOGITS = [-2.0, -1.0, 0.0, 1.0, 2.0]
 
@@ -44,6 +44,24 @@ def test_focal_equals_torchvisions() -> None:
     targets = torch.nn.functional.one_hot(labels, 8)[:, :7].float()
     expected = sigmoid_focal_loss(logits, targets, 0.25, 2).sum(1)
     torch.testing.assert_close(FocalLoss()(logits, labels), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 3.3])
+@pytest.mark.parametrize("alpha", [-1.0, 0.25])
+def test_focal_gradient_is_the_derivative(alpha: float, gamma: float) -> None:
+    logits = (torch.randn(20, 5, dtype=torch.float64) * 3).requires_grad_()
+    labels = torch.randint(0, 6, (20,))
+    assert torch.autograd.gradcheck(lambda x: FocalLoss(alpha=alpha, gamma=gamma)(x, labels), logits)
+
+
+def test_focal_in_parts_equals_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, labels = torch.randn(2, 50, 7, requires_grad=True), torch.randint(0, 8, (2, 50))
+    whole = FocalLoss()(logits, labels)
+    (gradient,) = torch.autograd.grad(whole.sum(), logits)
+    monkeypatch.setattr(focal, "CACHED", 7 * 9)  # nine rows a part, the last with one
+    parts = FocalLoss()(logits, labels)
+    torch.testing.assert_close(parts, whole)
+    torch.testing.assert_close(torch.autograd.grad(parts.sum(), logits)[0], gradient)
 
 
 def test_focal_gradient_is_finite_where_a_power_of_zero_is_not() -> None:

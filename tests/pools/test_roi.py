@@ -152,3 +152,49 @@ def test_half_precision_maps_keep_the_rois_exact(pool: type) -> None:
     for read in (made({"C4": x.bfloat16()}, rois), made.read(x.bfloat16(), rois, 16)):
         assert read.dtype == torch.bfloat16
         torch.testing.assert_close(read.float(), exact, atol=2e-2, rtol=2e-2)
+
+
+def pyramid(sides: tuple[int, ...], channels: int = 3) -> tuple[list[Level], dict[str, Tensor]]:
+    """Levels P2, P3, ... of a canvas, and random maps of two images that want a gradient."""
+    levels = [Level(f"P{i}", channels, 2**i) for i in range(2, 5)]
+    return levels, {v.name: torch.randn(2, channels, *v.size(sides), requires_grad=True) for v in levels}
+
+
+AWKWARD = [
+    [0, 0, 0, 0, 0],  # a point in the corner
+    [1, 50, 60, 50, 200],  # no width
+    [0, -80, -90, -20, -10],  # outside, above and left
+    [1, 250, 250, 400, 380],  # across the far corner
+    [0, 300, 300, 500, 500],  # outside, below and right
+    [1, 200, 180, 60, 40],  # corners swapped
+    [0, -1000, -1000, 2000, 2000],  # far larger than the map
+    [1, 31.999, 63.999, 32.001, 64.001],  # smaller than a sample's cell
+    [0, 0, 0, 255.5, 191.5],  # the whole canvas
+]
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_gradients_of_a_pyramid_and_awkward_rois_equal_torchvisions(aligned: bool) -> None:
+    levels, features = pyramid((192, 256))
+    boxes = torch.cat([torch.tensor(AWKWARD, dtype=torch.float32), random_rois(60, 2, 250)])
+    found = RoIAlign(levels=levels, size=5, aligned=aligned)(features, boxes)
+    level = fpn_level(boxes[:, 1:], [4, 8, 16])
+    expected = torch.zeros_like(found)
+    for i, one_level in enumerate(levels):
+        rows = level == i
+        expected[rows] = roi_align(features[one_level.name], boxes[rows], 5, 1 / one_level.stride, 2, aligned)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    weights = torch.randn_like(found)
+    mine = torch.autograd.grad((found * weights).sum(), list(features.values()))
+    theirs = torch.autograd.grad((expected * weights).sum(), list(features.values()))
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_bfloat16_maps_sum_their_gradients_in_float32() -> None:
+    """300 RoIs on one spot: sums of bfloat16 numbers would stop growing at 256."""
+    levels = [Level("P2", 1, 4)]
+    x = torch.ones(1, 1, 8, 8, dtype=torch.bfloat16, requires_grad=True)
+    boxes = rois((8, 8, 16, 16)).repeat(300, 1)
+    RoIAlign(levels=levels, size=1)({"P2": x}, boxes).sum().backward()
+    assert x.grad.float().sum().item() == pytest.approx(300, rel=0.01)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from detlab.benchmark.options import Option, OptionError, parse, settle
 
 TARGETS = {
     "step": "time of a training step, and where it goes",
@@ -20,12 +21,6 @@ TARGETS = {
     "memory": "peak memory of a training step",
     "scaling": "growth of time and memory with batch, side, boxes and classes",
 }
-
-Option = bool | int | float | str | None
-
-
-class OptionError(ValueError):
-    """An option that does not exist, or a value that does not fit."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -44,24 +39,7 @@ def main(arguments: Sequence[str]) -> None:
     print(f"ratio {result['ratio']:.3f}")
 
 
-def parse(arguments: Sequence[str]) -> dict[str, str]:
-    """KEY=VALUE arguments as a dict.
-
-    Raises:
-        OptionError: an argument without =, or a key twice.
-    """
-    given: dict[str, str] = {}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals:
-            raise OptionError(f"{argument} is not KEY=VALUE; see detlab benchmark --help.")
-        if key in given:
-            raise OptionError(f"{key} is given twice ({given[key]} and {value}); leave one of the two out.")
-        given[key] = value
-    return given
-
-
-def find_target(target: str) -> Any:
+def find_target(target: str) -> Callable[..., dict[str, Any]]:
     """The `run` of a target.
 
     Raises:
@@ -73,48 +51,19 @@ def find_target(target: str) -> Any:
     return import_module(f"detlab.benchmark.{target}").run
 
 
-def settle(run: Any, given: Mapping[str, str]) -> dict[str, Option]:
-    """Values of the options given, of the type of their default in `run`'s signature.
-
-    Raises:
-        OptionError: a key that `run` does not have, or a value of another type.
-    """
-    known = inspect.signature(run).parameters
-    options: dict[str, Option] = {}
-    for key, text in given.items():
-        if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"options: {', '.join(known)}, json"
-            raise OptionError(f"There is no option {key} here; {hint}")
-        options[key] = _typed(key, text, known[key].default)
-    return options
-
-
-def _typed(key: str, text: str, default: Option) -> Option:
-    if text in ("null", "None"):
-        return None
-    if isinstance(default, str):
-        return text
-    if isinstance(default, bool):
-        if text.lower() not in ("true", "false"):
-            raise OptionError(f"{key}={text} must be true or false.")
-        return text.lower() == "true"
-    try:
-        return type(default)(text) if default is not None else (int(text) if text.lstrip("-").isdigit() else text)
-    except ValueError as error:
-        raise OptionError(f"{key}={text} must be a number, such as {key}={default}.") from error
-
-
 def usage() -> str:
     """Targets with their options and defaults."""
     lines = ["usage: detlab benchmark target=TARGET [KEY=VALUE ...] [json=FILE]", ""]
     for name, text in TARGETS.items():
-        if find_spec(f"detlab.benchmark.{name}"):
+        if not find_spec(f"detlab.benchmark.{name}"):
+            continue
+        lines.append(f"  {name:10} {text}")
+        try:
             parameters = inspect.signature(find_target(name)).parameters.values()
-            lines += [
-                f"  {name:10} {text}",
-                "             " + " ".join(f"{p.name}={_shown(p.default)}" for p in parameters),
-            ]
+            options = " ".join(f"{p.name}={_shown(p.default)}" for p in parameters)
+        except ImportError as error:  # metrics needs more than torch, torchvision and lightning
+            options = f"(needs {error.name})"
+        lines.append(f"             {options}")
     return "\n".join(lines)
 
 

@@ -42,7 +42,7 @@ class EpochLines(L.Callback):
 
 
 class EpochTimes(L.Callback):
-    """Logs the share of each epoch spent waiting for data, in steps, and in evaluation."""
+    """Logs and prints the share of each epoch spent waiting for data, in steps, and in evaluation."""
 
     def __init__(self) -> None:
         self._times = dict.fromkeys(("loader", "step", "evaluation"), 0.0)
@@ -72,11 +72,14 @@ class EpochTimes(L.Callback):
         self._book("evaluation")
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Log the shares."""
+        """Log the shares, and print them."""
         total = max(time.monotonic() - self._epoch, 1e-9)
         for name, seconds in self._times.items():
             module.log(f"time/{name}_share", seconds / total, rank_zero_only=True)
         module.log("time/epoch_s", total, rank_zero_only=True)
+        if trainer.is_global_zero:
+            shown = ", ".join(f"{name} {seconds / total:.0%}" for name, seconds in self._times.items())
+            print(f"epoch {trainer.current_epoch + 1}  {total:.0f} s: {shown} (loader: waiting for data)", flush=True)
 
     def _book(self, name: str) -> None:
         now = time.monotonic()

@@ -33,6 +33,7 @@ from detlab.proposals import RPN
 from detlab.samplers import AllSampler, RandomSampler
 
 PUBLISHED_EPS = 0.0  # torchvision sets its frozen batch norms' eps to 0 for the first versions' COCO weights
+ROI_SIDE = 7  # of the pooled map that its RoI heads read
 BETA = 1 / 9  # smooth L1 in both stages of torchvision's Faster R-CNN
 
 
@@ -47,7 +48,8 @@ def from_torchvision(
 
     Args:
         name: fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2, retinanet_resnet50_fpn,
-            retinanet_resnet50_fpn_v2 or ssd300_vgg16.
+            retinanet_resnet50_fpn_v2 or ssd300_vgg16; with a state dict also resnet18, 34, 101 or 152 in place of
+            resnet50, for torchvision's detectors over `resnet_fpn_backbone` of that depth.
         state_dict: a state dict of that torchvision model; None downloads the published COCO weights.
         num_classes: as torchvision counts: with background for Faster R-CNN and SSD; RetinaNet's 91 include an
             unused slot 0.
@@ -60,13 +62,16 @@ def from_torchvision(
     Raises:
         ValueError: an unknown name, weights that do not fit, or no network.
     """
-    if name not in (*_BUILDERS, SSD300):
+    published = re.sub(r"resnet(18|34|101|152)", "resnet50", name)
+    if published not in (*_BUILDERS, SSD300):
         raise ValueError(f"from_torchvision does not know {name}; use one of {', '.join([*_BUILDERS, SSD300])}.")
+    if state_dict is None and name != published:
+        raise ValueError(f"torchvision publishes no weights of {name}; pass state_dict, or use {published}.")
     state = dict(state_dict) if state_dict is not None else _published(name)
     if name == SSD300:
         detector, converted = ssd300(num_classes), convert_ssd300(state)
     else:
-        detector = _BUILDERS[name](_resnet50(state, frozen_bn_eps), num_classes, name.endswith("_v2"))
+        detector = _BUILDERS[published](_resnet(name, state, frozen_bn_eps), num_classes, name.endswith("_v2"))
         converted = convert(name, state)
     own = detector.state_dict()
     lacking = [
@@ -81,15 +86,16 @@ def from_torchvision(
             f"another shape (first: {', '.join(lacking[:3])}); give the model's own class count."
         )
     detector.load_state_dict({key: converted[key] for key in own if key in converted}, strict=False)
-    detector.class_names = _class_names(name, detector.num_classes)
+    detector.class_names = _class_names(published, detector.num_classes)
     return detector.eval()
 
 
-def _resnet50(state: Mapping[str, Tensor], frozen_bn_eps: float) -> ResNet:
+def _resnet(name: str, state: Mapping[str, Tensor], frozen_bn_eps: float) -> ResNet:
     """With trainable batch norm where the state dict counts batches, frozen where it does not."""
+    depth = int(re.search(r"resnet(\d+)", name)[1])
     if any(key.endswith("num_batches_tracked") for key in state):
-        return ResNet(depth=50, norm="bn")
-    return ResNet(depth=50, norm="frozen_bn", norm_eps=frozen_bn_eps)
+        return ResNet(depth=depth, norm="bn")
+    return ResNet(depth=depth, norm="frozen_bn", norm_eps=frozen_bn_eps)
 
 
 def convert(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -100,6 +106,8 @@ def convert(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     out: dict[str, Tensor] = {}
     for key, value in state.items():
         new = _rename(key, finest, two_stage, v2)
+        if re.fullmatch(r"roi_heads\.box_head\.(fc6|5)\.weight", key):
+            value = by_location(value)
         if new == "head.cls.weight" or new == "head.cls.bias":
             value = torch.cat([value[1:], value[:1]]) if two_stage else value
         elif two_stage and new in ("head.box.weight", "head.box.bias"):
@@ -107,6 +115,11 @@ def convert(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if new is not None:
             out[new] = value
     return out
+
+
+def by_location(weight: Tensor) -> Tensor:
+    """The first layer behind a RoI pool of side 7, [out, C * 49], for features by row, column, channel."""
+    return weight.unflatten(1, (-1, ROI_SIDE, ROI_SIDE)).permute(0, 2, 3, 1).flatten(1)
 
 
 def _rename(key: str, finest: int, two_stage: bool, v2: bool) -> str | None:

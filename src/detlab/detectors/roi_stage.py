@@ -26,7 +26,7 @@ from detlab.losses import BoxLoss, ClassificationLoss
 from detlab.matchers import IGNORED, POSITIVE
 from detlab.necks import Neck
 from detlab.samplers import draw
-from detlab.structures import Batch, Detections, Level, Prediction, Proposals
+from detlab.structures import Batch, Detections, Level, Prediction, Proposals, fixed_shapes
 
 STAGE = 2  # number of the RoI stage in the random draws
 TRUTH_STAGE = 3  # of the ground-truth boxes among its candidates
@@ -115,7 +115,7 @@ class RoIDetector(Detector):
         count, slots = used.shape
         index = torch.arange(count, device=boxes.device, dtype=boxes.dtype)[:, None, None]
         rois = torch.cat([index.expand(-1, slots, 1), boxes], dim=2).flatten(0, 1)
-        if boxes.is_cuda and not (self.training and self.has_batch_norm) and len(rois):
+        if fixed_shapes(boxes) and not (self.training and self.has_batch_norm) and len(rois):
             return self.describe(features, rois).unflatten(0, (count, slots))
         rows = used.flatten().nonzero()[:, 0]
         if not len(rows):

@@ -71,11 +71,22 @@ class RoIHead(nn.Module):
         return Prediction(self.cls(x), self.box(x).unflatten(-1, (-1, 4)))
 
 
+class FlattenMap(nn.Flatten):
+    """[N, C, h, w] -> [N, h * w * C], by row, column, channel: the order in which a channels-last map lies in memory.
+
+    In a step of Faster R-CNN with 1024 RoIs, the order (channel, row, column) copies 51 MB four times.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A view where x is channels-last; vectors [N, F] stay as they are."""
+        return x.permute(0, 2, 3, 1).flatten(1) if x.dim() == 4 else x
+
+
 class FCHead(nn.Sequential):
     """Fully connected layers with ReLU on the flattened RoI features (FPN section 4.2: two of 1024)."""
 
     def __init__(self, features: int, *, width: int, depth: int, dropout: float = 0.0) -> None:
-        layers: list[nn.Module] = [nn.Flatten()]
+        layers: list[nn.Module] = [FlattenMap()]
         for i in range(depth):
             layers += [nn.Linear(features if i == 0 else width, width), nn.ReLU(inplace=True)]
             layers += [nn.Dropout(dropout)] if dropout else []
@@ -90,7 +101,7 @@ class ConvFCHead(nn.Sequential):
         for _ in range(convs):
             layers += [nn.Conv2d(channels, channels, 3, padding=1, bias=False)]
             layers += [norm_layer(norm, "model.head.norm")(channels), nn.ReLU(inplace=True)]
-        layers += [nn.Flatten(), nn.Linear(channels * bins, width), nn.ReLU(inplace=True)]
+        layers += [FlattenMap(), nn.Linear(channels * bins, width), nn.ReLU(inplace=True)]
         super().__init__(*layers)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from detlab.losses.focal import Focal
+
 
 class ClassificationLoss(nn.Module, ABC):
     """What a stage asks of its classification loss."""
@@ -96,13 +98,8 @@ class FocalLoss(_SigmoidLoss):
         self.alpha, self.gamma = alpha, gamma
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        targets = self.one_hot(logits, labels)
-        z = torch.where(targets > 0, logits, -logits)  # p_t = sigmoid(z)
-        # (1 - p_t)^gamma as an exponential: torchvision's power has an infinite gradient at p_t = 1 for gamma < 1.
-        loss = F.softplus(-z) * torch.exp(-self.gamma * F.softplus(z))
-        if self.alpha >= 0:
-            loss = loss * torch.where(targets > 0, self.alpha, 1 - self.alpha)
-        return loss.sum(-1)
+        flat = Focal.apply(logits.flatten(0, -2), labels.flatten(), self.alpha, self.gamma)
+        return flat.view(labels.shape)
 
 
 class HingeLoss(_SigmoidLoss):

@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from detlab.detection import to_original
 from detlab.detectors import TTA, Detector
+from detlab.detectors.compiling import Compiled
 from detlab.detectors.detector import Features
 from detlab.metrics import CollectedDetections, Found, coco_ap_at, proposal_recall_at, voc_ap_of
 from detlab.samplers import mix
@@ -24,8 +25,8 @@ CHECKPOINT_KEY = "detlab"  # where a checkpoint holds what is needed to build it
 
 def draw_keys(seed: int, step: int, ids: Tensor) -> Tensor:
     """[B] int64 seeds of a batch's random draws: a function of (seed, step, image id) alone."""
-    start = torch.tensor([seed, step], dtype=torch.int64, device=ids.device)
-    return mix(mix(mix(start[0] + 1) + start[1] + 1) + ids)
+    start = ids.new_full((), seed)  # filled on the device: a tensor made of numbers would make a GPU's host wait
+    return mix(mix(mix(start + 1) + step + 1) + ids)
 
 
 class DetectionModule(L.LightningModule):
@@ -44,6 +45,7 @@ class DetectionModule(L.LightningModule):
         monitor: the metric checkpoints and early stopping watch.
         tta: called as tta(detector, divisor=...) -> TTA for the test split; None to test each image as it is.
         divisor: of canvas sides under tta.
+        compiled: compile the losses before training (`detlab.detectors.compiling`).
     """
 
     def __init__(
@@ -59,9 +61,10 @@ class DetectionModule(L.LightningModule):
         monitor: str = "val/map",
         tta: Callable[..., TTA] | None = None,
         divisor: int = 32,
+        compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector, self.compiled, self._loss = detector, compiled, detector.loss
         self.optim, self.lr_schedule = optim, lr_schedule
         self.class_names = tuple(class_names)
         self.category_ids = tuple(category_ids)
@@ -75,10 +78,14 @@ class DetectionModule(L.LightningModule):
         self._metric: CollectedDetections | None = None
         self._proposals: CollectedDetections | None = None
 
+    def on_fit_start(self) -> None:
+        if self.compiled:
+            self._loss = Compiled(self.detector).loss
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Total loss of a batch; every part is logged."""
         keys = draw_keys(self.seed, self.global_step, batch.ids)
-        losses = self.detector.loss(batch._replace(keys=keys))
+        losses = self._loss(batch._replace(keys=keys))
         total = torch.stack(list(losses.values())).sum()
         parts = {f"train/{name}": value.detach() for name, value in losses.items()}
         self.log_dict(parts, batch_size=len(batch.ids))

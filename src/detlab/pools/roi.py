@@ -15,9 +15,10 @@ from torchvision.ops import roi_align, roi_pool
 
 from detlab.boxes import area
 from detlab.pools.embedding import roi_align_by_embedding
-from detlab.structures import Level
+from detlab.structures import Level, fixed_shapes
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # FPN section 4.2: a 224 px RoI is read at stride 2^4
+NOWHERE = -1e4  # px; a RoI there reads no sample of any map
 NUDGE = 1e-6  # torchvision's: a RoI of exactly 112 or 224 px belongs to the coarser level
 
 
@@ -26,8 +27,10 @@ def fpn_level(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     low, high = int(math.log2(strides[0])), int(math.log2(strides[-1]))
     k = torch.floor(CANONICAL_LEVEL + torch.log2(area(boxes).sqrt() / CANONICAL_SIDE) + NUDGE)
     wanted = 2.0 ** k.clamp(low, high)
-    steps = torch.tensor(strides, device=boxes.device, dtype=wanted.dtype)
-    return torch.bucketize(wanted, steps).clamp(max=len(strides) - 1)
+    level = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    for stride in strides[:-1]:  # not bucketize: strides as a tensor on a GPU would make the host wait
+        level = level + (wanted > stride)
+    return level
 
 
 class _LevelPool(nn.Module, ABC):
@@ -61,9 +64,9 @@ class _LevelPool(nn.Module, ABC):
 
     def _read_own(self, x: Tensor, rois: Tensor, stride: int, own: Tensor) -> Tensor:
         """Zeros [N, ...] but for the RoIs of this level."""
-        if x.is_cuda:  # no synchronisation: the others are read where nothing is, and masked
-            nowhere = rois.new_tensor([0, -1e4, -1e4, -1e4, -1e4])
-            part = self.read(x, torch.where(own[:, None], rois, nowhere), stride)
+        if fixed_shapes(x):  # the others are read where nothing is, and masked
+            image, box = rois[:, :1], rois[:, 1:]
+            part = self.read(x, torch.cat([image, torch.where(own[:, None], box, NOWHERE)], dim=1), stride)
             return torch.where(own.view(-1, *[1] * (part.dim() - 1)), part, 0)
         rows = own.nonzero()[:, 0]  # on a CPU selecting costs nothing and reading all RoIs L times would
         part = self.read(x, rois[rows], stride)
@@ -90,7 +93,7 @@ class RoIAlign(_LevelPool):
     def forward(self, features: Mapping[str, Tensor], rois: Tensor) -> Tensor:
         """Maps {level: [B, C, h, w]} and RoIs [N, 5] -> [N, C, size, size]."""
         maps = [features[name] for name in self.names]
-        if maps[0].is_cuda or self.sampling_ratio == 0:
+        if fixed_shapes(maps[0]) or self.sampling_ratio == 0:
             return super().forward(features, rois)
         level = fpn_level(rois[:, 1:], self.strides) if len(maps) > 1 else rois.new_zeros(len(rois)).long()
         return roi_align_by_embedding(maps, rois, level, self.strides, self.size, self.sampling_ratio, self.aligned)

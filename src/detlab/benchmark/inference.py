@@ -1,0 +1,93 @@
+"""Time of a detection: normalisation, network, selection, boxes back in the image's own pixels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detlab.benchmark.measuring import interleave, machine, print_shares, print_times, ratio, set_up, shares, summarise
+from detlab.benchmark.pairs import Pair, as_lists, copy_weights, make_images, make_pair, set_selection, spread_scores
+from detlab.benchmark.step import format_of
+from detlab.detection import to_original
+from detlab.structures import Batch, Detections
+
+TOLERANCE = 1e-4  # of scores; of coordinates, as a share of the canvas
+
+
+def run(
+    *,
+    model: str = "faster_rcnn_r50",
+    precision: str = "fp32",
+    their_precision: str | None = None,
+    batch: int = 1,
+    side: int = 384,
+    classes: int = 91,
+    score_threshold: float = 0.05,
+    threads: int | None = None,
+    repeats: int = 9,
+    warm_up: int = 2,
+    clock: str = "wall",
+    profile: bool = True,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Ours over theirs, and whether both detect the same (384 px: torchvision's RetinaNet wants multiples of 128)."""
+    where = set_up(threads, device)
+    their_precision = their_precision or ("fp32" if where.type == "cpu" else precision)
+    pair = make_pair(model, classes=classes, side=side, device=where)
+    spread_scores(pair.theirs)
+    pair = copy_weights(pair, model, classes)
+    set_selection(pair, {"score_threshold": score_threshold})
+    pair.ours.eval()
+    pair.theirs.eval()
+    images = make_images(batch, side, 1, classes, where)
+    agree = agreement(pair, images)
+    listed = as_lists(images, pair.shift)[0]
+
+    @torch.inference_mode()
+    def ours() -> None:
+        with torch.autocast(where.type, format_of(precision), enabled=precision != "fp32"):
+            to_original(pair.ours.detect(images), images)
+
+    @torch.inference_mode()
+    def theirs() -> None:
+        with torch.autocast(where.type, format_of(their_precision), enabled=their_precision != "fp32"):
+            pair.theirs(listed)
+
+    sides = {"ours": ours, "theirs": theirs}
+    times = interleave(sides, repeats=repeats, warm_up=warm_up, device=where, clock=clock)
+    facts = {"model": model, "ours": precision, "theirs": their_precision, "batch": batch, "side": side}
+    facts |= {"classes": classes, "repeats": repeats, "clock": clock, **machine(where)}
+    result: dict[str, Any] = {**facts, "times": summarise(times), "agreement": agree}
+    print_times(facts, result["times"])
+    print(f"in fp32 both detect {agree['found']} boxes; equal: {agree['equal']}")
+    result["ratio"], low, high = ratio(times)
+    result["ratio_range"] = [low, high]
+    if profile:
+        result["profile"] = {name: shares(call, where) for name, call in sides.items()}
+        for name, found in result["profile"].items():
+            print_shares(name, found)
+    return result
+
+
+@torch.inference_mode()
+def agreement(pair: Pair, batch: Batch) -> dict[str, Any]:
+    """How many boxes we find in fp32, and whether torchvision finds the same."""
+    found = to_original(pair.ours.detect(batch), batch)
+    expected = pair.theirs(as_lists(batch, pair.shift)[0])
+    return {"found": int(found.real.sum()), "equal": same_detections(found, expected, pair.shift, batch.canvas[0])}
+
+
+def same_detections(found: Detections, expected: list[dict[str, Tensor]], shift: int, side: int) -> bool:
+    """Whether both are the same sets of (box, score, label); rows of equal score may come in another order."""
+    for i, want in enumerate(expected):
+        real = found.real[i]
+        scores, labels = found.scores[i][real], found.labels[i][real] + shift
+        if len(scores) != len(want["scores"]) or not torch.allclose(scores, want["scores"], atol=TOLERANCE, rtol=0):
+            return False
+        cost = torch.cdist(found.boxes[i][real], want["boxes"], p=1) + side * (labels[:, None] != want["labels"])
+        limit = 4 * side * TOLERANCE
+        if len(scores) and max(cost.amin(1).max(), cost.amin(0).max()) > limit:
+            return False
+    return True

@@ -1,0 +1,181 @@
+"""Interleaved timing, spread, and where the time of a function goes."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torchvision
+from torch.profiler import ProfilerActivity, profile
+
+from detlab.benchmark.options import OptionError
+
+LIMIT = (  # convolution and matrix products: what no code around the network can save
+    "aten::convolution_backward",
+    "aten::mkldnn_convolution",
+    "aten::cudnn_convolution",
+    "aten::_slow_conv2d_forward",
+    "aten::_slow_conv2d_backward",
+    "aten::mkldnn_linear",
+    "aten::addmm",
+    "aten::mm",
+    "aten::bmm",
+)
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+class Shares(NamedTuple):
+    """Where the time of one call goes, as shares of its total."""
+
+    limit: float  # convolution and matrix products
+    top: list[tuple[str, float]]  # the largest costs outside them
+
+
+def set_up(threads: int | None, device: str) -> torch.device:
+    """Set threads, and choose the device: auto is a GPU if there is one."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Facts that a figure is worth nothing without."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def interleave(
+    sides: Mapping[str, Callable[[], Any]], *, repeats: int, warm_up: int, device: torch.device, clock: str = "wall"
+) -> dict[str, list[float]]:
+    """Seconds of each call, by side, the sides called in turn (A B A B) so that a machine's moods fall on all.
+
+    Args:
+        sides: what to call, by name.
+        warm_up: rounds before those that count.
+        clock: wall, or cpu for the process's own time (with one thread, on a machine that does other work too).
+    """
+    if clock not in CLOCKS:
+        raise OptionError(f"clock={clock} is not known; use one of {', '.join(CLOCKS)}.")
+    if clock == "cpu" and (torch.get_num_threads() > 1 or device.type != "cpu"):
+        raise OptionError("clock=cpu adds up the time of all threads; use threads=1 on a CPU, or clock=wall.")
+    now = CLOCKS[clock]
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(warm_up + repeats):
+        for name, call in sides.items():
+            _synchronize(device)
+            start = now()
+            call()
+            _synchronize(device)
+            if turn >= warm_up:
+                times[name].append(now() - start)
+    return times
+
+
+def shares(call: Callable[[], Any], device: torch.device, rows: int = 8) -> Shares:
+    """Profile one call."""
+    on_gpu = device.type == "cuda"
+    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if on_gpu else [])
+    with profile(activities=activities) as profiled:
+        call()
+        _synchronize(device)
+    key = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+    spent = {e.key: float(getattr(e, key)) for e in profiled.key_averages()}
+    if on_gpu:  # kernels are listed beside the operations that launch them
+        spent = {k: v for k, v in spent.items() if "::" in k}
+    total = sum(spent.values()) or 1.0
+    outside = sorted(((k, v / total) for k, v in spent.items() if k not in LIMIT), key=lambda row: -row[1])
+    return Shares(sum(spent.get(k, 0.0) for k in LIMIT) / total, outside[:rows])
+
+
+def synchronisations(call: Callable[[], Any]) -> int:
+    """How often a call makes the host wait for the GPU."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            call()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    return sum("synchronizing CUDA operation" in str(w.message) for w in caught)
+
+
+def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
+    """Most memory that a call holds at once beyond what was held before it.
+
+    On a CPU it is counted from the allocator's own record, so the figure is the same on every machine; memory that
+    libraries take for themselves (scratch space of matrix products) is not in it.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        call()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        call()
+    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def summarise(times: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Median, fastest and slowest of each side, in milliseconds."""
+    return {
+        name: {
+            "median_ms": 1e3 * statistics.median(values),
+            "min_ms": 1e3 * min(values),
+            "max_ms": 1e3 * max(values),
+        }
+        for name, values in times.items()
+    }
+
+
+def ratio(times: Mapping[str, list[float]], ours: str = "ours", theirs: str = "theirs") -> tuple[float, float, float]:
+    """Median, smallest and largest of the ratios of neighbouring calls."""
+    pairs = [a / b for a, b in zip(times[ours], times[theirs], strict=True)]
+    return statistics.median(pairs), min(pairs), max(pairs)
+
+
+def print_times(facts: Mapping[str, Any], summary: Mapping[str, Mapping[str, float]]) -> None:
+    """The machine and the table of times."""
+    print("  ".join(f"{k} {v}" for k, v in facts.items()))
+    for name, row in summary.items():
+        print(f"{name:14} median {row['median_ms']:9.1f} ms   {row['min_ms']:.1f} to {row['max_ms']:.1f}")
+
+
+def print_shares(name: str, found: Shares) -> None:
+    """The share of the limit and the top costs outside it."""
+    print(f"{name}: convolution and matrix products {found.limit:.1%}; outside them:")
+    for operation, share in found.top:
+        print(f"    {share:6.1%}  {operation}")
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,49 @@
+"""Compiled losses equal the eager ones, and batches of one canvas do not compile again."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from detlab.composing import build_detector
+from detlab.detectors.compiling import Compiled, graphs
+from detlab.structures import Batch
+from tests.batches import make_batch
+
+SMALL = {
+    "retinanet": ["model.neck.width=32", "model.head.width=32", "model.head.depth=1"],
+    "faster_rcnn": ["model.neck.width=32", "model.head.width=32", "model.sampler.size=16"],
+}
+
+
+def batches(count: int) -> list[Batch]:
+    """Batches of one canvas with 1, 2, 3, ... boxes an image."""
+    boxes = [[4.0 * i, 4, 24 + 4 * i, 30] for i in range(count)]
+    return [make_batch([boxes[:n], boxes[:1]], [[i % 3 for i in range(n)], [0]], seed=n) for n in range(1, count + 1)]
+
+
+@pytest.mark.parametrize(
+    ("family", "backend"),
+    [
+        ("retinanet", "aot_eager"),
+        ("faster_rcnn", "aot_eager"),
+        pytest.param("retinanet", "inductor", marks=pytest.mark.slow),
+        pytest.param("faster_rcnn", "inductor", marks=pytest.mark.slow),
+    ],
+)
+def test_batches_of_one_canvas_compile_once(family: str, backend: str) -> None:
+    torch._dynamo.reset()
+    choices = [f"model={family}", *SMALL[family], "model.backbone.weights=null", "model.backbone.norm=gn"]
+    detector = build_detector(choices, num_classes=3).train()
+    given = batches(5)
+    expected = [detector.loss(batch) for batch in given]
+    compiled = Compiled(detector, backend)
+    before, counts = graphs(), []
+    for batch, wanted in zip(given, expected, strict=True):
+        found = compiled.loss(batch)
+        torch.stack(list(found.values())).sum().backward()
+        counts.append(graphs() - before)
+        for name, value in wanted.items():
+            torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
+    assert counts[0] > 0
+    assert len(set(counts[2:])) == 1, counts  # a second number of boxes makes that dimension dynamic; then all is made

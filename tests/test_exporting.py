@@ -1,0 +1,62 @@
+"""Exported graphs detect what the detector detects, in torch and in onnxruntime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from detlab.composing import build_detector
+from detlab.detectors import Detector
+from detlab.exporting import FORMATS, disagreement, example, export
+from detlab.rules import ConfigError
+from detlab.structures import Batch
+
+CANVAS = (64, 96)
+SMALL = {
+    "retinanet": ["model.neck.width=32", "model.head.width=32", "model.head.depth=1"],
+    "faster_rcnn": ["model.neck.width=32", "model.head.width=64", "model.proposals.detect.post_nms_test=50"],
+}
+
+
+def detector_of(family: str) -> Detector:
+    """A random detector whose scores differ, so that it detects something."""
+    torch.manual_seed(0)
+    detector = build_detector([f"model={family}", *SMALL[family], "model.backbone.weights=null"], num_classes=3)
+    for name, parameter in detector.named_parameters():
+        if name.startswith(("head.cls", "head.box.", "rpn.head.cls.", "rpn.head.box.")) and parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)
+        elif name.startswith("head.cls.") and parameter.dim() == 1:
+            torch.nn.init.zeros_(parameter)
+    return detector.eval()
+
+
+@pytest.mark.parametrize(
+    ("family", "format"),
+    [
+        ("retinanet", "onnx"),
+        ("faster_rcnn", "onnx"),
+        ("retinanet", "torch_export"),
+        ("faster_rcnn", "torch_export"),
+    ],
+)
+def test_a_graph_detects_what_the_detector_does(family: str, format: str, tmp_path: Path) -> None:
+    if format == "onnx":
+        pytest.importorskip("onnxruntime", reason="onnxruntime is in the extra 'export'")
+        pytest.importorskip("onnxscript", reason="onnxscript is in the extra 'export'")
+    detector = detector_of(family)
+    images, sizes = example(1, CANVAS)
+    sizes = torch.tensor([[64, 80]])  # padded on the right
+    exported = export(detector, tmp_path / f"detector{FORMATS[format]}", format, (images, sizes))
+    for seed in (1, 2):
+        images = torch.randint(0, 256, images.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            expected = detector.detect(Batch(images, sizes, sizes, torch.zeros(1, dtype=torch.int64)))
+        assert expected.real.sum() >= 10
+        assert disagreement(exported(images, sizes), expected) <= 1e-3
+
+
+def test_an_unknown_format_names_the_known(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="format=coreml is not known; use one of onnx, torch_export"):
+        export(detector_of("retinanet"), tmp_path / "x", "coreml", example(1, CANVAS))
