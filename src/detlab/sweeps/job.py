@@ -101,7 +101,8 @@ def read_progress(folder: Path) -> Progress:
     status = read_json(folder / "status.json") or {}
     monitor = status.get("monitor")
     history = read_history(folder / "metrics.csv", monitor) if monitor else ()
-    return Progress(status.get("epoch"), status.get("step"), monitor, history)
+    steps = [status.get("step"), _last_step(folder / "metrics.csv")]  # the status is written at evaluations
+    return Progress(status.get("epoch"), max((s for s in steps if s is not None), default=None), monitor, history)
 
 
 def read_history(path: Path, key: str) -> tuple[tuple[int, float], ...]:
@@ -117,6 +118,19 @@ def read_history(path: Path, key: str) -> tuple[tuple[int, float], ...]:
     except OSError:
         return ()
     return tuple(found)
+
+
+def _last_step(path: Path) -> int | None:
+    """The step of a metrics.csv's last row that has one."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return None
+    place = lines[0].split(",").index("step") if lines and "step" in lines[0].split(",") else None
+    if place is None:
+        return None
+    cells = (line.split(",") for line in reversed(lines[1:]))
+    return next((int(row[place]) for row in cells if len(row) > place and row[place].isdigit()), None)
 
 
 def explain_log(path: Path, exit_code: int) -> tuple[str, str | None]:
