@@ -48,6 +48,9 @@ FAMILIES: dict[str, list[str]] = {
     "ssd": [],
     "refinedet": ["model.connection.width=32"],
     "faster_rcnn": [FPN, "model.head.width=64", "model.sampler.size=16"],
+    "fast_rcnn": [FPN, "model.head.width=64", "data.proposal_count=100"],
+    "sppnet": ["model.head.width=64", "model.head.dropout=0", "data.proposal_count=100"],
+    "rcnn": ["model.pool.crop=32", "model.pool.context=4", "model.sampler.size=8", "data.proposal_count=50"],
 }
 RESNET = ["model/backbone=resnet18", "model.backbone.norm=gn"]
 

@@ -157,7 +157,6 @@ def test_resuming_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "error", "message"),
     [
-        (["resume=true"], ConfigError, "resume=true found no"),
         (["init_from=nowhere"], ConfigError, "nowhere is neither a run folder nor a checkpoint"),
         (["data=coco"], DataError, "data.root is not set"),
         (["data=coco", "data.root=/nowhere"], DataError, "data.root=/nowhere is not a folder"),

@@ -27,6 +27,7 @@ from detlab.composing import compose_config, config_dir, explain, plain_config, 
 from detlab.coverage import coverage, coverage_report
 from detlab.data import DataError, DetectionData
 from detlab.loading import detector_of
+from detlab.replaying import repeat_step
 from detlab.rules import ConfigError, check
 from detlab.training import Run, build, set_up_torch
 
@@ -298,7 +299,9 @@ def print_table(preflight: Preflight) -> None:
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="check")
 def main(config: DictConfig) -> None:
-    """Run every step once; the exit status is 1 where one fails."""
+    """Run every step once, or one batch again; the exit status is 1 where one fails."""
+    if config.batch:
+        sys.exit(0 if repeat_step(config.batch, tuple(config.trust)) else 1)
     jobs = int(sys.modules["__main__"].__dict__.get("jobs", 1))
     facts = HydraConfig.get()
     axes = [_first(f"{key}={choices}") for key, choices in (facts.sweeper.get("params") or {}).items()]

@@ -2,23 +2,44 @@
 
 from __future__ import annotations
 
-import os
+import io
+import zipfile
 from collections.abc import Mapping, Sequence
+from inspect import isclass, isroutine
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
+from hydra.utils import get_object
 from torch import Tensor
 
 from detlab.detectors import Detector
+from detlab.files import write_whole
 from detlab.heads import RoIHead
 from detlab.modules import DetectionModule
 from detlab.rules import ConfigError
 
 KEY = "detlab"
 PREFIX = "detector."
-TRUSTED = ("detlab.", "torch.", "torchvision.", "lightning.")
+# Of the packages trusted, the parts that configs build from. The rest of torch is no safer than what it imports:
+# torch.hub.load and torch.load run code of a stranger's choice, and torch.os.system is os.system.
+TRUSTED = (
+    "detlab.",
+    "torch.nn.",
+    "torch.optim.",
+    "torchvision.models.",
+    "torchvision.ops.",
+    "torchvision.transforms.",
+    "lightning.Trainer",
+    "lightning.pytorch.callbacks.",
+    "lightning.pytorch.loggers.",
+    "lightning.pytorch.plugins.",
+    "lightning.pytorch.profilers.",
+    "lightning.pytorch.strategies.",
+)
+COMMANDS = tuple(f"detlab.{name}." for name in ("cli", "files", "evaluate", "predict", "rerun", "train", "training"))
+HOMES = (*TRUSTED, "lightning.pytorch.trainer.")  # where what these names mean may be defined
 
 
 class Checkpoint(NamedTuple):
@@ -58,7 +79,21 @@ def read_checkpoint(path: Path, trust: Sequence[str] = ()) -> Checkpoint:
     Raises:
         ConfigError: not a checkpoint of this project, damaged, or a target outside the trusted prefixes.
     """
+    content = read_content(path)
+    facts = content[KEY]
+    check_targets(facts["config"], trust)
+    state = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
+    return Checkpoint(path, dict(facts["config"]), tuple(facts["class_names"]), tuple(facts["category_ids"]), state)
+
+
+def read_content(path: Path) -> Mapping[str, Any]:
+    """All that a checkpoint holds, read with weights_only=True; nothing of it is imported or called.
+
+    Raises:
+        ConfigError: not a checkpoint of this project, or damaged.
+    """
     try:
+        _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0][:120] if str(error) else ""
@@ -68,9 +103,9 @@ def read_checkpoint(path: Path, trust: Sequence[str] = ()) -> Checkpoint:
     facts = content.get(KEY) if isinstance(content, Mapping) else None
     if not isinstance(facts, Mapping) or "state_dict" not in content:
         raise ConfigError(f"{path} is a checkpoint, but not of detlab train: it has no {KEY!r} entry.")
-    check_targets(facts["config"], trust)
-    state = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
-    return Checkpoint(path, dict(facts["config"]), tuple(facts["class_names"]), tuple(facts["category_ids"]), state)
+    if not {"config", "class_names", "category_ids"} <= facts.keys():
+        raise ConfigError(f"{path} is a checkpoint of another version of detlab: its {KEY!r} entry lacks its config.")
+    return content
 
 
 def write_checkpoint(path: Path, module: DetectionModule) -> None:
@@ -82,10 +117,22 @@ def write_checkpoint(path: Path, module: DetectionModule) -> None:
         "pytorch-lightning_version": L.__version__,
     }
     module.on_save_checkpoint(content)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(content, part)
-    part.replace(path)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the parts of a torch archive with their checksums, which torch writes and does not look at.
+
+    Raises:
+        zipfile.BadZipFile: names the part that differs.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # torch's older format, or no checkpoint at all: loading tells
+    with zipfile.ZipFile(path) as archive:
+        if (part := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"bytes of {part} have changed since they were written")
 
 
 def check_targets(config: Any, trust: Sequence[str] = ()) -> None:
@@ -94,13 +141,13 @@ def check_targets(config: Any, trust: Sequence[str] = ()) -> None:
     Raises:
         ConfigError: names the target and the option.
     """
-    allowed = (*TRUSTED, *(p if p.endswith(".") else f"{p}." for p in trust))
+    allowed = tuple(p if p.endswith(".") else f"{p}." for p in trust)
     nodes = [config]
     while nodes:
         node = nodes.pop()
         if isinstance(node, Mapping):
             target = node.get("_target_")
-            if target is not None and not str(target).startswith(allowed):
+            if target is not None and not str(target).startswith(allowed) and not _builds_safely(str(target)):
                 raise ConfigError(
                     f"The config names {target}, which lies outside the trusted packages; if you trust it, add "
                     f"trust=[{str(target).split('.')[0]}]."
@@ -108,6 +155,26 @@ def check_targets(config: Any, trust: Sequence[str] = ()) -> None:
             nodes.extend(node.values())
         elif isinstance(node, list | tuple):
             nodes.extend(node)
+
+
+def _builds_safely(target: str) -> bool:
+    """Whether a target lies in a trusted part and is a class or function that its package itself defines.
+
+    The second look keeps out what such a module has merely imported; only trusted packages are imported for it.
+    """
+    if (
+        not target.startswith(TRUSTED)
+        or target.startswith(COMMANDS)
+        or any(part.startswith("_") for part in target.split("."))
+    ):
+        return False
+    try:
+        found = get_object(target)
+    except Exception:  # whatever an import raises: there is no such thing
+        return False
+    home = f"{getattr(found, '__module__', '')}."
+    ours = home.startswith(HOMES) and home.split(".")[0] == target.split(".")[0]
+    return ours and (isclass(found) or isroutine(found))
 
 
 def model_without_download(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ COMMANDS = {
     "report": "which differences are real              detlab report outputs/sweeps/NAME",
     "compare": "two runs side by side                    detlab compare RUN_A RUN_B",
     "export": "one graph of a run, NMS included        detlab export run=outputs/... format=onnx",
+    "rerun": "a run again, and what differs              detlab rerun outputs/...",
     "rules": "the table of combinations that are refused",
 }
 

@@ -24,7 +24,7 @@ from detlab.rules import ConfigError, check
 if TYPE_CHECKING:
     from detlab.detectors import Detector
 
-NOT_IN_HASH = ("resume", "paths", "name", "threads", "hydra")
+NOT_IN_HASH = ("config_hash", "resume", "paths", "name", "threads", "hydra")
 MODEL_PARTS = {  # keys under model that are groups, wherever they stand
     "backbone",
     "neck",

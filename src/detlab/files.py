@@ -1,19 +1,46 @@
-"""Small files written whole or not at all, and read without raising where they are absent."""
+"""Files that are there whole or not at all, whatever ends the process while they are written; and read where absent."""
 
 from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+TEMPORARY = ".part"  # end of the names of files that are being written
+
+
+def write_whole(path: Path, content: bytes, *, previous: Path | None = None) -> None:
+    """Write a file: to a temporary name, synced to the disk, then renamed. A reader never sees a part of it.
+
+    Args:
+        previous: what lies at `path` is kept under this name; at no moment are both names without a whole file.
+
+    Raises:
+        OSError: the disk is full or gone; the old file is untouched and the temporary one removed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.is_file():
+            _keep(path, previous)
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
 
 def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
-    """Write a file whole or not at all; numbers of a list share a line, or everything does if compact."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text((json.dumps(value, default=str) if compact else _laid_out(value)) + "\n")
-    temporary.replace(path)
+    """Write json whole or not at all; numbers of a list share a line, or everything does if compact."""
+    text = json.dumps(value, default=str) if compact else _laid_out(value)
+    write_whole(path, f"{text}\n".encode())
 
 
 def read_json(path: Path) -> Any:
@@ -33,3 +60,45 @@ def _laid_out(value: Any, indent: str = "") -> str:
     if isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
         return "[\n" + ",\n".join(deeper + _laid_out(v, deeper) for v in value) + "\n" + indent + "]"
     return json.dumps(value, default=str)
+
+
+def overwrite(path: Path, content: bytes) -> None:
+    """Write over a file in its place, padded with blanks, which takes no new room on a full disk.
+
+    Raises:
+        OSError: the file is not there, or shorter than the content.
+    """
+    with path.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < len(content):
+            raise OSError(f"{path} has no room for {len(content)} bytes in its place.")
+        file.write(content + b" " * (size - len(content)))
+        os.fsync(file.fileno())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files of processes that died while writing."""
+    for file in folder.glob(f".*{TEMPORARY}"):
+        with suppress(OSError):
+            file.unlink()
+
+
+def _keep(path: Path, previous: Path) -> None:
+    """Give the file at `path` the name `previous` as well."""
+    link = previous.with_name(f".{previous.name}.{os.getpid()}{TEMPORARY}")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+        link.replace(previous)
+    except OSError:  # a file system without hard links: for a moment only `previous` is there
+        path.replace(previous)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming durable, where the system can open folders."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -18,16 +18,18 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
-from detlab.callbacks import RunStatus, ValidationPictures
+from detlab.callbacks import STOP, CheckpointFiles, RunStatus, SameConfig, Stopped, ValidationPictures
 from detlab.callbacks.loggers import flat
 from detlab.checkpoints import find_checkpoint, initialise_from, read_checkpoint
 from detlab.composing import config_hash, make_detector
-from detlab.data import DetectionData
+from detlab.data import DetectionData, fingerprint
 from detlab.detectors import Detector
 from detlab.metrics import summary_rows
 from detlab.modules import DetectionModule
 from detlab.modules.optim import effective_lr
 from detlab.precision import resolve_precision
+from detlab.processes import WATCH
+from detlab.resuming import NEW, Start, finished_score, logger_facts, start_of
 from detlab.rules import check
 
 MONITORS = {False: "val/map", True: "val/ar_300"}  # by Detector.class_agnostic
@@ -51,23 +53,30 @@ def train(config: dict[str, Any]) -> float | None:
         ConfigError, DataError: before any work, where something does not fit.
     """
     check(config)
+    finished, score = finished_score(config)
+    if finished:
+        return score
     set_up_torch(config)
-    return _part(config["training"])(config)
+    STOP.install()
+    try:
+        score = _part(config["training"])(config | {"config_hash": config_hash(config)})
+        WATCH.expected = True  # from here on processes may end
+        return score
+    finally:
+        STOP.remove()
 
 
 def fit(config: dict[str, Any], prepare: Callable[[Detector], None] | None = None) -> Run:
-    """Train a detector, with resume=true from checkpoints/last.ckpt on, and test the best if the config says so.
+    """Train a detector, with resume=true from its newest checkpoint on, and test the best if the config says so.
 
     Args:
         config: of the run, or of one stage of it.
         prepare: fills or freezes the new detector before training.
     """
-    last = Path(config["paths"]["run_dir"]) / "checkpoints" / "last.ckpt"
-    run = build(config, prepare)
+    start = start_of(config)
+    run = build(config, prepare, start)
     with watched(run):
-        run.trainer.fit(run.module, datamodule=run.data, ckpt_path=str(last) if config["resume"] else None)
-        if run.trainer.interrupted:
-            raise KeyboardInterrupt
+        run.trainer.fit(run.module, datamodule=run.data, ckpt_path=start.checkpoint, weights_only=True)
         if config["test"]:
             best = _best(run.trainer)
             run.trainer.test(
@@ -93,15 +102,8 @@ def watched(run: Run) -> Iterator[None]:
         raise
     finally:
         if status is not None:
-            status.finish(state, reason)
+            status.finish(state, reason, score=best_score(run))
         _close_loggers(state)
-
-
-def ending(error: BaseException) -> tuple[str, str]:
-    """State and reason of a run that an error ends."""
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped", "interrupted by the user"
-    return "failed", f"{type(error).__name__}: {error}"
 
 
 def best_score(run: Run) -> float | None:
@@ -110,13 +112,27 @@ def best_score(run: Run) -> float | None:
     return None if score is None else float(score)
 
 
-def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = None) -> Run:
-    """All objects of a run, in the order in which mistakes show soonest."""
+def ending(error: BaseException) -> tuple[str, str]:
+    """State and reason of a run that an error ends."""
+    if isinstance(error, Stopped):
+        return "stopped", str(error)
+    return "failed", f"{type(error).__name__}: {error}"
+
+
+def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = None, start: Start = NEW) -> Run:
+    """All objects of a run, in the order in which mistakes show soonest.
+
+    Args:
+        config: of the run, or of one stage of it.
+        prepare: fills or freezes the new detector before training.
+        start: where training starts, for the loggers.
+    """
+    identity = config_hash(config)  # before null options get their values
     data = make_data(config)
     say_audit(data)
     detector = make_detector(config["model"], data.num_classes)
     config["monitor"] = config["monitor"] or MONITORS[detector.class_agnostic]
-    if config["init_from"]:
+    if config["init_from"] and start.checkpoint is None:
         _initialise(detector, config, data)
     if prepare is not None:
         prepare(detector)
@@ -134,18 +150,22 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         compiled=config["compile"],
     )
     callbacks = [_part(node) for node in _with_monitor(config["callbacks"], config["monitor"]) if node]
-    loggers = [_part(node) for node in config["logger"].values() if node]
+    for callback in callbacks:
+        if isinstance(callback, RunStatus):
+            callback.note(config_hash=config.get("config_hash") or identity, data_fingerprint=fingerprint(data))
+    loggers = [_part(node, **logger_facts(node, start)) for node in config["logger"].values() if node]
     precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
     trainer = _part(
         config["trainer"],
-        callbacks=callbacks,
+        callbacks=[*callbacks, SameConfig(identity, config["paths"]["run_dir"])],
+        plugins=[CheckpointFiles()],
         logger=loggers or False,
         precision=precision,
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
     )
     for logger in trainer.loggers:
         logger.log_hyperparams(flat(config))
-    say_plan(config, trainer, module, data)
+    say_plan(config, identity, trainer, module, data)
     return Run(trainer, module, data)
 
 
@@ -201,7 +221,9 @@ def say_audit(data: DetectionData) -> None:
 
 
 @rank_zero_only
-def say_plan(config: Mapping[str, Any], trainer: L.Trainer, module: DetectionModule, data: DetectionData) -> None:
+def say_plan(
+    config: Mapping[str, Any], identity: str, trainer: L.Trainer, module: DetectionModule, data: DetectionData
+) -> None:
     """Print what hides in other frameworks: parameters trained, total batch, learning rate, input size."""
     table = Table("stage", "trainable", "parameters", title="parameters")
     rows = [(f"backbone {name}", a, b) for name, a, b in module.detector.backbone.trainable_report()]
@@ -229,7 +251,7 @@ def say_plan(config: Mapping[str, Any], trainer: L.Trainer, module: DetectionMod
             f"images, {optim['lr_scaling']} scaling)"
         ),
         "precision": f"{trainer.precision} on {trainer.strategy.root_device}",
-        "run": f"{config['paths']['run_dir']} (config {config_hash(config)})",
+        "run": f"{config['paths']['run_dir']} (config {identity})",
     }
     for name, text in lines.items():
         console.print(f"{name:11} {text}", soft_wrap=True, highlight=False)

@@ -131,9 +131,7 @@ def test_a_run_killed_between_stages_goes_on_to_the_same_weights(trained: Path, 
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_stages_of_another_run_and_nothing_to_resume_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="resume=true found no .*stages"):
-        run(tmp_path, *STAGED, "resume=true")
+def test_stages_of_another_run_are_refused(tmp_path: Path) -> None:
     (tmp_path / "stages").mkdir()
     with pytest.raises(ConfigError, match=r"holds the stages of an earlier run; resume=true"):
         run(tmp_path, *STAGED)

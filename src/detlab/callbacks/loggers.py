@@ -1,7 +1,8 @@
-"""Loggers that need more than a class name in a config, and what dashboards get at the end of a run."""
+"""Loggers that go on where an interrupted run stood, and what dashboards get at the end of a run."""
 
 from __future__ import annotations
 
+import csv
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -9,13 +10,55 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812 - Lightning's own convention
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from detlab.files import read_json
+from detlab.files import read_json, write_whole
 
 NAME_LENGTH = 128  # of W&B's run names
 SWEEP_ENV = "DETLAB_SWEEP"  # the launcher tells a job the name of its sweep
+WANDB_ID = "wandb_id"  # file in the run folder
+
+
+class MetricsFile(CSVLogger):
+    """metrics.csv in a folder; a resumed run keeps the rows before the step it goes on from.
+
+    Args:
+        save_dir: the folder.
+        keep_steps: of a resumed run: rows of steps below it stay. Lightning's logger alone deletes the file.
+    """
+
+    def __init__(self, save_dir: str, keep_steps: int | None = None) -> None:
+        super().__init__(save_dir=save_dir, name="", version="", flush_logs_every_n_steps=50)
+        self.keep_steps = keep_steps
+        self._opened = False
+
+    @property
+    def experiment(self) -> Any:
+        """Lightning's writer, which has read the rows that stay."""
+        if self._opened:
+            return super().experiment
+        self._opened = True
+        rows = self._kept()
+        writer = super().experiment
+        if writer is not None and rows:  # a placeholder in all processes but the first
+            writer.metrics = rows
+            writer.save()
+        return writer
+
+    def _kept(self) -> list[dict[str, str]]:
+        file = Path(self.log_dir) / "metrics.csv"
+        if not self.keep_steps or not file.is_file():
+            return []
+        with file.open(newline="") as lines:
+            rows = [{k: v for k, v in row.items() if k and v} for row in csv.DictReader(lines)]
+        return [row for row in rows if row.get("step", "").isdigit() and int(row["step"]) < self.keep_steps]
+
+
+def tensorboard_logger(*, save_dir: str, keep_steps: int | None = None) -> TensorBoardLogger:
+    """Events in save_dir/tensorboard; of a resumed run those of steps from keep_steps on are hidden."""
+    purge = {} if keep_steps is None else {"purge_step": keep_steps}
+    return TensorBoardLogger(save_dir=save_dir, name="tensorboard", version="", default_hp_metric=False, **purge)
 
 
 def wandb_logger(
@@ -26,11 +69,13 @@ def wandb_logger(
     group: str | None = None,
     tags: Sequence[str] = (),
     offline: bool | None = None,
+    keep_steps: int | None = None,
 ) -> WandbLogger:
     """A W&B logger that never asks: offline unless WANDB_API_KEY is set or `offline` says otherwise.
 
-    Jobs of a sweep are grouped by it. The run's id lies in wandb_id in the run folder, so that a run that goes on is
-    the same run there. Files lie in save_dir/wandb; `wandb sync` in the run folder sends them later.
+    Jobs of a sweep are grouped by it. The run's id lies in wandb_id in the run folder, so that a resumed run
+    (keep_steps is given) is the same run there. Files lie in save_dir/wandb; `wandb sync` in the run folder sends
+    them later.
     """
     if offline is None:
         offline = not os.environ.get("WANDB_API_KEY")
@@ -44,17 +89,19 @@ def wandb_logger(
         job_type="train",
         tags=list(tags),
         offline=offline,
-        id=_run_id(Path(save_dir) / "wandb_id"),
+        id=_wandb_id(Path(save_dir), new=keep_steps is None),
         resume="allow",
     )
 
 
-def _run_id(path: Path) -> str:
-    """The id of the run in this folder, made at its first start."""
-    if path.is_file():
-        return path.read_text().strip()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(made := uuid.uuid4().hex[:12])
+def _wandb_id(folder: Path, new: bool) -> str:
+    """The id in a run folder; a new one where there is none or a run starts afresh."""
+    file = folder / WANDB_ID
+    if not new and file.is_file():
+        return file.read_text().strip()
+    made = uuid.uuid4().hex[:8]
+    if rank_zero_only.rank == 0:  # the others log nothing
+        write_whole(file, made.encode())
     return made
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +17,8 @@ from typing import Any
 import lightning as L  # noqa: N812 - Lightning's own convention
 from lightning.pytorch.utilities import rank_zero_only
 
-from detlab.files import write_json
+from detlab.files import overwrite, write_json
+from detlab.processes import WATCH
 
 PACKAGES = (
     "detlab",
@@ -29,34 +34,60 @@ PACKAGES = (
 class RunStatus(L.Callback):
     """status.json: state (running, finished, stopped, failed), reason, progress, versions, git commit, machine.
 
+    A state "running" whose time of update is long past means that the process died without a word (kill -9, power).
+
     Args:
         run_dir: the run's folder.
         stage: the part of the run that is going on, such as "2-detector"; its end is not the run's.
+        every_s: seconds between updates.
     """
 
-    def __init__(self, run_dir: str, stage: str | None = None) -> None:
+    def __init__(self, run_dir: str, stage: str | None = None, every_s: float = 30.0) -> None:
         self.path, self.stage = Path(run_dir) / "status.json", stage
+        self.every_s = every_s
         self.facts: dict[str, Any] = {}
+        self._notes: dict[str, Any] = {}
+        self._written = 0.0
+        self._rank = 0
+
+    def note(self, **facts: Any) -> None:
+        """Facts that only the run knows, such as its config's hash."""
+        self._notes |= facts
+        if rank_zero_only.rank == 0:
+            WATCH.on_death = self._bereaved  # already now: a rank may die before all have met
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Note the facts that do not change."""
         if self.facts:
             return
+        self._rank = trainer.global_rank
         self.facts = {
             "state": "running",
             "stage": self.stage,
             "reason": None,
             "started": _now(),
+            **self._notes,
             "command": [sys.executable, *sys.argv],
             "python": platform.python_version(),
             "packages": _versions(),
             "git": _git(),
             "host": platform.node(),
+            "process": os.getpid(),
             "device": trainer.strategy.root_device.type,
             "processes": trainer.world_size,
             "monitor": module.monitor,
         }
+        if trainer.is_global_zero:
+            for file in self.path.parent.glob("status-rank*.json"):
+                file.unlink(missing_ok=True)
         self._write(trainer)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note progress now and then."""
+        if time.monotonic() - self._written > self.every_s:
+            self._write(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Note progress."""
@@ -67,18 +98,44 @@ class RunStatus(L.Callback):
         if not trainer.sanity_checking:
             self._write(trainer)
 
-    @rank_zero_only
-    def finish(self, state: str, reason: str | None = None) -> None:
-        """Note how the run ended; called by `detlab train`. A stage that finished leaves the run running."""
+    def finish(self, state: str, reason: str | None = None, **facts: Any) -> None:
+        """Note how the run ended; called by `detlab train`. A stage that finished leaves the run running.
+
+        The first reason to fail stays: what follows is its consequence.
+        """
+        if self.facts.get("state") == "failed":
+            return
         if self.stage is not None and state == "finished":
             state = "running"
-        self.facts |= {"state": state, "reason": reason, "ended": _now()}
-        write_json(self.path, self.facts)
+        self.facts = self._notes | self.facts | {"state": state, "reason": reason, "ended": _now(), **facts}
+        if self._rank == 0:
+            self._put(self.path)
+        elif state == "failed":  # for the first process to quote
+            self._put(self.path.with_name(f"status-rank{self._rank}.json"))
+
+    def _bereaved(self, reason: str) -> None:
+        """Another rank is dead; say so with its own last words, if it left any."""
+        time.sleep(0.2)  # it may be writing them
+        for file in sorted(self.path.parent.glob("status-rank*.json")):
+            with suppress(OSError, ValueError):
+                reason += f"; {file.stem.removeprefix('status-')}: {json.loads(file.read_text())['reason']}"
+        self.finish("failed", reason)
 
     @rank_zero_only
     def _write(self, trainer: L.Trainer) -> None:
         self.facts |= {"epoch": trainer.current_epoch, "step": trainer.global_step, "updated": _now()}
-        write_json(self.path, self.facts)
+        self._written = time.monotonic()
+        self._put(self.path)
+
+    def _put(self, path: Path) -> None:
+        """Write the facts; on a full disk in the place of the old ones, and if that fails, to the terminal."""
+        try:
+            write_json(path, self.facts)
+        except OSError as error:
+            try:
+                overwrite(path, json.dumps(self.facts, default=str).encode())
+            except OSError:
+                print(f"detlab: {path} cannot be written ({error}); it would say: {self.facts}", file=sys.stderr)
 
 
 def _now() -> str:

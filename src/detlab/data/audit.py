@@ -79,7 +79,7 @@ class AuditReport:
         assert rule in RULES, rule
         finding.count += 1
         if len(finding.examples) < EXAMPLES:
-            finding.examples.append(example)
+            finding.examples.append(printable(example))
 
     def count(self, rule: str) -> int:
         """Cases of a rule over all splits."""
@@ -191,9 +191,18 @@ def drop_duplicates(records: list[Record], split: str, report: AuditReport) -> l
     return good
 
 
+def printable(text: str) -> str:
+    """Text without halves of surrogate pairs, which json may hold and no terminal or file takes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def inside(root: Path, name: str) -> Path | None:
-    """root / name, or None where that lies outside root."""
-    path = (root / name).resolve()
+    """root / name, or None where that lies outside root, through links too, or is no path at all."""
+    try:
+        path = (root / name).resolve()
+        path.exists()
+    except (OSError, ValueError, RuntimeError):  # too long, with a NUL, or a circle of links
+        return None
     return path if path.is_relative_to(root.resolve()) else None
 
 

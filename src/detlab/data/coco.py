@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from detlab.data.audit import AuditReport, DataError, inside
+from detlab.data.audit import AuditReport, DataError, inside, printable
 from detlab.data.module import DetectionData
 from detlab.data.records import Classes, Record, record
 from detlab.data.source import Source, Splits, folder
@@ -34,7 +34,7 @@ class Coco(Source):
         categories: dict[int, str] = {}
         for split, document in documents.items():
             for category in _list(document, "categories", self.annotations[split]):
-                categories[_int(category, "id", self.annotations[split])] = str(category.get("name"))
+                categories[_int(category, "id", self.annotations[split])] = printable(str(category.get("name")))
         ids = tuple(sorted(categories))
         classes = Classes(tuple(categories[i] for i in ids), ids)
         labels = {category: label for label, category in enumerate(ids)}
@@ -63,8 +63,8 @@ def _load(root: Path, name: str, option: str) -> dict[str, Any]:
         document = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise DataError(f"{option}={name} is not a file under data.root={root}; give its path.") from error
-    except (OSError, ValueError) as error:
-        raise DataError(f"{option}={name} is not readable as json ({error}).") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{option}={name} is not readable as json ({str(error)[:200]}).") from error
     if not isinstance(document, dict):
         raise DataError(f"{option}={name} holds a {type(document).__name__}, not a COCO object with 'images'.")
     return document
@@ -79,9 +79,13 @@ def _list(document: dict[str, Any], key: str, file: str) -> list[dict[str, Any]]
 
 def _int(row: dict[str, Any], key: str, file: str) -> int:
     value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise DataError(f"{file}: {key!r} of {str(row)[:80]} is not a whole number.")
+    if not _whole(value):
+        raise DataError(f"{file}: {key!r} of {str(row)[:80]} is not a whole number of 64 bits.")
     return value
+
+
+def _whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
 
 
 def _records(
@@ -96,28 +100,27 @@ def _records(
     rows = _list(document, "images", file)
     known = {_int(row, "id", file) for row in rows}
     objects: dict[int, list[dict[str, Any]]] = {i: [] for i in known}
-    seen: set[int] = set()
+    seen: set[str] = set()
     for row in _list(document, "annotations", file):
-        image_id = row.get("image_id")
-        name = f"annotation {row.get('id')}"
-        if image_id not in known:
-            report.add(split, "annotation without image", f"{name} (image_id {image_id})")
-        elif row.get("category_id") not in labels:
-            report.add(split, "unknown class", f"{name} (category_id {row.get('category_id')})")
-        elif row.get("id") is not None and row["id"] in seen:
+        image_id, category, own = row.get("image_id"), row.get("category_id"), row.get("id")
+        name = f"annotation {str(own)[:40]}"
+        if not _whole(image_id) or image_id not in known:
+            report.add(split, "annotation without image", f"{name} (image_id {str(image_id)[:40]})")
+        elif not _whole(category) or category not in labels:
+            report.add(split, "unknown class", f"{name} (category_id {str(category)[:40]})")
+        elif own is not None and str(own) in seen:
             report.add(split, "duplicate annotation id", name)
         else:
-            seen.add(row.get("id"))
+            seen.add(str(own))
             box = _box(row.get("bbox"))
             if box is None:
                 report.add(split, "malformed box", f"{name} {str(row.get('bbox'))[:60]}")
                 continue
-            area = row.get("area")
             objects[image_id].append(
                 {
                     "box": box,
-                    "label": labels[row["category_id"]],
-                    "area": float(area) if isinstance(area, int | float) else None,
+                    "label": labels[category],
+                    "area": _number(row.get("area")),
                     "crowd": bool(row.get("iscrowd", 0)),
                 }
             )
@@ -129,7 +132,7 @@ def _records(
             report.add(split, "image outside the root", name)
             continue
         size = row.get("height"), row.get("width")
-        known_size = all(isinstance(side, int) and side > 0 for side in size)
+        known_size = all(_whole(side) and side > 0 for side in size)
         records.append(
             record(
                 id=row["id"],
@@ -146,7 +149,18 @@ def _box(value: Any) -> list[float] | None:
     """COCO's (x, y, w, h) as xyxy; None where it is no row of four numbers."""
     if not isinstance(value, list) or len(value) != 4:
         return None
-    if any(isinstance(v, bool) or not isinstance(v, int | float) for v in value):
+    numbers = [_number(v) for v in value]
+    if None in numbers:
         return None
-    x, y, w, h = (float(v) for v in value)
+    x, y, w, h = numbers
     return [x, y, x + w, y + h]
+
+
+def _number(value: Any) -> float | None:
+    """A json number as float; None for anything else, and for whole numbers beyond a float's range."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None

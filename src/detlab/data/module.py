@@ -15,11 +15,11 @@ from detlab.data.dataset import Collate, DetectionDataset, Sample
 from detlab.data.images import MAX_PIXELS
 from detlab.data.proposals import Boxes, GridProposals, open_proposals
 from detlab.data.records import Classes, Record, ground_truth
-from detlab.data.sampling import GroupedBatchSampler, ShardedBatchSampler
+from detlab.data.sampling import EpochSampler, ShardedBatchSampler
 from detlab.data.source import Source, Splits
 from detlab.data.splits import of_classes, with_val
 from detlab.data.transforms import Resize
-from detlab.structures import GroundTruth
+from detlab.structures import Batch, GroundTruth
 
 SPLITS = ("train", "val", "test")
 
@@ -33,6 +33,7 @@ class DetectionData(L.LightningDataModule):
         batch_size: images per process and step.
         eval_batch_size: the same for validation and test; null for batch_size.
         num_workers: loader processes per loader.
+        worker_timeout_s: most seconds to wait for a batch of theirs before the run ends with an error.
         resize: short_side, letterbox or warp; null for the family's default.
         resize_default: that default, handed over by the run.
         size, max_size: see `Resize`.
@@ -67,6 +68,7 @@ class DetectionData(L.LightningDataModule):
         batch_size: int = 8,
         eval_batch_size: int | None = None,
         num_workers: int = 0,
+        worker_timeout_s: float = 600.0,
         resize: str | None = None,
         resize_default: str = "short_side",
         size: int | Sequence[int] = 800,
@@ -106,7 +108,7 @@ class DetectionData(L.LightningDataModule):
         self.source, self.augment, self.seed = source, augment, seed
         self.source.max_pixels = max_pixels
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self.num_workers = num_workers
+        self.num_workers, self.worker_timeout_s = num_workers, worker_timeout_s
         self.resize = Resize(mode=resize or resize_default, size=size, max_size=max_size)
         fixed = self.resize.canvas if canvas is None else (int(canvas[0]), int(canvas[1]))
         self.collate = Collate(divisor=size_divisor, canvas=fixed)
@@ -123,6 +125,7 @@ class DetectionData(L.LightningDataModule):
         self._splits: Splits | None = None
         self._classes: Classes | None = None
         self._datasets: dict[str, DetectionDataset] = {}
+        self._start: dict[str, int] | None = None  # where a resumed run stood
         self._proposals: Callable[[Record], Boxes] | None = None
 
     @property
@@ -206,7 +209,7 @@ class DetectionData(L.LightningDataModule):
         """Shuffled batches of this process."""
         dataset = self.dataset("train")
         tall = [int(r.size[0] > r.size[1]) if self.aspect_grouping else 0 for r in dataset.records]
-        sampler = _EpochSampler(
+        sampler = EpochSampler(
             dataset,
             tall,
             batch_size=self.batch_size,
@@ -215,6 +218,9 @@ class DetectionData(L.LightningDataModule):
             rank=self._rank(),
             world_size=self._world(),
         )
+        if self._start is not None:
+            offset = self._start["images"] // (self.batch_size * self._world())
+            sampler.load_state_dict({"epoch": self._start["epoch"], "offset": offset})
         return self._loader(dataset, sampler)
 
     def val_dataloader(self) -> DataLoader[Sample]:
@@ -224,6 +230,24 @@ class DetectionData(L.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Sample]:
         """The test images of this process, in order."""
         return self._in_order("test")
+
+    def samples(self, ids: Sequence[int], epoch: int) -> Batch:
+        """The training batch that these images made in an epoch; the same again, since samples are functions of it."""
+        dataset = self.dataset("train")
+        dataset.set_epoch(epoch)
+        rows = {r.id: i for i, r in enumerate(dataset.records)}
+        return self.collate([dataset[rows[i]] for i in ids])
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands: the epoch, and how many of its images were used (workers may have read more)."""
+        loop = self.trainer.fit_loop
+        epoch = loop.epoch_progress.current
+        batches = loop.epoch_loop.batch_progress.current.ready if epoch.ready > epoch.processed else 0
+        return {"epoch": epoch.processed, "images": batches * self.batch_size * self._world()}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on where another run stood, also with another batch or number of processes."""
+        self._start = dict(state_dict)
 
     def set_epoch(self, epoch: int) -> None:
         """Augment as in this epoch (Lightning does it through the batch sampler)."""
@@ -242,6 +266,7 @@ class DetectionData(L.LightningDataModule):
             batch_sampler=sampler,
             collate_fn=self.collate,
             num_workers=self.num_workers,
+            timeout=self.worker_timeout_s if self.num_workers else 0,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
@@ -308,15 +333,3 @@ def _proposal_notes(proposals: str | None, count: int, needed: bool) -> list[str
         f"This family reads proposals and data.proposals is null: a grid of about {count} boxes is made per image; "
         f"detlab proposals writes better ones for data.proposals=PATH, and data.proposals=grid silences this."
     ]
-
-
-class _EpochSampler(GroupedBatchSampler):
-    """Tells the data set the epoch, too, so that augmentation follows it."""
-
-    def __init__(self, dataset: DetectionDataset, groups: Sequence[int], **options: Any) -> None:
-        super().__init__(groups, **options)
-        self.dataset = dataset
-
-    def set_epoch(self, epoch: int) -> None:
-        super().set_epoch(epoch)
-        self.dataset.set_epoch(epoch)

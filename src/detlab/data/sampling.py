@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
@@ -78,6 +79,27 @@ class GroupedBatchSampler(Sampler[list[int]]):
         if self.shuffle:
             batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
         return batches
+
+
+class EpochSampler(GroupedBatchSampler):
+    """Tells the data set the epoch, too, so that augmentation follows it.
+
+    Args:
+        dataset: has set_epoch.
+        groups, options: of `GroupedBatchSampler`.
+    """
+
+    def __init__(self, dataset: Any, groups: Sequence[int], **options: Any) -> None:
+        super().__init__(groups, **options)
+        self.dataset = dataset
+
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        self.dataset.set_epoch(epoch)
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        super().load_state_dict(state)
+        self.dataset.set_epoch(state["epoch"])
 
 
 class ShardedBatchSampler(Sampler[list[int]]):

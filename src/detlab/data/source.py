@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from detlab.data.audit import AuditReport, DataError
-from detlab.data.images import MAX_PIXELS, read_image
+from detlab.data.images import MAX_PIXELS, ImageError, read_image
 from detlab.data.records import Classes, Record
 
 Splits = dict[str, list[Record]]  # train, val, test; those the source has
@@ -32,8 +32,18 @@ class Source(ABC):
         """
 
     def image(self, item: Record) -> Tensor:
-        """uint8 RGB [3, H, W] of a record."""
-        return read_image(item.path, rotate=item.rotate, max_pixels=self.max_pixels)
+        """uint8 RGB [3, H, W] of a record.
+
+        Raises:
+            ImageError: the file has gone or changed since the audit; names it.
+        """
+        try:
+            return read_image(item.path, rotate=item.rotate, max_pixels=self.max_pixels)
+        except ImageError as error:
+            raise ImageError(
+                f"{item.path} could be read when training began and cannot any more: {error}; see whether data.root is "
+                f"still there, then go on with resume=true."
+            ) from error
 
 
 def folder(root: str | Path | None, option: str, kind: str) -> Path:

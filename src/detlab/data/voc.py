@@ -12,6 +12,7 @@ from detlab.data.records import Classes, Record, record
 from detlab.data.source import Source, Splits, folder
 
 MAX_XML_BYTES = 10_000_000
+LARGEST_SIDE = 1_000_000  # px; a size beyond it, or infinite, counts as not given
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -112,7 +113,7 @@ class Voc(Source):
                 }
             )
         size = _number(tree.findtext("size/height")), _number(tree.findtext("size/width"))
-        known = all(side and side > 0 for side in size)
+        known = all(side and 1 <= side <= LARGEST_SIDE for side in size)
         return record(
             id=number,
             name=path.name,
@@ -142,17 +143,17 @@ def _stems(root: Path, listing: str, option: str) -> list[str]:
             f"{option}={listing} has no list ImageSets/Main/{listing}.txt in {root}; "
             + (f"it has {', '.join(have[:8])}." if have else "set it to null, or write the list.")
         )
-    return [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+    return [line.split()[0] for line in path.read_text(errors="replace").splitlines() if line.strip()]
 
 
 def _parse(path: Path) -> ET.Element:
     """Parse an annotation; documents with a DTD (entity bombs) and huge ones are refused."""
     text = path.read_bytes()
-    if len(text) > MAX_XML_BYTES or b"<!DOCTYPE" in text or b"<!ENTITY" in text:
-        raise DataError(f"{path} is too large or declares a DTD; a VOC annotation has neither.")
+    if len(text) > MAX_XML_BYTES or b"<!DOCTYPE" in text or b"<!ENTITY" in text or b"\0" in text:
+        raise DataError(f"{path} is too large, declares a DTD or is in UTF-16, which could hide one; save it as UTF-8.")
     try:
         return ET.fromstring(text)
-    except ET.ParseError as error:
+    except (ET.ParseError, LookupError, ValueError) as error:  # the latter two from strange encodings
         raise DataError(f"{path} is not valid XML ({error}); mend or remove it.") from error
 
 

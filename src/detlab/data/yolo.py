@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from detlab.data.audit import AuditReport, DataError
+from detlab.data.audit import AuditReport, DataError, inside, printable
 from detlab.data.images import ImageError, inspect
 from detlab.data.module import DetectionData
 from detlab.data.records import Classes, Record, record
@@ -33,17 +33,20 @@ class Yolo(Source):
         file = _yaml_file(self.root)
         try:
             document = yaml.safe_load(file.read_text())
-        except (OSError, yaml.YAMLError) as error:
-            raise DataError(f"data.root={self.root}: {file.name} is not readable YAML ({error}).") from error
+        except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+            raise DataError(f"data.root={self.root}: {file.name} is not readable YAML ({str(error)[:200]}).") from error
         if not isinstance(document, dict) or "names" not in document:
             raise DataError(f"{file} has no 'names'; a YOLO data.yaml names its classes.")
         names = document["names"]
-        pairs = sorted(names.items()) if isinstance(names, dict) else list(enumerate(names))
-        if not all(isinstance(key, int) for key, _ in pairs):
+        pairs = list(names.items()) if isinstance(names, dict) else list(enumerate(names or ()))
+        if not isinstance(names, dict | list) or not all(type(key) is int for key, _ in pairs):
             raise DataError(f"{file}: 'names' must be a list, or a map from whole numbers to names.")
-        classes = Classes(tuple(str(name) for _, name in pairs), tuple(int(key) for key, _ in pairs))
+        pairs.sort(key=lambda pair: pair[0])
+        classes = Classes(tuple(printable(str(name)) for _, name in pairs), tuple(int(key) for key, _ in pairs))
         labels = {key: i for i, (key, _) in enumerate(pairs)}
-        base = (file.parent / str(document.get("path") or ".")).resolve()
+        base = inside(file.parent, str(document.get("path") or "."))
+        if base is None:
+            raise DataError(f"{file}: its 'path' leaves its folder; move the file there, or remove the key.")
         base = base if base.is_dir() else file.parent
         splits: Splits = {}
         number = 0
@@ -53,8 +56,8 @@ class Yolo(Source):
             records = []
             for path in _images(base, document[split], f"{file.name}: {split}"):
                 number += 1
-                if not path.resolve().is_relative_to(base):
-                    report.add(split, "image outside the root", str(path))
+                if inside(base, str(path)) is None:
+                    report.add(split, "image outside the root", str(path)[:200])
                     continue
                 made = _record(path, base, number, labels, split, report)
                 if made is not None:
@@ -88,11 +91,13 @@ def _images(base: Path, entry: Any, option: str) -> list[Path]:
     """Image files of a split: a folder, a text file of paths, or a list of either."""
     if isinstance(entry, list):
         return [path for part in entry for path in _images(base, part, option)]
-    path = base / str(entry)
+    path = inside(base, str(entry))
+    if path is None:
+        raise DataError(f"{option}={str(entry)[:200]} leaves {base}.")
     if path.is_dir():
         return sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if path.is_file():
-        lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(errors="replace").splitlines() if line.strip()]
         return [(base / line) for line in lines]
     raise DataError(f"{option}={entry} is neither a folder nor a list of images under {base}.")
 
@@ -120,7 +125,8 @@ def _record(
         return None
     objects = []
     label_file = _label_file(path)
-    lines = label_file.read_text(errors="replace").splitlines() if label_file.is_file() else []
+    ours = inside(base, str(label_file)) is not None and label_file.is_file()
+    lines = label_file.read_text(errors="replace").splitlines() if ours else []
     for row, line in enumerate(lines, start=1):
         if not line.strip():
             continue

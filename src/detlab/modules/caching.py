@@ -48,7 +48,7 @@ class ImageCache:
 
     def read(self, id: int) -> Arrays:
         """An image's arrays, mapped and not read."""
-        return {name: np.load(self._file(id, name), mmap_mode="r") for name in self.names}
+        return {name: np.load(self._file(id, name), mmap_mode="r", allow_pickle=False) for name in self.names}
 
     def remove(self) -> None:
         """Forget everything, once every process has read what it needs."""

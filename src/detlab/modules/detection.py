@@ -82,6 +82,10 @@ class DetectionModule(L.LightningModule):
         if self.compiled:
             self._loss = Compiled(self.detector).loss
 
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Dropout, too, is a function of (seed, step, process): a resumed run draws what the whole one drew."""
+        torch.manual_seed(hash((self.seed, self.global_step, batch_idx, self.global_rank)) & (2**63 - 1))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Total loss of a batch; every part is logged."""
         keys = draw_keys(self.seed, self.global_step, batch.ids)

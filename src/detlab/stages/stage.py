@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import io
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import Tensor, distributed
 from detlab.checkpoints import Checkpoint, find_checkpoint, read_checkpoint, write_checkpoint
 from detlab.data import DetectionData
 from detlab.detectors import Detector
-from detlab.files import write_json
+from detlab.files import write_json, write_whole
 from detlab.loading import detector_of
 from detlab.modules import CachingModule, ImageCache
 from detlab.modules.caching import Arrays
@@ -50,7 +50,7 @@ class Stages:
         hand_over: best or last, the checkpoint a stage gives to others.
 
     Raises:
-        ConfigError: nothing to resume, or stages of an earlier run in the way.
+        ConfigError: stages of an earlier run in the way.
     """
 
     def __init__(self, config: Mapping[str, Any], names: tuple[str, ...], hand_over: str) -> None:
@@ -58,13 +58,7 @@ class Stages:
             raise ConfigError(f"training.hand_over={hand_over} is not known; use best or last.")
         self.config, self.names, self.hand_over = config, names, hand_over
         self.run_dir = Path(config["paths"]["run_dir"])
-        there = (self.run_dir / "stages").is_dir()
-        if config["resume"] and not there:
-            raise ConfigError(
-                f"resume=true found no {self.run_dir / 'stages'}; give the folder of the run, hydra.run.dir=FOLDER, "
-                f"or leave resume out."
-            )
-        if there and not config["resume"] and rank_zero_only.rank == 0:
+        if (self.run_dir / "stages").is_dir() and not config["resume"] and rank_zero_only.rank == 0:
             raise ConfigError(
                 f"{self.run_dir} holds the stages of an earlier run; resume=true goes on with them, and another "
                 f"hydra.run.dir starts afresh."
@@ -131,7 +125,7 @@ class Stages:
         for node in config["logger"].values():
             if node and "project" in node:  # W&B: a run per stage, together
                 node |= {"name": f"{node['name']}-{folder.name}", "group": node.get("group") or node["name"]}
-        return config | {"test": False, "resume": (folder / "checkpoints" / "last.ckpt").is_file()}
+        return config | {"test": False}
 
     def checkpoint(self, number: int, ckpt: str | None = None) -> Checkpoint:
         """What a stage hands over."""
@@ -210,10 +204,9 @@ def meet() -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors whole or not at all; processes may write the same."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(dict(tensors), part)
-    part.replace(path)
+    buffer = io.BytesIO()
+    torch.save(dict(tensors), buffer)
+    write_whole(path, buffer.getvalue())
 
 
 def progress(items: Sequence[Any], what: str) -> Iterable[Any]:

@@ -1,0 +1,25 @@
+"""A hash of what a run was trained and judged on."""
+
+from __future__ import annotations
+
+import hashlib
+
+from detlab.data.module import SPLITS, DetectionData
+
+
+def fingerprint(data: DetectionData) -> str:
+    """Twelve hex digits of classes, images and boxes after the audit.
+
+    An image counts by its id, its name, its height and width and its file's size in bytes; its pixels are not read.
+    """
+    digest = hashlib.sha256(repr(data.class_names).encode())
+    for split in SPLITS:
+        if not data.has(split):
+            continue
+        digest.update(split.encode())
+        for item in data.records(split):
+            length = item.path.stat().st_size if item.path is not None else 0
+            digest.update(repr((item.id, item.name, item.size, length)).encode())
+            for values in (item.boxes, item.labels, item.crowd, item.difficult):
+                digest.update(values.tobytes())
+    return digest.hexdigest()[:12]
