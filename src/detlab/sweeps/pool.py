@@ -200,7 +200,7 @@ class Pool:
         for running in self._running:
             if running.ended_as is None:
                 running.job.reason = "interrupted with its sweep"
-                self._end(running, "stopped", signal.SIGINT)
+                self._end(running, "stopped", signal.SIGTERM)
         while self._running:
             try:
                 time.sleep(POLL)

@@ -103,7 +103,8 @@ class ProcessLauncher(Launcher):
         from detlab.sweeps.table import SweepTable
 
         record = sweep.record
-        earlier = signal.signal(signal.SIGTERM, signal.default_int_handler)
+        # SIGINT too: a shell that starts a command in the background makes it deaf to it.
+        earlier = {s: signal.signal(s, signal.default_int_handler) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             with record.locked() as lock, SweepTable(record.jobs) as table:
                 feed = make_feed()
@@ -136,7 +137,8 @@ class ProcessLauncher(Launcher):
             print("detlab: interrupted; the same command goes on from here.", file=sys.stderr)
             sys.exit(130)
         finally:
-            signal.signal(signal.SIGTERM, earlier)
+            for sent, handler in earlier.items():
+                signal.signal(sent, handler)
 
     def start(self, sweep: Sweep, job: Job, gpus: list[str], resume: bool, lock: int) -> Handle:
         """A job as a process of its own."""
