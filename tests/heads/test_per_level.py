@@ -42,3 +42,17 @@ def test_every_loss_has_its_prior(loss: torch.nn.Module) -> None:
     scores = loss.scores(head(zeros).logits)
     total = scores.sum(-1) if isinstance(loss, CrossEntropyLoss) else scores
     torch.testing.assert_close(total, torch.full_like(total, 0.01))
+
+
+def test_filters_and_rows_of_fc7_on_300() -> None:
+    """Six boxes a cell and 20 classes: 24 and 126 filters; (32, 24, 19, 19) -> (32, 19, 19, 24) -> (32, 8664)."""
+    level = Level("fc7", 8, 16)
+    head = PerLevelHead(levels=[level], num_anchors=[6], cls_loss=CrossEntropyLoss(), num_classes=20)
+    assert (head.box["fc7"].out_channels, head.cls["fc7"].out_channels) == (24, 126)
+    x = torch.randn(32, 8, 19, 19)
+    offsets = head.box["fc7"](x)
+    assert offsets.shape == (32, 24, 19, 19)
+    found = head({"fc7": x})
+    assert found.deltas.shape == (32, 19 * 19 * 6, 4)
+    assert torch.equal(found.deltas.flatten(1), offsets.permute(0, 2, 3, 1).reshape(32, 8664))
+    assert found.logits.shape == (32, 19 * 19 * 6, 21)

@@ -198,3 +198,15 @@ def test_bfloat16_maps_sum_their_gradients_in_float32() -> None:
     boxes = rois((8, 8, 16, 16)).repeat(300, 1)
     RoIAlign(levels=levels, size=1)({"P2": x}, boxes).sum().backward()
     assert x.grad.float().sum().item() == pytest.approx(300, rel=0.01)
+
+
+@pytest.mark.parametrize("pool", [RoIAlign, RoIPool])
+def test_rois_are_rows_of_index_and_input_pixels(pool: type) -> None:
+    """[N, 5], the image's index first, corners in px of the input image: N maps [C, h, w] at one sixteenth."""
+    x = torch.zeros(2, 3, 8, 8)
+    x[1] = 1.0
+    x[1, :, 4:] = 2.0  # the lower half of the second image, from 64 px on
+    rois = torch.tensor([[0.0, 0, 0, 127, 127], [1, 0, 0, 127, 40], [1, 16, 80, 100, 111]])
+    found = pool(levels=[Level("C4", 3, 16)], size=7)({"C4": x}, rois)
+    assert found.shape == (3, 3, 7, 7)
+    torch.testing.assert_close(found, torch.tensor([0.0, 1, 2]).view(3, 1, 1, 1).expand_as(found))
