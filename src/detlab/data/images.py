@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,10 +37,10 @@ def inspect(path: Path, *, decode: bool, max_pixels: int = MAX_PIXELS) -> ImageF
     Raises:
         ImageError: the file is no image, truncated, or larger than max_pixels.
     """
-    with _opened(path, max_pixels) as image:
-        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    with _opened(path, max_pixels) as image, _damage_told():
         if decode:
-            _load(image)
+            image.load()
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
         width, height = image.size
         raw = (height, width)
         shown = (width, height) if orientation in (5, 6, 7, 8) else raw
@@ -51,8 +53,8 @@ def read_image(path: Path, *, rotate: bool = True, max_pixels: int = MAX_PIXELS)
     Raises:
         ImageError: the file is no image, truncated, or larger than max_pixels.
     """
-    with _opened(path, max_pixels) as image:
-        _load(image)
+    with _opened(path, max_pixels) as image, _damage_told():
+        image.load()
         if rotate:
             image = ImageOps.exif_transpose(image)
         return torch.from_numpy(to_rgb(image)).permute(2, 0, 1).contiguous()
@@ -85,8 +87,9 @@ def _opened(path: Path, max_pixels: int) -> Image.Image:
     return image
 
 
-def _load(image: Image.Image) -> None:
+@contextmanager
+def _damage_told() -> Iterator[None]:
     try:
-        image.load()
+        yield
     except Exception as error:  # truncated or damaged data; the kind depends on the format
         raise ImageError(f"truncated or damaged ({type(error).__name__})") from error

@@ -38,9 +38,9 @@ class Yolo(Source):
         if not isinstance(document, dict) or "names" not in document:
             raise DataError(f"{file} has no 'names'; a YOLO data.yaml names its classes.")
         names = document["names"]
-        pairs = list(names.items()) if isinstance(names, dict) else list(enumerate(names or ()))
-        if not isinstance(names, dict | list) or not all(type(key) is int for key, _ in pairs):
-            raise DataError(f"{file}: 'names' must be a list, or a map from whole numbers to names.")
+        pairs = list(names.items() if isinstance(names, dict) else enumerate(names if isinstance(names, list) else ()))
+        if not pairs or not all(type(key) is int for key, _ in pairs):
+            raise DataError(f"{file}: 'names' must be a list, or a map from whole numbers to names, and not empty.")
         pairs.sort(key=lambda pair: pair[0])
         classes = Classes(tuple(printable(str(name)) for _, name in pairs), tuple(int(key) for key, _ in pairs))
         labels = {key: i for i, (key, _) in enumerate(pairs)}
