@@ -37,7 +37,7 @@ def test_every_job_composes_and_no_rule_refuses_it(path: Path) -> None:
             compose_config("train", [f"ablation={path.stem}", "budget=cpu", "paths.run_dir=.", "name=a", *job])
         )
         check(plain)
-        assert plain["data"]["side"] == 80
+        assert plain["data"]["side"] == 64
 
 
 @pytest.mark.parametrize("path", ABLATIONS, ids=[p.stem for p in ABLATIONS])
