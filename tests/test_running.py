@@ -114,6 +114,16 @@ def test_checkpoints_are_safe_and_hold_what_is_needed(trained: Path) -> None:
         assert content["detlab"]["config"]["model"]["_target_"] == "detlab.detectors.RetinaNet"
 
 
+def test_checkpoints_of_another_layout_are_refused(tmp_path: Path) -> None:
+    """Before layout 2 the first fully connected RoI layer read channel, row, column: the same shape, nothing found."""
+    folder = run(tmp_path / "run", *small("faster_rcnn"))
+    content = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["detlab"].pop("layout") == 2
+    torch.save(content, tmp_path / "old.ckpt")
+    with pytest.raises(ConfigError, match=r"old.ckpt was written before fully connected RoI layers"):
+        detlab.load(tmp_path / "old.ckpt")
+
+
 def test_loading_in_python(trained: Path, tmp_path: Path) -> None:
     loaded = detlab.load(trained)
     array = np.asarray(Image.open(picture(tmp_path / "a.png", (70, 90))))
@@ -338,8 +348,15 @@ OVERFIT = {
     "faster_rcnn": ["model.anchors.sizes=[16, 32, 64, 128, 256]"],
     "ssd": ["model.anchors.scales=[0.15, 0.3, 0.45, 0.6, 0.75]", *LONGER],
     "refinedet": ["model.anchors.sizes=[16, 32, 64, 128]", *LONGER],
-    "fast_rcnn": [*ON_GRID, "model/pool=roi_align"],
-    "sppnet": [*ON_GRID, "model.neck.level=C3", "model.head.width=512", "model.head.dropout=0"],
+    "fast_rcnn": [*ON_GRID, "model/pool=roi_align", *LONGER],
+    "sppnet": [
+        *ON_GRID,
+        "model.neck.level=C2",
+        "model.pool.grids=[6, 3, 2, 1]",
+        "model.head.width=512",
+        "model.head.dropout=0",
+        *LONGER,
+    ],
     "rcnn": [*ON_GRID, "model.pool.crop=32", "model.pool.context=4", "model.sampler.size=16"],
 }
 

@@ -25,7 +25,8 @@ from matplotlib import pyplot as plt
 HERE = Path(__file__).parent
 IMAGES = (0, 20, 40, 60)  # of the test split
 SCORE = 0.5
-WIDTH = 300  # px of one picture
+BEST = 20  # proposals of the RPN
+WIDTH = 260  # px of one picture
 
 
 def curves(runs: dict[str, Path]) -> None:
@@ -65,8 +66,11 @@ def sheet(root: str, runs: dict[str, Path]) -> None:
             data.proposal_count = loaded.config["data"]["proposal_count"]
             given = [data._open_proposals()(record)[0] for record in records]
         found = loaded.predict(images, score_threshold=SCORE, proposals=given)
-        shown = ("object",) if loaded.detector.class_agnostic else names
-        rows.append((name, [Boxes(f["boxes"], f["labels"], f["scores"]) for f in found], shown))
+        if loaded.detector.class_agnostic:
+            drawn = [Boxes(f["boxes"][:BEST], f["labels"][:BEST]) for f in found]
+            rows.append((f"{name}\nbest {BEST}", drawn, ("object",)))
+        else:
+            rows.append((name, [Boxes(f["boxes"], f["labels"], f["scores"]) for f in found], names))
     height = round(WIDTH * images[0].shape[1] / images[0].shape[2])
     whole = Image.new("RGB", (110 + len(images) * (WIDTH + 4), len(rows) * (height + 4)), "white")
     font = ImageFont.load_default(size=14)

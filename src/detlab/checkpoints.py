@@ -24,6 +24,7 @@ KEY = "detlab"
 PREFIX = "detector."
 # Of the packages trusted, the parts that configs build from. The rest of torch is no safer than what it imports:
 # torch.hub.load and torch.load run code of a stranger's choice, and torch.os.system is os.system.
+FIRST_LAYERS = ("head.body.1.weight", "head.body.13.weight")  # that read pooled maps, in FCHead and ConvFCHead
 TRUSTED = (
     "detlab.",
     "torch.nn.",
@@ -83,6 +84,13 @@ def read_checkpoint(path: Path, trust: Sequence[str] = ()) -> Checkpoint:
     facts = content[KEY]
     check_targets(facts["config"], trust)
     state = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
+    pool = str((facts["config"]["model"].get("pool") or {}).get("_target_", ""))
+    reads_map = any(name in state for name in FIRST_LAYERS) and not pool.endswith("SpatialPyramidPool")
+    if "layout" not in facts and reads_map:
+        raise ConfigError(
+            f"{path} was written before fully connected RoI layers read their features in today's order, and would "
+            f"detect nothing; train it again, or use the commit named in its run's status.json."
+        )
     return Checkpoint(path, dict(facts["config"]), tuple(facts["class_names"]), tuple(facts["category_ids"]), state)
 
 

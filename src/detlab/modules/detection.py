@@ -21,6 +21,7 @@ from detlab.samplers import mix
 from detlab.structures import PADDING, Batch, Detections
 
 CHECKPOINT_KEY = "detlab"  # where a checkpoint holds what is needed to build its detector again
+LAYOUT = 2  # of the tensors in checkpoints; 2: fully connected RoI layers read row, column, channel
 
 
 def draw_keys(seed: int, step: int, ids: Tensor) -> Tensor:
@@ -146,6 +147,7 @@ class DetectionModule(L.LightningModule):
             "class_names": list(self.class_names),
             "category_ids": list(self.category_ids),
             "version": _version(),
+            "layout": LAYOUT,
         }
 
     def _start(self, split: str) -> None:
