@@ -159,7 +159,11 @@ def test_fine_tuning_with_other_classes_keeps_what_fits(trained: Path, tmp_path:
 def test_resuming_goes_on(tmp_path: Path) -> None:
     options = [*small("retinanet"), "test=false"]
     run(tmp_path, *options)
+    before = json.loads((tmp_path / "budget.json").read_text())
     run(tmp_path, *options, "resume=true", "trainer.max_epochs=3")
+    budget = json.loads((tmp_path / "budget.json").read_text())
+    assert budget["seconds"] > before["seconds"]
+    assert (before["images_seen"], budget["images_seen"]) == (4, 12)
     content = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert content["global_step"] == 6
 

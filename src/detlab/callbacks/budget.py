@@ -39,7 +39,7 @@ class Budget(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Start the clock; a run that goes on keeps what it spent before."""
         self._start = time.monotonic()
-        self._before = (read_json(self.path) or {}).get("seconds", 0.0) if trainer.ckpt_path else 0.0
+        self._before = (read_json(self.path) or {}).get("seconds", 0.0) if module.config.get("resume") else 0.0
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Note what was spent so far."""

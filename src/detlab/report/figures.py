@@ -11,6 +11,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 40
+WIDE, MARGIN = 680, 30  # of charts with a name to each row
 
 
 class Line(NamedTuple):
@@ -76,7 +77,7 @@ def interval_chart(rows: Sequence[tuple[str, float, float, float, bool]], x_titl
     x0, x1 = marks[0], marks[-1]
 
     def px(x: float) -> float:
-        return left + (x - x0) / ((x1 - x0) or 1) * (WIDTH + 120 - left - RIGHT)
+        return left + (x - x0) / ((x1 - x0) or 1) * (WIDE - left - MARGIN)
 
     parts = []
     for t in marks:
@@ -96,9 +97,9 @@ def interval_chart(rows: Sequence[tuple[str, float, float, float, bool]], x_titl
             f'<circle cx="{px(value):.1f}" cy="{y}" r="5" fill="{fill}" stroke="{colour}" stroke-width="2">'
             f"<title>{escape(name)}: {value:+.3f} [{low:+.3f}, {high:+.3f}]</title></circle>"
         )
-    middle = (left + WIDTH + 120 - RIGHT) / 2
+    middle = (left + WIDE - MARGIN) / 2
     parts.append(f'<text x="{middle:.0f}" y="{height - 6}" text-anchor="middle">{escape(x_title)}</text>')
-    return _svg(parts, x_title, WIDTH + 120, height)
+    return _svg(parts, x_title, WIDE, height)
 
 
 def share_chart(rows: Sequence[tuple[str, Sequence[float]]], parts_names: Sequence[str], x_title: str) -> str:
@@ -109,7 +110,7 @@ def share_chart(rows: Sequence[tuple[str, Sequence[float]]], parts_names: Sequen
     step, left = 28, min(12 + 6.4 * max(len(name) for name, _ in rows), 330)
     height = TOP + step * len(rows) + BOTTOM
     marks = ticks(0.0, most)
-    scale = (WIDTH + 120 - left - RIGHT) / max(marks[-1], most)
+    scale = (WIDE - left - MARGIN) / max(marks[-1], most)
     out = []
     for t in marks:
         x = left + t * scale
@@ -125,9 +126,9 @@ def share_chart(rows: Sequence[tuple[str, Sequence[float]]], parts_names: Sequen
                 f'<rect x="{x:.1f}" y="{y}" width="{value * scale:.1f}" height="20" fill="{colour}">{title}</rect>'
             )
             x += value * scale
-    middle = (left + WIDTH + 120 - RIGHT) / 2
+    middle = (left + WIDE - MARGIN) / 2
     out.append(f'<text x="{middle:.0f}" y="{height - 6}" text-anchor="middle">{escape(x_title)}</text>')
-    return _svg(out, x_title, WIDTH + 120, height) + legend(parts_names, blocks=True)
+    return _svg(out, x_title, WIDE, height) + legend(parts_names, blocks=True)
 
 
 def legend(names: Sequence[str], *, blocks: bool = False) -> str:

@@ -79,7 +79,7 @@ def _sections(analysis: Analysis) -> list[tuple[str, str, str]]:
     made = {table.name: tables.as_html(table) for table in tables.all_tables(analysis)}
     method = METHOD.format(resamples=analysis.resamples, images=analysis.images)
     text = f'<p class="soft">{escape(method)}</p>' if analysis.resamples else ""
-    effects = made.get("effects", "") if len(analysis.sweep.factors) > 1 else ""
+    effects = made.get("effects", "")
     effects_text = (
         '<p class="soft">A level beside the baseline\'s level, averaged over all pairs of rows that differ in it '
         "alone.</p>"

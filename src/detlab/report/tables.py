@@ -277,6 +277,8 @@ def _tex(text: str) -> str:
 
 def all_tables(analysis: Analysis) -> Sequence[Table]:
     """Those that say something."""
-    made = [main_table(analysis), effect_table(analysis), interaction_table(analysis), class_table(analysis)]
-    made += [budget_table(analysis), cell_table(analysis), command_table(analysis)]
+    made = [main_table(analysis)]
+    if len(analysis.sweep.factors) > 1:  # of one factor they are the differences of the first table
+        made += [effect_table(analysis), interaction_table(analysis)]
+    made += [class_table(analysis), budget_table(analysis), cell_table(analysis), command_table(analysis)]
     return [table for table in made if table.rows]
