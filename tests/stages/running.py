@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,16 @@ def config_of(folder: Path, *overrides: str) -> dict[str, Any]:
 
 def run(folder: Path, *overrides: str) -> Path:
     train(config_of(folder, *overrides))
+    return folder
+
+
+def interrupted(finished: Path, folder: Path, *lost: str) -> Path:
+    """A copy of a finished run as one that was stopped before these parts of it were there."""
+    shutil.copytree(finished, folder)
+    for name in lost:
+        shutil.rmtree(folder / name)
+    status = json.loads((folder / "status.json").read_text())
+    (folder / "status.json").write_text(json.dumps(status | {"state": "stopped"}))
     return folder
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -27,7 +26,7 @@ from detlab.rules import ConfigError
 from detlab.stages.alternating import Shared, fast_of, joined, propose_batch, rpn_of
 from detlab.stages.stage import Length, Stages
 from detlab.structures import Batch
-from tests.stages.running import config_of, run, tool
+from tests.stages.running import config_of, interrupted, run, tool
 
 FASTER = ["model=faster_rcnn", "model.neck.width=32", "model.head.width=32", "model.sampler.size=16"]
 STAGED = [*FASTER, "training=alternating", "callbacks=ema", "optim.weight_decay=0.5", "optim.lr=0.01"]
@@ -118,11 +117,7 @@ def test_the_result_is_an_ordinary_detector(trained: Path, tmp_path: Path) -> No
 
 
 def test_a_run_killed_between_stages_goes_on_to_the_same_weights(trained: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(trained, folder)
-    for name in FOLDERS[2:]:
-        shutil.rmtree(folder / "stages" / name)
-    shutil.rmtree(folder / "checkpoints")
+    folder = interrupted(trained, tmp_path / "run", *(f"stages/{name}" for name in FOLDERS[2:]), "checkpoints")
     kept = {p: p.stat().st_mtime_ns for p in folder.glob("stages/[12]-*/checkpoints/*")}
     run(folder, *STAGED, "resume=true")
     assert {p: p.stat().st_mtime_ns for p in kept} == kept

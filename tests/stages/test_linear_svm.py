@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +21,7 @@ from detlab.rules import ConfigError
 from detlab.stages import LinearSVM
 from detlab.stages.linear_svm import Regions, describe_batch, layers
 from detlab.structures import Batch, Proposals
-from tests.stages.running import run, tool
+from tests.stages.running import interrupted, run, tool
 
 pytest.importorskip("sklearn", reason="scikit-learn is an optional extra: pip install 'detlab[svm]'")
 SPP = [
@@ -85,10 +84,7 @@ def test_the_result_is_an_ordinary_detector(trained: Path, tmp_path: Path) -> No
 
 
 def test_finished_stages_are_not_repeated(trained: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(trained, folder)
-    shutil.rmtree(folder / "stages/3-svm")
-    shutil.rmtree(folder / "checkpoints")
+    folder = interrupted(trained, tmp_path / "run", "stages/3-svm", "checkpoints")
     kept = {p: p.stat().st_mtime_ns for p in [*folder.glob("stages/[12]-*/*/*"), *folder.glob("stages/4-ridge/*")]}
     run(folder, *SPP, "resume=true")
     assert {p: p.stat().st_mtime_ns for p in kept} == kept
@@ -150,9 +146,7 @@ def test_mistakes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_stage_that_fails_is_named_in_the_status(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(trained, folder)
-    shutil.rmtree(folder / "stages/3-svm")
+    folder = interrupted(trained, tmp_path / "run", "stages/3-svm")
     monkeypatch.setattr("detlab.linear.svm.fit_svm", lambda *a, **k: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         run(folder, *SPP, "resume=true")
