@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
@@ -272,10 +273,8 @@ def test_a_vanished_data_folder_ends_the_run(tmp_path: Path, workers: int) -> No
 
 def test_a_worker_that_dies_ends_the_run(tmp_path: Path) -> None:
     def kill_worker(trainer: L.Trainer) -> None:
-        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True)
-        for pid in children.stdout.split():
-            if b"ps" not in Path(f"/proc/{pid}/comm").read_bytes() if Path(f"/proc/{pid}").exists() else False:
-                os.kill(int(pid), signal.SIGKILL)
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
 
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid.* is killed by signal: Killed"):
         run(tmp_path, "data.num_workers=1", at=At(1, kill_worker))

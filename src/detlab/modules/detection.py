@@ -65,7 +65,8 @@ class DetectionModule(L.LightningModule):
         compiled: bool = False,
     ) -> None:
         super().__init__()
-        self.detector, self.compiled, self._loss = detector, compiled, detector.loss
+        self.detector, self.compiled = detector, compiled
+        self._compiled: Compiled | None = None
         self.optim, self.lr_schedule = optim, lr_schedule
         self.class_names = tuple(class_names)
         self.category_ids = tuple(category_ids)
@@ -81,7 +82,7 @@ class DetectionModule(L.LightningModule):
 
     def on_fit_start(self) -> None:
         if self.compiled:
-            self._loss = Compiled(self.detector).loss
+            self._compiled = Compiled(self.detector)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Dropout, too, is a function of (seed, step, process): a resumed run draws what the whole one drew."""
@@ -90,7 +91,7 @@ class DetectionModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Total loss of a batch; every part is logged."""
         keys = draw_keys(self.seed, self.global_step, batch.ids)
-        losses = self._loss(batch._replace(keys=keys))
+        losses = (self._compiled or self.detector).loss(batch._replace(keys=keys))
         total = torch.stack(list(losses.values())).sum()
         parts = {f"train/{name}": value.detach() for name, value in losses.items()}
         self.log_dict(parts, batch_size=len(batch.ids))
