@@ -39,6 +39,6 @@ def test_every_job_is_one_run_of_one_config(swept: str, processes: list[int], tm
     jobs = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["jobs"]
     for folder, job, told in zip(folders, jobs, status, strict=True):
         said = (folder / "job.log").read_text()
-        assert ("distributed_backend=gloo" in said) == (job["processes"] == 2)
+        assert ("MEMBER: 2/2" in said) == (job["processes"] == 2)
         assert told.get("config_hash", job["hash"]) == job["hash"]
     assert [p.name for p in tmp_path.iterdir()] == ["sweep"]  # no rank swept on its own
