@@ -13,6 +13,7 @@ from detlab.benchmark.inference import agreement
 from detlab.benchmark.measuring import interleave, peak_bytes, ratio
 from detlab.benchmark.options import OptionError
 from detlab.benchmark.pairs import copy_weights, make_images, make_pair, set_selection, spread_scores
+from detlab.benchmark.scaling import growth
 
 WITHOUT = ["hydra", "omegaconf", "torchmetrics", "faster_coco_eval", "rich", "wandb", "tensorboard", "matplotlib"]
 CPU = torch.device("cpu")
@@ -89,6 +90,14 @@ def test_peak_memory_counts_what_is_held_at_once() -> None:
         del kept
 
     assert 2 * 2**20 <= peak_bytes(call, CPU) < 2.1 * 2**20
+
+
+def test_growth_over_the_range_of_a_factor() -> None:
+    sides = [("boxes", 1, 10.0, 20.0, 5.0, 5.0), ("boxes", 9, 13.0, 26.0, 7.0, 5.0)]
+    rows = [
+        dict(zip(("factor", "value", "ours_ms", "theirs_ms", "ours_mb", "theirs_mb"), s, strict=True)) for s in sides
+    ]
+    assert growth(rows) == {"boxes": {"ms": 0.5, "mb": None}}
 
 
 def test_ssd300_takes_one_canvas() -> None:

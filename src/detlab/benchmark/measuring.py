@@ -6,11 +6,12 @@ import platform
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 import torchvision
+from torch._C._profiler import _EventType
 from torch.profiler import ProfilerActivity, profile
 
 from detlab.benchmark.options import OptionError
@@ -128,12 +129,27 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device) - before
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         call()
-    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+    blocks: dict[int, int] = {}
     held = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
+    for event in sorted(_allocations(profiled), key=lambda e: e.start_time_ns):
+        block = event.extra_fields
+        if block.alloc_size > 0:
+            blocks[block.ptr] = block.alloc_size
+            held += block.alloc_size
+        else:
+            held -= blocks.pop(block.ptr, 0)  # what was made before the call, such as old gradients, does not count
         peak = max(peak, held)
     return peak
+
+
+def _allocations(profiled: profile) -> Iterator[Any]:
+    """Every event of the CPU's allocator."""
+    waiting = list(profiled.profiler.kineto_results.experimental_event_tree())
+    while waiting:
+        event = waiting.pop()
+        waiting += event.children
+        if event.tag == _EventType.Allocation:
+            yield event
 
 
 def summarise(times: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:

@@ -111,12 +111,22 @@ def as_lists(batch: Batch, shift: int) -> tuple[list[Tensor], list[dict[str, Ten
     return list(batch.images.float() / 255), [{"boxes": b, "labels": n + shift} for b, n in rows]
 
 
+SPREAD = {  # part of a predictor's name: standard deviation at which its scores differ and do not saturate
+    "classification_head.module_list": 0.005,
+    "regression_head.module_list": 0.005,
+    "cls_score": 1.0,
+    "cls_logits": 0.05,
+    "bbox": 0.05,
+}
+
+
 def spread_scores(model: nn.Module) -> None:
     """Give a random torchvision model scores that differ, so that it detects something."""
     g = torch.Generator().manual_seed(5)
     for name, parameter in model.named_parameters():
-        if any(part in name for part in ("cls_logits", "cls_score", "bbox", "classification_head.module_list")):
-            parameter.data.copy_(torch.randn(parameter.shape, generator=g) * 0.05)
+        std = next((value for part, value in SPREAD.items() if part in name), None)
+        if std is not None:
+            parameter.data.copy_(torch.randn(parameter.shape, generator=g) * std)
         elif name.endswith(("bn3.weight", "bn2.weight")):
             parameter.data.fill_(0.2)  # residual branches this small keep activations near 1
 

@@ -62,13 +62,14 @@ def run(
     return {**facts, "rows": rows, "growth": growth(rows), "ratio": worst}
 
 
-def growth(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """What the whole range of each factor adds, ours over theirs: milliseconds and megabytes."""
-    found = {}
+def growth(rows: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """What the whole range of each factor adds, ours over theirs, in milliseconds and megabytes; None over nothing."""
+    found: dict[str, dict[str, float | None]] = {}
     for factor in dict.fromkeys(r["factor"] for r in rows):
-        first, *_, last = [r for r in rows if r["factor"] == factor]
+        own = [r for r in rows if r["factor"] == factor]
+        added = {k: own[-1][k] - own[0][k] for k in ("ours_ms", "theirs_ms", "ours_mb", "theirs_mb")}
         found[factor] = {
-            unit: (last[f"ours_{unit}"] - first[f"ours_{unit}"]) / (last[f"theirs_{unit}"] - first[f"theirs_{unit}"])
+            unit: added[f"ours_{unit}"] / added[f"theirs_{unit}"] if added[f"theirs_{unit}"] else None
             for unit in ("ms", "mb")
         }
     return found
@@ -87,7 +88,8 @@ def draw(rows: list[dict[str, Any]], path: Path, title: str) -> None:
             axis = axes[row][column]
             for name, style in (("ours", "o-"), ("theirs", "s--")):
                 axis.plot([r["value"] for r in own], [r[f"{name}_{unit}"] for r in own], style, label=name)
-            axis.set(xlabel=factor, ylabel={"ms": "ms a step", "mb": "MB at the peak"}[unit], ylim=(0, None))
+            top = 1.1 * max(max(r[f"ours_{unit}"], r[f"theirs_{unit}"]) for r in own)
+            axis.set(xlabel=factor, ylabel={"ms": "ms a step", "mb": "MB at the peak"}[unit], ylim=(0, top))
     axes[0][0].legend()
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
