@@ -324,6 +324,42 @@ def test_a_signal_to_one_rank_stops_all_at_the_same_step(faults: dict[str, Any])
 
 
 @pytest.mark.slow
+def test_the_command_finds_its_run_again_and_repeats_it(tmp_path: Path) -> None:
+    """resume=true without a folder; detlab rerun, whose metrics are the same to the bit."""
+
+    def command(module: str, *words: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"DETLAB_OUTPUTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [sys.executable, "-m", f"detlab.{module}", *words],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+
+    words = [o for o in killing.OVERRIDES if not o.startswith("name=")]
+    first = command("train", *words)
+    assert first.returncode == 0, first.stderr[-2000:]
+    (folder,) = tmp_path.glob("*/*")
+    facts = status(folder)
+    files.write_json(folder / "status.json", facts | {"state": "failed"})
+    again = command("train", *words, "resume=true")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "last.ckpt, step 9" in again.stdout
+    assert status(folder)["state"] == "finished"
+    done = command("train", *words, "resume=true")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "is finished: nothing to resume" in done.stdout
+    assert [f.resolve() for f in tmp_path.glob("*/*")] == [folder.resolve()]
+    other = command("train", *words, "resume=true", "seed=5")
+    assert other.returncode == 2
+    assert "found no unfinished run of this config" in other.stderr
+    repeated = command("rerun", str(folder), f"out={tmp_path / 'again'}")
+    assert repeated.returncode == 0, repeated.stdout[-2000:] + repeated.stderr[-2000:]
+    assert "metrics are the same to the bit" in repeated.stdout
+
+
+@pytest.mark.slow
 def test_a_rank_that_lightning_started_dies(tmp_path: Path) -> None:
     """The first process names it, where Lightning's own observer would kill that process without a word."""
     more = ("trainer=ddp_cpu", "trainer.max_epochs=1000", f"hydra.run.dir={tmp_path}")
