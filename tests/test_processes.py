@@ -68,3 +68,18 @@ def test_gradients_of_the_first_step_agree_in_single_precision(trained: dict[str
             assert gradient.dtype == torch.float32
             error = float((gradient - two[name]).norm())
             assert error <= 1e-5 * float(gradient.norm()) + 1e-9, (family, name)
+
+
+def test_the_watch_tells_how_a_process_ended() -> None:
+    from detlab.processes import Watch
+
+    watch = Watch()
+    fine, killed = (subprocess.Popen([sys.executable, "-c", code]) for code in ("", "import time; time.sleep(60)"))
+    fine.wait()
+    watch._processes = [fine, killed]
+    assert watch.dead() is None
+    killed.kill()
+    killed.wait()
+    assert watch.dead() == f"local rank 2 (process {killed.pid}) was killed by signal 9"
+    watch.expected = True
+    assert watch.dead() is None

@@ -379,8 +379,8 @@ def test_a_rank_that_lightning_started_dies(tmp_path: Path) -> None:
     finally:
         process.kill()
     assert process.returncode not in (0, -signal.SIGKILL)
-    assert f"local rank 1 (process {child}) was killed by signal 9" in errors.decode()
-    assert status(tmp_path)["state"] == "failed"
+    assert status(tmp_path)["state"] == "failed", errors.decode()[-2000:]
+    assert f"local rank 1 (process {child}) was killed by signal 9" in status(tmp_path)["reason"]
 
 
 @pytest.mark.slow

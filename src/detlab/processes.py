@@ -68,13 +68,14 @@ class Watch:
         self.on_death: Callable[[str], None] = lambda reason: None  # told the reason before this process ends
         self.expected = False  # ranks may end now: the work is done, or all agreed to stop
         self._started = False
+        self._processes: list[subprocess.Popen] = []
 
     def children(self, processes: Sequence[subprocess.Popen]) -> None:
         """Watch the ranks that this one has started."""
         if processes and not self._started:
-            self._started = True
+            self._started, self._processes = True, list(processes)
             _stop_lightnings_observer()
-            threading.Thread(target=self._children, args=(list(processes),), daemon=True, name="rank-watch").start()
+            threading.Thread(target=self._children, daemon=True, name="rank-watch").start()
 
     def parent(self) -> None:
         """Watch the rank that has started this one."""
@@ -82,24 +83,30 @@ class Watch:
             self._started = True
             threading.Thread(target=self._parent, args=(os.getppid(),), daemon=True, name="rank-watch").start()
 
-    def _children(self, processes: list[subprocess.Popen]) -> None:
+    def dead(self) -> str | None:
+        """Which of the ranks that this one has started is dead, and how it ended; None for none."""
+        for rank, process in enumerate(self._processes, start=1):
+            if process.poll() not in (None, 0) and not self.expected:
+                return f"local rank {rank} (process {process.pid}) {_how(process.returncode)}"
+        return None
+
+    def _children(self) -> None:
         while not self.expected:
             time.sleep(LOOK_EVERY_S)
-            for rank, process in enumerate(processes, start=1):
-                if process.poll() not in (None, 0) and not self.expected:
-                    self._end(f"local rank {rank} (process {process.pid}) {_how(process.returncode)}", processes)
+            if reason := self.dead():
+                self._end(reason)
 
     def _parent(self, parent: int) -> None:
         while os.getppid() == parent:
             time.sleep(LOOK_EVERY_S)
         time.sleep(FAREWELL_S)  # the first process may just have been done sooner
         if not self.expected:
-            self._end(f"rank 0 (process {parent}) is gone", [])
+            self._end(f"rank 0 (process {parent}) is gone")
 
-    def _end(self, reason: str, processes: Sequence[subprocess.Popen]) -> None:
+    def _end(self, reason: str) -> None:
         self.on_death(reason)
         print(f"detlab: {reason}; a run cannot go on without one of its processes.", file=sys.stderr, flush=True)
-        for process in processes:
+        for process in self._processes:
             process.kill()
         time.sleep(FAREWELL_S)  # the main thread's own error, if it comes, closes the loggers
         os._exit(1)

@@ -116,7 +116,8 @@ def ending(error: BaseException) -> tuple[str, str]:
     """State and reason of a run that an error ends."""
     if isinstance(error, Stopped):
         return "stopped", str(error)
-    return "failed", f"{type(error).__name__}: {error}"
+    dead = WATCH.dead()  # of which the error is the consequence
+    return "failed", f"{dead}; {type(error).__name__}: {error}" if dead else f"{type(error).__name__}: {error}"
 
 
 def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = None, start: Start = NEW) -> Run:
