@@ -24,7 +24,8 @@ def test_padding_rows_are_not_real(small_batch: Batch) -> None:
 def test_a_batch_moves_with_all_its_parts(small_batch: Batch) -> None:
     moved = small_batch.to("meta")
     assert moved.images.device.type == moved.targets.boxes.device.type == moved.ids.device.type == "meta"
-    assert moved.proposals is None
+    assert moved.proposals.boxes.device.type == "meta"
+    assert small_batch._replace(proposals=None).to("meta").proposals is None
     assert moved.canvas == (64, 64)
 
 

@@ -62,7 +62,7 @@ def replay(dumped: Dumped) -> Replayed:
     torch.stack(list(losses.values())).sum().backward()
     spoiled = [n for n, p in detector.named_parameters() if p.grad is not None and not _finite(p.grad)]
     before = [n for n, value in dumped.checkpoint.state.items() if not _finite(value)]
-    return Replayed({k: float(v) for k, v in losses.items()}, spoiled, before)
+    return Replayed({k: float(v.detach()) for k, v in losses.items()}, spoiled, before)
 
 
 def repeat_step(path: str, trust: Sequence[str] = ()) -> bool:
