@@ -278,7 +278,8 @@ def test_a_worker_that_dies_ends_the_run(tmp_path: Path) -> None:
         own = [child.pid for child in multiprocessing.active_children() if child.pid not in earlier]
         os.kill(own[-1], signal.SIGKILL)
 
-    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid.*(is killed by signal: Killed|exited unexpectedly)"):
+    ends = r"DataLoader worker \(pid.*(is killed by signal: Killed|exited unexpectedly)"
+    with pytest.raises(RuntimeError, match=ends):
         run(tmp_path, "data.num_workers=1", at=At(1, kill_worker))
     assert "DataLoader worker" in status(tmp_path)["reason"]
 
