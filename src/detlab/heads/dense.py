@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from detlab.heads.sparse import SparseConv2d
 from detlab.losses import ClassificationLoss
 from detlab.norms import norm_layer
 from detlab.structures import Level, Prediction
@@ -63,9 +64,8 @@ class DenseHead(nn.Module):
         self.cls_tower = _tower(entry, width, depth, norm)
         self.box_tower = None if shared else _tower(entry, width, depth, norm)
         last = width if depth else entry
-        padding = predictor_kernel // 2
-        self.cls = nn.Conv2d(last, num_anchors[0] * self.outputs, predictor_kernel, padding=padding)
-        self.box = nn.Conv2d(last, num_anchors[0] * 4, predictor_kernel, padding=padding)
+        self.cls = SparseConv2d(last, num_anchors[0] * self.outputs, predictor_kernel)
+        self.box = SparseConv2d(last, num_anchors[0] * 4, predictor_kernel)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.normal_(module.weight, std=init_std)
@@ -94,7 +94,7 @@ class DenseHead(nn.Module):
 def _tower(entry: int, width: int, depth: int, norm: str | None) -> nn.Sequential:
     layers: list[nn.Module] = []
     for i in range(depth):
-        layers.append(nn.Conv2d(entry if i == 0 else width, width, 3, padding=1, bias=norm is None))
+        layers.append(SparseConv2d(entry if i == 0 else width, width, 3, bias=norm is None))
         if norm is not None:
             layers.append(norm_layer(norm, "model.head.norm")(width))
         layers.append(nn.ReLU(inplace=True))

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detlab.heads.dense import as_rows
+from detlab.heads.sparse import SparseConv2d
 from detlab.losses import ClassificationLoss
 from detlab.structures import Level, Prediction
 
@@ -37,12 +38,9 @@ class PerLevelHead(nn.Module):
         super().__init__()
         self.outputs = cls_loss.outputs(num_classes)
         self.level_names = [level.name for level in levels]
-        padding = kernel // 2
         pairs = list(zip(levels, num_anchors, strict=True))
-        self.cls = nn.ModuleDict(
-            {v.name: nn.Conv2d(v.channels, n * self.outputs, kernel, padding=padding) for v, n in pairs}
-        )
-        self.box = nn.ModuleDict({v.name: nn.Conv2d(v.channels, n * 4, kernel, padding=padding) for v, n in pairs})
+        self.cls = nn.ModuleDict({v.name: SparseConv2d(v.channels, n * self.outputs, kernel) for v, n in pairs})
+        self.box = nn.ModuleDict({v.name: SparseConv2d(v.channels, n * 4, kernel) for v, n in pairs})
         for conv in (*self.cls.values(), *self.box.values()):
             nn.init.xavier_uniform_(conv.weight)
             nn.init.zeros_(conv.bias)
