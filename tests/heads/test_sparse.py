@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from detlab.heads.sparse import SMALL, SparseConv2d
+from detlab.heads.sparse import FEW, SparseConv2d
 
 
 def _pair(
@@ -132,18 +132,22 @@ def test_the_backward_pass_multiplies_live_locations_alone() -> None:
     assert products(sparse) * 20 == products(dense)  # 20 of 400 locations
 
 
-def test_where_the_dense_pass_is_taken_at_once() -> None:
+@pytest.mark.parametrize("width", [3 * FEW, 70 * FEW])
+def test_small_maps_with_a_gradient_everywhere(width: int) -> None:
+    sparse, dense = _pair(4, width, 3)
+    x, gradient = torch.randn(2, 4, 5, 7).double(), torch.randn(2, width, 5, 7).double()
+    ours = _gradients(sparse, x, gradient)
+    for name, value in _gradients(dense, x, gradient).items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-12, atol=1e-12)
+    assert ours["weight"].is_contiguous(memory_format=torch.channels_last) or width < 70 * FEW
+
+
+def test_where_no_one_may_wait_the_pass_is_dense() -> None:
     sparse, dense = _pair(4, 3, 3)
-    x = torch.randn(1, 4, 17, 17).double()
+    x = torch.randn(1, 4, 15, 17).double()
     with torch.no_grad():
         assert torch.equal(sparse(x), dense(x))
         assert sparse(x).grad_fn is None
-    assert _pass(sparse, x) == "_SparseConvBackward"
-    assert x[..., :15, :17].shape[2:].numel() < SMALL
-    assert _pass(sparse, x[..., :15, :17]) == "ConvolutionBackward0"  # small maps
-    on_meta = SparseConv2d(4, 3, 3).to("meta")
-    assert _pass(on_meta, torch.empty(1, 4, 17, 17, device="meta")) == "ConvolutionBackward0"  # no counts to be had
-
-
-def _pass(conv: nn.Conv2d, x: Tensor) -> str:
-    return type(conv(x).grad_fn).__name__
+    assert type(sparse(x).grad_fn).__name__ == "_SparseConvBackward"
+    on_meta = SparseConv2d(4, 3, 3).to("meta")(torch.empty(1, 4, 15, 17, device="meta"))
+    assert type(on_meta.grad_fn).__name__ == "ConvolutionBackward0"

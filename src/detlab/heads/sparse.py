@@ -18,15 +18,16 @@ from torch.nn.functional import conv2d, unfold
 
 WIDE = 64  # output channels from which the products outweigh the gathering of their factors
 DENSE_FROM = {True: 0.5, False: 0.2}  # by width: share of locations from which the dense pass is the faster one
-SMALL = 256  # locations of a batch up to which finding out costs more than it saves
+FEW = 3  # output channels to a location from which all are gathered: the weights are then most of what is moved
 
 
 class SparseConv2d(nn.Conv2d):
     """`torch.nn.Conv2d` of stride 1 that keeps the canvas, with the same values and gradients.
 
     Where the gradient of the output is zero in all channels of most locations, those are left out of the backward
-    pass. How many there are is read on the host, so a GPU, which would have to wait for it, takes the dense pass, and
-    so do compiled and exported graphs.
+    pass. Small maps take the same way, with or without zeros: the dense pass moves the gradient of the weights three
+    times, from one layout into another. How many locations count is read on the host, so a GPU, which would have to
+    wait for it, takes the dense pass, and so do compiled and exported graphs.
     """
 
     def __init__(self, entry: int, width: int, kernel: int, *, bias: bool = True) -> None:
@@ -34,8 +35,7 @@ class SparseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, O, h, w]."""
-        dense = x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling()
-        if dense or len(x) * x.shape[2] * x.shape[3] <= SMALL:
+        if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return super().forward(x)
         if torch.is_autocast_enabled("cpu"):
             dtype = torch.get_autocast_dtype("cpu")
@@ -55,12 +55,13 @@ class _SparseConv(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         rows = _rows(gradient)
-        live = rows.abs().amax(1).nonzero()[:, 0]  # vectorised, unlike any(1)
-        if len(live) >= DENSE_FROM[len(weight) >= WIDE] * len(rows):
-            return _dense(gradient, x, weight, ctx.needs_input_grad)
+        places = _windows(len(x), *x.shape[2:], weight.shape[2])  # [L, k * k]
+        if FEW * len(rows) > len(weight):
+            live = rows.abs().amax(1).nonzero()[:, 0]  # vectorised, unlike any(1)
+            if len(live) >= DENSE_FROM[len(weight) >= WIDE] * len(rows):
+                return _dense(gradient, x, weight, ctx.needs_input_grad)
+            rows, places = rows[live], places[live]
         needs_x, needs_weight, needs_bias = ctx.needs_input_grad
-        rows = rows[live]  # [n, O]
-        places = _windows(len(x), *x.shape[2:], weight.shape[2])[live]  # [n, k * k]
         by_x = _to_input(rows, places, x, weight) if needs_x else None
         by_weight = _to_weight(rows, places, x, weight) if needs_weight else None
         return by_x, by_weight, rows.sum(0) if needs_bias else None
