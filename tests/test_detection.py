@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 import torch
+from torchvision.ops import batched_nms
 
+from detlab import detection
 from detlab.coders import BoxCoder
 from detlab.detection import Detect, ProposalDetect, to_original
 from detlab.structures import Batch, Detections
@@ -90,6 +92,23 @@ def test_the_place_in_the_batch_does_not_matter() -> None:
     order = [2, 0, 1]
     shuffled = Detect()(scores[order], deltas[order], anchors, BoxCoder(), sizes[order])
     assert all(torch.equal(a[order], b) for a, b in zip(whole, shuffled, strict=True))
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_the_best_few_decide_if_they_keep_enough(crowded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    g = torch.Generator().manual_seed(0)
+    count, most = 600, 10
+    corner = torch.rand(count, 2, generator=g) * 200
+    if crowded:  # the best 300 are one object: only the rest holds others
+        corner[:300] = torch.rand(300, 2, generator=g)
+    boxes = torch.cat([corner, corner + 30], 1)
+    scores = torch.linspace(1, 0.1, count)
+    labels = torch.randint(0, 2, (count,), generator=g)
+    looked_at = []
+    monkeypatch.setattr(detection, "batched_nms", lambda b, *rest: looked_at.append(len(b)) or batched_nms(b, *rest))
+    keep = detection._first_kept(boxes, scores, labels, 0.5, most)
+    assert keep.tolist() == batched_nms(boxes, scores, labels, 0.5)[:most].tolist()
+    assert looked_at == ([80, 600] if crowded else [80])
 
 
 def test_suppressing_before_regressing() -> None:
