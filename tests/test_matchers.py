@@ -113,8 +113,12 @@ def greedy(iou: Tensor) -> dict[int, int]:
     return taken
 
 
-def test_bipartite_matching_of_a_batch_is_the_plain_loops(targets: Callable) -> None:
+@pytest.mark.parametrize("fixed", [False, True], ids=["host", "fixed_shapes"])
+def test_bipartite_matching_of_a_batch_is_the_plain_loops(
+    targets: Callable, fixed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Crowded images of different numbers of boxes, with one set of anchors and with one per image."""
+    monkeypatch.setattr(matchers, "fixed_shapes", lambda x: fixed)
     g = torch.Generator().manual_seed(0)
     corners = torch.rand(3, 60, 2, generator=g) * 40
     shared = torch.cat([corners, corners + 5 + torch.rand(3, 60, 2, generator=g) * 30], dim=2)
@@ -141,8 +145,12 @@ def test_bipartite_matching_knows_crowds(anchors: Tensor, targets: Callable) -> 
     assert BipartiteMatcher()(anchors, truth).state.tolist() == [[POSITIVE, POSITIVE, IGNORED, NEGATIVE]]
 
 
-def test_bipartite_ties_do_not_depend_on_the_other_images(targets: Callable) -> None:
+@pytest.mark.parametrize("fixed", [False, True], ids=["host", "fixed_shapes"])
+def test_bipartite_ties_do_not_depend_on_the_other_images(
+    targets: Callable, fixed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A box inside 50 equal anchors takes the first of them, also beside an image of many boxes."""
+    monkeypatch.setattr(matchers, "fixed_shapes", lambda x: fixed)
     anchors = torch.tensor([[[0.0, 0, 40, 40]]]).repeat(1, 50, 1)
     anchors = torch.cat([torch.rand(1, 30, 4, generator=torch.Generator().manual_seed(0)) + 90, anchors], dim=1)
     for more in (1, 9, 40):

@@ -26,6 +26,7 @@ def ordered(boxes: Tensor) -> Tensor:
     return torch.cat([torch.minimum(a, b), torch.maximum(a, b)], dim=-1)
 
 
+@torch.no_grad()
 def pairwise_overlap(boxes: Tensor, anchors: Tensor, crowd: Tensor | None = None) -> Tensor:
     """IoU of every box with every anchor; for crowd boxes intersection over the *anchor's* area.
 
@@ -35,17 +36,18 @@ def pairwise_overlap(boxes: Tensor, anchors: Tensor, crowd: Tensor | None = None
         crowd: [B, M] bool, the rows to measure as COCO measures a crowd region.
 
     Returns:
-        [B, M, A] in [0, 1]; 0 where either box has no area.
+        [B, M, A] in [0, 1], without gradient; 0 where either box has no area.
     """
-    b, a = boxes[:, :, None], anchors[:, None]
-    w = (torch.minimum(b[..., 2], a[..., 2]) - torch.maximum(b[..., 0], a[..., 0])).clamp(min=0)
-    h = (torch.minimum(b[..., 3], a[..., 3]) - torch.maximum(b[..., 1], a[..., 1])).clamp(min=0)
-    inter = w * h
-    anchor_area = area(a)
-    whole = area(b) + anchor_area - inter
+    b = boxes[:, :, None].unbind(-1)
+    a = [side.contiguous() for side in anchors[:, None].unbind(-1)]  # a stride of 4 numbers is not vectorised
+    w = torch.minimum(b[2], a[2]).sub_(torch.maximum(b[0], a[0])).clamp_(min=0)
+    h = torch.minimum(b[3], a[3]).sub_(torch.maximum(b[1], a[1])).clamp_(min=0)
+    inter = w.mul_(h)
+    anchor_area = area(anchors)[:, None]
+    whole = (area(boxes)[:, :, None] + anchor_area).sub_(inter)
     if crowd is not None:
         whole = torch.where(crowd[:, :, None], anchor_area, whole)
-    return torch.where(inter > 0, inter / whole.clamp(min=torch.finfo(inter.dtype).tiny), 0)
+    return inter.div_(whole.clamp_(min=torch.finfo(inter.dtype).tiny))
 
 
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:

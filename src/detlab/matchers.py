@@ -5,13 +5,14 @@ A matcher sees boxes, not a ready IoU matrix, so assignment by other rules (grid
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from detlab.boxes import pairwise_overlap
-from detlab.structures import Targets
+from detlab.structures import Targets, fixed_shapes
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 LEAST_OVERLAP = 1e-6  # of a pair in SSD's bipartite matching (Caffe)
@@ -76,8 +77,10 @@ class IoUMatcher(nn.Module):
 
     def _match(self, anchors: Tensor, targets: Targets) -> Matches:
         real, crowd = targets.real, targets.crowd
-        overlap = pairwise_overlap(targets.boxes, anchors, crowd)  # [B, M, A]
-        iou = torch.where((real & ~crowd)[..., None], overlap, -1.0)
+        crowds = fixed_shapes(anchors) or bool(crowd.any())
+        overlap = pairwise_overlap(targets.boxes, anchors, crowd if crowds else None)  # [B, M, A]
+        crowded = torch.where((real & crowd)[..., None], overlap, 0.0).amax(dim=1) if crowds else None
+        iou = overlap.masked_fill_(~(real & ~crowd)[..., None], -1.0)
         best, index = iou.max(dim=1)
         state = torch.full_like(index, IGNORED, dtype=torch.int8)
         background = (best < self.negative) & (best.clamp(min=0) >= self.negative_from)
@@ -85,8 +88,7 @@ class IoUMatcher(nn.Module):
         state = state.masked_fill(best >= self.positive, POSITIVE)
         forced, index = self._force(iou, index)
         state = state.masked_fill(forced, POSITIVE)
-        if self.crowd_overlap is not None:
-            crowded = torch.where((real & crowd)[..., None], overlap, 0.0).amax(dim=1)
+        if crowded is not None and self.crowd_overlap is not None:
             state = state.masked_fill((state == NEGATIVE) & (crowded > self.crowd_overlap), IGNORED)
         return Matches(state, index, best.clamp(min=0))
 
@@ -118,21 +120,46 @@ class BipartiteMatcher(IoUMatcher):
         super().__init__(positive=positive, negative=negative, force_best=True, crowd_overlap=crowd_overlap)
 
     def _force(self, iou: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        boxes, anchors = iou.shape[1:]
-        # Of M boxes at most M - 1 take an anchor before one's turn comes: its match is among its M best anchors.
-        width = min(boxes, anchors)
-        columns = _best_columns(iou, width).flatten(1)
-        values = iou.gather(2, columns.view(len(iou), boxes, width)).flatten(1)  # [B, M * width]
-        row = torch.arange(boxes, device=iou.device).repeat_interleave(width)
+        turns = _turns if fixed_shapes(iou) else _turns_on_host
         forced, index = torch.zeros_like(index, dtype=torch.bool), index.clone()
-        for _ in range(width):
-            best, place = values.max(dim=1, keepdim=True)  # [B, 1], the best pair that is left
-            column, box = columns.gather(1, place), row[place]
-            real = best > LEAST_OVERLAP
+        for box, column, real in turns(iou):
             forced.scatter_(1, column, forced.gather(1, column) | real)
             index.scatter_(1, column, torch.where(real, box, index.gather(1, column)))
-            values = values.masked_fill((row == box) | (columns == column), -1.0)
         return forced, index
+
+
+def _turns(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Box, anchor and whether they are a pair, [B, 1] each, of every turn; shapes depend on those of iou alone.
+
+    Of M boxes at most M - 1 take an anchor before one's turn comes: its match is among its M best anchors.
+    """
+    boxes, anchors = iou.shape[1:]
+    width = min(boxes, anchors)
+    columns = _best_columns(iou, width).flatten(1)
+    values = iou.gather(2, columns.view(len(iou), boxes, width)).flatten(1)  # [B, M * width]
+    row = torch.arange(boxes, device=iou.device).repeat_interleave(width)
+    for _ in range(width):
+        best, place = values.max(dim=1, keepdim=True)  # [B, 1], the best pair that is left
+        column, box = columns.gather(1, place), row[place]
+        yield box, column, best > LEAST_OVERLAP
+        values = values.masked_fill((row == box) | (columns == column), -1.0)
+
+
+def _turns_on_host(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The same pairs: each box's best anchor is looked for again only when another box has taken it."""
+    best, column = iou.max(dim=2)  # [B, M]
+    taken = torch.zeros_like(iou[:, 0], dtype=torch.bool)
+    for _ in range(min(iou.shape[1:])):
+        top, box = best.max(dim=1, keepdim=True)
+        if top.max() <= LEAST_OVERLAP:
+            return
+        own = column.gather(1, box)
+        yield box, own, top > LEAST_OVERLAP
+        taken.scatter_(1, own, True)
+        best.scatter_(1, box, -1.0)
+        image, row = ((column == own) & (best > LEAST_OVERLAP)).nonzero(as_tuple=True)
+        if len(image):
+            best[image, row], column[image, row] = iou[image, row].masked_fill(taken[image], -1.0).max(dim=1)
 
 
 def _best_columns(iou: Tensor, count: int) -> Tensor:

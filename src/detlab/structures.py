@@ -21,9 +21,10 @@ PADDING = -1  # the label of a padded row
 def fixed_shapes(x: Tensor) -> bool:
     """Whether work on `x` should have fixed shapes, masking what is not wanted, rather than select what is.
 
-    On a GPU selecting makes the host wait for a count, and an exported graph cannot choose; on a CPU it saves work.
+    On a GPU selecting makes the host wait for a count, and a compiled or exported graph cannot choose; on a CPU it
+    saves work.
     """
-    return x.is_cuda or torch.compiler.is_exporting()
+    return x.is_cuda or torch.compiler.is_compiling()  # true of exporting too
 
 
 class Level(NamedTuple):
