@@ -79,16 +79,19 @@ class DenseHead(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor]) -> Prediction:
         """Maps {level: [B, C, h, w]} -> logits [B, A, O], deltas [B, A, 4]; rows by level, row, column, anchor."""
-        logits, deltas = [], []
-        for name in self.level_names:
-            x = features[name]
-            if name in self.stems:
-                x = self.stems[name](x)
-            cls = self.cls_tower(x)
-            box = cls if self.box_tower is None else self.box_tower(x)
-            logits.append(as_rows(self.cls(cls), self.outputs))
-            deltas.append(as_rows(self.box(box), 4))
+        maps = [self.stems[n](features[n]) if n in self.stems else features[n] for n in self.level_names]
+        cls = _over(self.cls_tower, maps)
+        box = cls if self.box_tower is None else _over(self.box_tower, maps)
+        logits = [as_rows(x, self.outputs) for x in self.cls.over(cls)]
+        deltas = [as_rows(x, 4) for x in self.box.over(box)]
         return Prediction(torch.cat(logits, dim=1), torch.cat(deltas, dim=1))
+
+
+def _over(tower: nn.Sequential, maps: list[Tensor]) -> list[Tensor]:
+    """The tower's layers on every level's map."""
+    for layer in tower:
+        maps = layer.over(maps) if isinstance(layer, SparseConv2d) else [layer(x) for x in maps]
+    return maps
 
 
 def _tower(entry: int, width: int, depth: int, norm: str | None) -> nn.Sequential:

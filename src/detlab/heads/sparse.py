@@ -8,6 +8,7 @@ convolution multiplies the zeros all the same: 12 % of all products of a trainin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -35,13 +36,19 @@ class SparseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, O, h, w]."""
-        if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return super().forward(x)
-        if torch.is_autocast_enabled("cpu"):
-            dtype = torch.get_autocast_dtype("cpu")
-            bias = None if self.bias is None else self.bias.to(dtype)
-            return _SparseConv.apply(x.to(dtype), self.weight.to(dtype), bias)
-        return _SparseConv.apply(x, self.weight, self.bias)
+        return self.over([x])[0]
+
+    def over(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The conv on every level's map; under autocast the weights are cast once for all."""
+        device = maps[0].device.type
+        if device != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return [super(SparseConv2d, self).forward(x) for x in maps]
+        weight, bias = self.weight, self.bias
+        if torch.is_autocast_enabled(device):
+            dtype = torch.get_autocast_dtype(device)
+            maps = [x.to(dtype) for x in maps]
+            weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+        return [_SparseConv.apply(x, weight, bias) for x in maps]
 
 
 class _SparseConv(torch.autograd.Function):
