@@ -14,6 +14,7 @@ from detlab.checkpoints import find_checkpoint, read_checkpoint
 from detlab.composing import config_dir, plain_config, run_app
 from detlab.exporting import FORMATS, disagreement, example, export, latency
 from detlab.loading import detector_of
+from detlab.norms import fold_norms
 from detlab.rules import ConfigError
 from detlab.structures import Batch
 
@@ -35,7 +36,7 @@ def run(config: dict[str, Any]) -> Path:
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     checkpoint = read_checkpoint(find_checkpoint(config["run"], config["ckpt"]), config["trust"])
-    detector = detector_of(checkpoint).eval()
+    detector = fold_norms(detector_of(checkpoint))
     canvas = tuple(config["canvas"] or _canvas(checkpoint.config["data"]))
     inputs = example(config["batch"], canvas)
     format = str(config["format"])

@@ -20,6 +20,7 @@ from detlab.data.transforms import Resize
 from detlab.data.unlabelled import batches_of_images
 from detlab.detection import to_original
 from detlab.detectors import Detector
+from detlab.norms import fold_norms
 from detlab.structures import Batch, Detections
 
 
@@ -27,7 +28,9 @@ class Loaded:
     """A detector in evaluation mode with all that prediction needs.
 
     Attributes:
-        detector, class_names, category_ids, config; resize and collate, as in its run.
+        detector: for prediction only, its batch norms folded into the convs (`detlab.norms.fold_norms`); the weights as
+            trained are `checkpoint.state`.
+        class_names, category_ids, config; resize and collate, as in its run.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", tta: Mapping[str, Any] | None = None) -> None:
@@ -35,7 +38,7 @@ class Loaded:
         self.config, self.class_names = checkpoint.config, checkpoint.class_names
         self.category_ids = checkpoint.category_ids
         self.device = torch.device(device)
-        self.detector = detector_of(checkpoint).to(self.device).eval()
+        self.detector = fold_norms(detector_of(checkpoint)).to(self.device)
         data = self.config["data"]
         mode = data.get("resize") or self.detector.resize
         self.resize = Resize(mode=mode, size=data["size"], max_size=data.get("max_size"))

@@ -11,6 +11,7 @@ from detlab.benchmark.measuring import interleave, machine, print_shares, print_
 from detlab.benchmark.pairs import Pair, as_lists, copy_weights, make_images, make_pair, set_selection, spread_scores
 from detlab.benchmark.step import format_of
 from detlab.detection import to_original
+from detlab.norms import fold_norms
 from detlab.structures import Batch, Detections
 
 TOLERANCE = 1e-4  # of scores; of coordinates, as a share of the canvas
@@ -39,7 +40,7 @@ def run(
     spread_scores(pair.theirs)
     pair = copy_weights(pair, model, classes)
     set_selection(pair, {"score_threshold": score_threshold})
-    pair.ours.eval()
+    fold_norms(pair.ours)  # as `detlab predict` does
     pair.theirs.eval()
     images = make_images(batch, side, 1, classes, where)
     agree = agreement(pair, images)

@@ -1,0 +1,61 @@
+"""Batch norms folded into the convs before them give what evaluation mode gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from detlab.composing import compose_config, make_detector, plain_config
+from detlab.norms import FOLDED, fold_norms
+from detlab.structures import Batch
+
+SMALL = ["model.backbone.depth=18", "model.neck.width=32"]
+MODELS = [
+    ["model=retinanet", *SMALL],
+    ["model=retinanet", "model.backbone.depth=50", "model.neck.width=32"],  # bottlenecks
+    ["model=retinanet", *SMALL, "model.backbone.norm=frozen_bn", "model.neck.norm=bn", "model.head.norm=bn"],
+    ["model=retinanet", *SMALL, "model.backbone.norm=gn", "model.head.norm=gn"],
+    ["model=faster_rcnn", *SMALL, "model.head.convs=1", "model.head.norm=bn", "model.head.width=32"],
+    ["model=faster_rcnn", "model.backbone.depth=18", "model/neck=none"],  # conv5 as the head
+]
+
+
+@pytest.mark.parametrize("overrides", MODELS, ids=lambda o: ",".join(v.replace("model", "") for v in o))
+def test_a_folded_detector_detects_the_same(overrides: list[str], small_batch: Batch) -> None:
+    model = plain_config(compose_config("train", overrides), ["model"])["model"]
+    detector = make_detector(model, 3).eval()
+    for module in detector.modules():
+        if isinstance(module, FOLDED):  # statistics and weights as training leaves them
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.uniform_(-0.1, 0.1)
+    with torch.no_grad():
+        before = detector.detect(small_batch), detector.features(small_batch)
+        folded = fold_norms(detector)
+        after = folded.detect(small_batch), folded.features(small_batch)
+    for name, expected in before[1].items():
+        assert (after[1][name] - expected).abs().max() < 1e-4 * expected.abs().max()
+    torch.testing.assert_close(after[0].scores, before[0].scores, rtol=1e-3, atol=1e-4)
+    assert folded is detector
+    assert not [m for m in folded.modules() if isinstance(m, FOLDED)]
+    assert not folded.training
+
+
+def test_by_hand() -> None:
+    conv, norm = nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, eps=0)
+    with torch.no_grad():
+        for tensor, value in zip((conv.weight, conv.bias, norm.weight, norm.bias), (3, 1, 2, 5), strict=True):
+            tensor.fill_(value)
+    norm.running_mean.fill_(4)
+    norm.running_var.fill_(16)
+    folded = fold_norms(nn.Sequential(conv, norm))
+    assert folded[0].weight.item() == 1.5  # 3 * 2 / 4
+    assert folded[0].bias.item() == 3.5  # (1 - 4) * 2 / 4 + 5
+    assert isinstance(folded[1], nn.Identity)
+
+
+def test_a_norm_without_a_conv_before_it_stays() -> None:
+    layers = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.BatchNorm2d(1))
+    assert isinstance(fold_norms(layers)[2], nn.BatchNorm2d)
