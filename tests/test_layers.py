@@ -10,7 +10,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src" / "detlab"
 LAYERS = [
-    {"structures", "boxes", "norms", "processes", "files", "coco_matching"},
+    {"structures", "boxes", "convs", "norms", "processes", "files", "coco_matching"},
     {"backbones", "necks", "anchors", "coders", "matchers", "samplers", "losses", "pools", "heads", "linear"},
     {"criterion", "detection", "proposals", "anchor_fit", "coverage", "refinement"},
     {"detectors", "data", "metrics", "drawing", "plots", "sweeps", "report"},

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from detlab.backbones import Backbone
+from detlab.convs import gather_on_small_maps
 from detlab.necks import Neck
 from detlab.structures import Batch, Detections, Proposals
 
@@ -46,6 +47,7 @@ class Detector(nn.Module, ABC):
     def seal(self) -> None:
         """Remove what nothing reads and lay weights out channels-last; the last line of a family's `__init__`."""
         self.backbone.keep(self.neck.reads)
+        gather_on_small_maps(self)
         self.to(memory_format=torch.channels_last)
 
     @property

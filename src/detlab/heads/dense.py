@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from detlab.heads.sparse import SparseConv2d
+from detlab.convs import SparseConv2d
 from detlab.losses import ClassificationLoss
 from detlab.norms import norm_layer
 from detlab.structures import Level, Prediction

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from detlab.convs import SparseConv2d
 from detlab.heads.dense import as_rows
-from detlab.heads.sparse import SparseConv2d
 from detlab.losses import ClassificationLoss
 from detlab.structures import Level, Prediction
 

@@ -1,4 +1,4 @@
-"""SparseConv2d against torch.nn.Conv2d: values, gradients, and what the backward pass multiplies."""
+"""Gathering convs against torch.nn.Conv2d: values, gradients, and what the backward pass multiplies."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from detlab.heads.sparse import FEW, SparseConv2d
+from detlab.convs import FEW, SmallMapConv2d, SparseConv2d, gather_on_small_maps
 
 
 def _pair(
@@ -148,6 +148,47 @@ def test_where_no_one_may_wait_the_pass_is_dense() -> None:
     with torch.no_grad():
         assert torch.equal(sparse(x), dense(x))
         assert sparse(x).grad_fn is None
-    assert type(sparse(x).grad_fn).__name__ == "_SparseConvBackward"
+    assert type(sparse(x).grad_fn).__name__ == "_GatheringBackward"
     on_meta = SparseConv2d(4, 3, 3).to("meta")(torch.empty(1, 4, 15, 17, device="meta"))
     assert type(on_meta.grad_fn).__name__ == "ConvolutionBackward0"
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("shape", [(2, 4, 5, 7), (1, 4, 4, 6), (3, 4, 1, 1)])
+def test_a_small_maps_conv_with_strides(stride: int, shape: tuple[int, int, int, int]) -> None:
+    dense = nn.Conv2d(4, 70 * FEW, 3, stride=stride, padding=1).double()
+    ours = nn.Sequential(dense)
+    gather_on_small_maps(ours)
+    assert isinstance(ours[0], SmallMapConv2d)
+    assert ours[0].weight is dense.weight
+    x = torch.randn(shape).double()
+    assert type(ours(x.requires_grad_()).grad_fn).__name__ == "_GatheringBackward"
+    gradient = torch.randn_like(dense(x))
+    expected = torch.autograd.grad(dense(x), [x, dense.weight, dense.bias], gradient)
+    found = torch.autograd.grad(ours(x), [x, dense.weight, dense.bias], gradient)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_large_maps_go_the_plain_way() -> None:
+    conv = SmallMapConv2d(4, 8, 3, stride=2)
+    y = conv(torch.randn(1, 4, 16, 16))
+    assert y.shape == (1, 8, 8, 8)
+    assert type(y.grad_fn).__name__ == "ConvolutionBackward0"
+
+
+def test_which_convs_are_replaced() -> None:
+    others = [
+        nn.Conv2d(4, 8, 1),
+        nn.Conv2d(4, 8, 3),
+        nn.Conv2d(4, 8, 3, padding=2, dilation=2),
+        nn.Conv2d(4, 8, 3, padding=1, groups=2),
+        nn.Conv2d(4, 8, (3, 1), padding=(1, 0)),
+        nn.Conv2d(4, 8, 3, padding=1, padding_mode="reflect"),
+        SparseConv2d(4, 8, 3),
+    ]
+    layers = nn.Sequential(*others, nn.Sequential(nn.Conv2d(8, 8, 3, padding=1, bias=False)))
+    names = list(layers.state_dict())
+    gather_on_small_maps(layers)
+    assert [layers[i] is conv for i, conv in enumerate(others)] == [True] * len(others)
+    assert isinstance(layers[-1][0], SmallMapConv2d)
+    assert list(layers.state_dict()) == names

@@ -1,0 +1,163 @@
+"""Convolutions whose backward pass on a CPU gathers the locations that matter, where that is the faster way.
+
+A sampled loss leaves most of a dense head's outputs without gradient: an RPN learns from 256 anchors of an image, SSD
+from its positives and three times as many negatives, a box branch from the positives alone. The backward pass of a
+convolution multiplies the zeros all the same: 12 % of all products of a training step of Faster R-CNN R50-FPN at
+320 px, 10 % of RetinaNet's and 7 % of SSD300's.
+
+On small maps the products are few, and the dense pass moves the gradient of the weights three times, from one layout
+into another: 9 MB for each conv of conv5, whatever the size of the image.
+
+Both are one matrix product of gathered rows. How many rows have a gradient is read on the host, so a GPU, which would
+have to wait for it, takes torch's own pass, and so do compiled and exported graphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import conv2d, unfold
+
+WIDE = 64  # output channels from which the products outweigh the gathering of their factors
+DENSE_FROM = {True: 0.5, False: 0.2}  # by width: share of locations from which the dense pass is the faster one
+FEW = 3  # output channels to a location from which all are gathered: the weights are then most of what is moved
+
+
+class SmallMapConv2d(nn.Conv2d):
+    """`torch.nn.Conv2d` of an odd kernel padded by half of it, with the same values and gradients.
+
+    All locations are gathered where their number is a third of that of the output channels, or less.
+    """
+
+    sampled = False  # whether the loss may leave most locations without gradient
+
+    def __init__(self, entry: int, width: int, kernel: int, *, stride: int = 1, bias: bool = True) -> None:
+        super().__init__(entry, width, kernel, stride=stride, padding=kernel // 2, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, O, ceil(h / stride), ceil(w / stride)]."""
+        return self.over([x])[0]
+
+    def over(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The conv on every level's map; under autocast the weights are cast once for all."""
+        if not any(self._gathers(x) for x in maps):
+            return [super(SmallMapConv2d, self).forward(x) for x in maps]
+        weight, bias = self.weight, self.bias
+        if torch.is_autocast_enabled("cpu"):
+            dtype = torch.get_autocast_dtype("cpu")
+            maps = [x.to(dtype) for x in maps]
+            weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
+        return [_Gathering.apply(x, weight, bias, self.stride[0], self.sampled) for x in maps]
+
+    def _gathers(self, x: Tensor) -> bool:
+        if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return False
+        locations = len(x) * x.shape[2] * x.shape[3] / self.stride[0] ** 2
+        return self.sampled or FEW * locations <= self.out_channels
+
+
+class SparseConv2d(SmallMapConv2d):
+    """The same for the dense heads, whose loss may be sampled: locations with a gradient of zero are left out.
+
+    A location counts with all its channels. Where too many have a gradient the pass is torch's own.
+    """
+
+    sampled = True
+
+
+def gather_on_small_maps(module: nn.Module) -> None:
+    """Replace a module's plain convs of larger kernels by `SmallMapConv2d` with the same parameters, in place."""
+    for parent in list(module.modules()):
+        for name, conv in list(parent.named_children()):
+            if type(conv) is nn.Conv2d and _fits(conv):
+                bias = conv.bias is not None
+                with torch.device("meta"):
+                    swapped = SmallMapConv2d(
+                        conv.in_channels, conv.out_channels, conv.kernel_size[0], stride=conv.stride[0], bias=bias
+                    )
+                swapped.weight, swapped.bias = conv.weight, conv.bias
+                setattr(parent, name, swapped)
+
+
+def _fits(conv: nn.Conv2d) -> bool:
+    """Whether a conv is one of those: a 1x1 conv's weights have but one layout and gain nothing."""
+    kernel = conv.kernel_size[0]
+    square = conv.kernel_size == (kernel, kernel) and conv.stride == (conv.stride[0],) * 2
+    plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+    return square and plain and kernel % 2 == 1 and kernel > 1 and conv.padding == (kernel // 2,) * 2
+
+
+class _Gathering(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, sampled: bool) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.stride, ctx.sampled = stride, sampled
+        return conv2d(x, weight, bias, stride, weight.shape[2] // 2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, needs_bias = needs = ctx.needs_input_grad[:3]
+        rows = _rows(gradient)
+        places = None
+        if FEW * len(rows) <= len(weight):
+            places = _windows(len(x), *x.shape[2:], weight.shape[2], ctx.stride)  # [L, k * k]
+        elif ctx.sampled:
+            live = rows.abs().amax(1).nonzero()[:, 0]  # vectorised, unlike any(1)
+            if len(live) < DENSE_FROM[len(weight) >= WIDE] * len(rows):
+                places = _windows(len(x), *x.shape[2:], weight.shape[2], ctx.stride)[live]
+                rows = rows[live]
+        if places is None:
+            return *_dense(gradient, x, weight, ctx.stride, needs), None, None
+        by_x = _to_input(rows, places, x, weight) if needs_x else None
+        by_weight = _to_weight(rows, places, x, weight) if needs_weight else None
+        return by_x, by_weight, rows.sum(0) if needs_bias else None, None, None
+
+
+def _dense(
+    gradient: Tensor, x: Tensor, weight: Tensor, stride: int, needs: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    pad = weight.shape[2] // 2
+    sizes = [weight.shape[0]] if needs[2] else None
+    return torch.ops.aten.convolution_backward(
+        gradient, x, weight, sizes, [stride] * 2, [pad, pad], [1, 1], False, [0, 0], 1, needs
+    )
+
+
+def _rows(x: Tensor) -> Tensor:
+    """[B, C, h, w] -> [B * h * w, C]; a view where x is channels-last."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+@lru_cache(maxsize=64)
+def _windows(batch: int, h: int, w: int, kernel: int, stride: int) -> Tensor:
+    """Rows of the input that each output location reads: [L, kernel^2], i + 1 for row i, 0 outside the map."""
+    rows = torch.arange(1, batch * h * w + 1, dtype=torch.float64).view(batch, 1, h, w)  # exact up to 2^53
+    windows = unfold(rows, kernel, padding=kernel // 2, stride=stride)  # [B, kernel^2, L / B]
+    return windows.transpose(1, 2).reshape(-1, kernel * kernel).long()
+
+
+def _to_weight(rows: Tensor, places: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Gradient of the weight, laid out channels-last as the weights are."""
+    table = _rows(x)
+    patches = table[(places - 1).clamp(min=0)]  # [n, k * k, C]
+    patches *= (places > 0)[..., None]
+    product = rows.t() @ patches.flatten(1)
+    k = weight.shape[2]
+    return product.view(len(weight), k, k, -1).permute(0, 3, 1, 2)
+
+
+def _to_input(rows: Tensor, places: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """Gradient of the input, summed in at least float32."""
+    b, channels, h, w = x.shape
+    product = rows @ weight.permute(0, 2, 3, 1).reshape(len(weight), -1)  # [n, k * k * C]
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    total = product.new_zeros(1 + b * h * w, channels, dtype=dtype)
+    total.index_add_(0, places.flatten(), product.view(-1, channels).to(dtype))
+    return total[1:].to(x.dtype).view(b, h, w, channels).permute(0, 3, 1, 2)
