@@ -12,12 +12,12 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detlab.report.bootstrap import Interval, contrast, draw_weights, resampled_ap
-from detlab.report.detections import as_truth, judge
+from detlab.report.detections import SIZES, as_truth, judge
 from tests.report.folders import detections, ground_truth
 
 
-def reference(document: dict, results: list[dict]) -> np.ndarray:
-    """pycocotools' AP by class."""
+def reference(document: dict, results: list[dict], size: int = 0) -> np.ndarray:
+    """pycocotools' AP by class, over all sizes (0), small, medium or large boxes; NaN where a class has none."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = copy.deepcopy(document)
@@ -25,7 +25,8 @@ def reference(document: dict, results: list[dict]) -> np.ndarray:
         evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
-    precision = evaluation.eval["precision"][:, :, :, 0, 2]
+    precision = evaluation.eval["precision"][:, :, :, size, 2]
+    precision[precision < 0] = np.nan
     return np.array([precision[:, :, k].mean() for k in range(precision.shape[2])])
 
 
@@ -36,6 +37,21 @@ def test_the_split_itself_has_the_ap_of_pycocotools(seed: int) -> None:
     truth = as_truth(document)
     ap = resampled_ap(judge(results, truth, document), truth, np.ones((1, 30), np.int64))
     assert np.allclose(ap[0], reference(document, results), atol=1e-12)
+
+
+@pytest.mark.parametrize(("size", "metric"), list(enumerate(SIZES)))
+def test_by_size(size: int, metric: str) -> None:
+    document = ground_truth(images=40, classes=3, boxes=6, seed=0)
+    for annotation in document["annotations"]:  # sizes on both sides of COCO's bounds, and one at a bound
+        x, y, w, h = annotation["bbox"]
+        scale = (0.6, 1, 3)[annotation["id"] % 3]
+        annotation["bbox"] = [x, y, w * scale, h * scale]
+        annotation["area"] = 1024 if annotation["id"] == 5 else w * h * scale**2
+    results = detections(document, 3.0, 0, false=3)
+    truth = as_truth(document)
+    assert judge(results, truth, document, metric).wanted.sum() >= 10
+    ap = resampled_ap(judge(results, truth, document, metric), truth, np.ones((1, 40), np.int64))
+    np.testing.assert_allclose(ap[0], reference(document, results, size), atol=1e-12)
 
 
 def test_an_image_drawn_twice_counts_as_two_images() -> None:

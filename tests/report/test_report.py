@@ -113,7 +113,7 @@ def test_two_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture) ->
     assert compare([str(a)]) == 2
     assert config_difference({"a": {"b": 1, "c": 2}}, {"a": {"b": 1, "c": 3}}) == [("a.c", "2", "3")]
     truth, judged = read_judged(b)
-    errors = image_errors(truth, judged, 0.0)
+    errors = image_errors(truth, judged["map"], 0.0)
     assert errors.false.sum() >= 2 * len(truth.image_ids) * 0.9  # two false ones an image
     assert one_right(truth, errors, errors) == []
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detlab.report.bootstrap import Interval, contrast, draw_weights, resampled_ap
-from detlab.report.detections import Judged, Truth, precision_at, read_judged
+from detlab.report.detections import SIZES, Judged, Truth, precision_at, read_judged
 from detlab.report.rows import Row, Sweep
 
 
@@ -37,13 +37,20 @@ class Analysis:
     """Everything a report says in numbers."""
 
     sweep: Sweep
-    tables: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)  # (row, seed) -> [B + 1] of the metric
+    size_tables: dict[str, dict[tuple[int, int], np.ndarray]] = field(  # metric -> (row, seed) -> [B + 1]
+        default_factory=lambda: {metric: {} for metric in SIZES}
+    )
     class_tables: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)  # -> [B + 1, K]
     precision: dict[int, np.ndarray] = field(default_factory=dict)  # row -> [101], IoU 0.5, mean over seeds
     classes: list[str] = field(default_factory=list)
     images: int = 0
     resamples: int = 0
     why_no_interval: str = ""
+
+    @property
+    def tables(self) -> dict[tuple[int, int], np.ndarray]:
+        """The metric itself, over all sizes."""
+        return self.size_tables["map"]
 
     def common_seeds(self, rows: list[int]) -> list[int]:
         """Seeds for which all these rows have a result."""
@@ -67,6 +74,12 @@ class Analysis:
             return None
         tables = {(r, s): self.class_tables[r, s][:, k] for r in (row, base) for s in seeds}
         return contrast(tables, {row: 1.0, base: -1.0}, seeds)
+
+    def size_difference(self, row: int, metric: str) -> Interval | None:
+        """As `difference`, of AP over boxes of one size."""
+        base, tables = self.sweep.baseline, self.size_tables[metric]
+        seeds = [s for s in self.common_seeds([row, base]) if not np.isnan(tables[row, s][0] + tables[base, s][0])]
+        return None if row == base or not self.resamples else contrast(tables, {row: 1.0, base: -1.0}, seeds)
 
     def point(self, row: int) -> float | None:
         """Mean over seeds of the metric, as the runs measured it."""
@@ -94,7 +107,7 @@ def analyse(sweep: Sweep, resamples: int = 1000, say: Callable[[str], None] = la
         curves = []
         for seed, run in row.done.items():
             say(f"{sweep.label(row)}, seed {seed}")
-            stored = read_judged(run.folder)
+            stored = read_judged(run.folder, tuple(SIZES))
             if stored is None:
                 analysis.why_no_interval = f"{run.folder} holds no detections.json with ground_truth.json"
                 continue
@@ -105,7 +118,7 @@ def analyse(sweep: Sweep, resamples: int = 1000, say: Callable[[str], None] = la
             if not np.array_equal(ids, truth.image_ids) or truth.classes != analysis.classes:
                 analysis.why_no_interval = "the runs were tested on different images or classes"
                 continue
-            curves.append(precision_at(judged, truth))
+            curves.append(precision_at(judged["map"], truth))
             _note(analysis, (i, seed), judged, truth, weights)
         if curves:
             analysis.precision[i] = np.mean(curves, axis=0)
@@ -115,11 +128,16 @@ def analyse(sweep: Sweep, resamples: int = 1000, say: Callable[[str], None] = la
     return analysis
 
 
-def _note(analysis: Analysis, key: tuple[int, int], judged: Judged, truth: Truth, weights: np.ndarray) -> None:
-    ap = resampled_ap(judged, truth, weights)
-    analysis.class_tables[key] = ap
-    defined = ~np.isnan(ap)
-    analysis.tables[key] = np.where(defined, ap, 0).sum(1) / np.maximum(defined.sum(1), 1)
+def _note(
+    analysis: Analysis, key: tuple[int, int], judged: dict[str, Judged], truth: Truth, weights: np.ndarray
+) -> None:
+    for metric, verdicts in judged.items():
+        ap = resampled_ap(verdicts, truth, weights)
+        if metric == "map":
+            analysis.class_tables[key] = ap
+        count = (~np.isnan(ap)).sum(1)  # classes that have a box of the size in the resample
+        mean = np.nansum(ap, axis=1) / np.maximum(count, 1)
+        analysis.size_tables[metric][key] = mean if metric == "map" else np.where(count > 0, mean, np.nan)
 
 
 def _row_numbers(sweep: Sweep) -> dict[tuple[str, ...], int]:

@@ -30,7 +30,7 @@ def resampled_ap(judged: Judged, truth: Truth, weights: np.ndarray) -> np.ndarra
     ap = np.full((len(weights), judged.classes), np.nan)
     bounds = np.searchsorted(judged.label, np.arange(judged.classes + 1))
     for k in range(judged.classes):
-        boxes = truth.image[~truth.crowd & (truth.label == k)]
+        boxes = truth.image[judged.wanted & (truth.label == k)]
         part = slice(bounds[k], bounds[k + 1])
         if not len(boxes):
             continue

@@ -78,7 +78,8 @@ def print_comparison(
     if None in stored:
         say("No interval and no images: a run stored no detections.json with ground_truth.json.")
         return
-    (truth, judged_a), (other, judged_b) = stored
+    (truth, by_metric_a), (other, by_metric_b) = stored
+    judged_a, judged_b = by_metric_a["map"], by_metric_b["map"]
     if not np.array_equal(truth.image_ids, other.image_ids) or truth.classes != other.classes:
         say("No interval and no images: the runs were tested on different images or classes.")
         return

@@ -5,6 +5,7 @@ T IoU thresholds, N detections, G boxes, K classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ from detlab.files import read_json
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
 MOST = 100  # detections per image and class that COCO counts
+SIZES = {  # metric -> px^2 of the annotation's area; both ends count
+    "map": (0.0, 1e10),
+    "map_small": (0.0, 32.0**2),
+    "map_medium": (32.0**2, 96.0**2),
+    "map_large": (96.0**2, 1e10),
+}
 
 
 @dataclass
@@ -28,20 +35,22 @@ class Truth:
     image: np.ndarray  # [G] row of the image
     label: np.ndarray  # [G] 0..K-1
     boxes: np.ndarray  # [G, 4] xyxy
+    area: np.ndarray  # [G] px^2
     crowd: np.ndarray  # [G] bool
 
 
 @dataclass
 class Judged:
-    """Detections that count, by class and falling score, with COCO's verdicts over all sizes."""
+    """Detections by class and falling score, with COCO's verdicts over boxes of a range of sizes."""
 
     classes: int
     image: np.ndarray  # [N] row of the image
     label: np.ndarray  # [N]
     score: np.ndarray  # [N]
     hit: np.ndarray  # [N, T] bool: true positives
-    dropped: np.ndarray  # [N, T] bool: on a crowd, which counts neither way
+    dropped: np.ndarray  # [N, T] bool: on a crowd or of another size, which counts neither way
     truth: np.ndarray  # [N, T] row of the box it matched, -1 for none
+    wanted: np.ndarray  # [G] bool: boxes to be found
 
 
 def read_truth(path: Path) -> Truth | None:
@@ -65,12 +74,13 @@ def as_truth(document: dict[str, Any]) -> Truth:
         image=np.array([rows[box["image_id"]] for box in boxes], np.int64),
         label=np.array([labels[box["category_id"]] for box in boxes], np.int64),
         boxes=corners,
+        area=np.array([box.get("area", box["bbox"][2] * box["bbox"][3]) for box in boxes], np.float64),
         crowd=np.array([bool(box.get("iscrowd", 0)) for box in boxes], bool),
     )
 
 
-def judge(results: list[dict[str, Any]], truth: Truth, document: dict[str, Any]) -> Judged:
-    """Match COCO results against the ground truth, at every IoU threshold."""
+def judge(results: list[dict[str, Any]], truth: Truth, document: dict[str, Any], metric: str = "map") -> Judged:
+    """Match COCO results against the ground truth, at every IoU threshold, for one metric of `SIZES`."""
     rows = {image: row for row, image in enumerate(truth.image_ids.tolist())}
     labels = {category["id"]: k for k, category in enumerate(document["categories"])}
     image = np.array([rows[r["image_id"]] for r in results], np.int64)
@@ -85,18 +95,24 @@ def judge(results: list[dict[str, Any]], truth: Truth, document: dict[str, Any])
     kept = kept[np.lexsort((place[kept], image[kept], -score[kept], label[kept]))]
     truth_group = truth.image * classes + truth.label
     pairs = pairs_of(group[kept], boxes[kept], truth_group, truth.boxes, truth.crowd, least=THRESHOLDS[0])
-    matched = match(pairs, place[kept], truth.crowd, truth.crowd, THRESHOLDS)
+    low, high = SIZES[metric]
+    ignored = truth.crowd | (truth.area < low) | (truth.area > high)
+    matched = match(pairs, place[kept], ignored, truth.crowd, THRESHOLDS)
+    area = (boxes[kept, 2:] - boxes[kept, :2]).prod(1)
+    other = (matched.truth < 0) & ((area < low) | (area > high))[:, None]
     hit = (matched.truth >= 0) & ~matched.ignored
-    return Judged(classes, image[kept], label[kept], score[kept], hit, matched.ignored, matched.truth)
+    return Judged(
+        classes, image[kept], label[kept], score[kept], hit, matched.ignored | other, matched.truth, wanted=~ignored
+    )
 
 
-def read_judged(folder: Path) -> tuple[Truth, Judged] | None:
-    """The stored detections of a run, judged; None where the run stored none, or no ground truth."""
+def read_judged(folder: Path, metrics: Sequence[str] = ("map",)) -> tuple[Truth, dict[str, Judged]] | None:
+    """The stored detections of a run, judged by metric; None where the run stored none, or no ground truth."""
     document, results = read_json(folder / "ground_truth.json"), read_json(folder / "detections.json")
     if document is None or results is None or not document["images"]:
         return None
     truth = as_truth(document)
-    return truth, judge(results, truth, document)
+    return truth, {metric: judge(results, truth, document, metric) for metric in metrics}
 
 
 def precision_at(judged: Judged, truth: Truth, threshold: int = 0) -> np.ndarray:

@@ -146,7 +146,7 @@ def _amount(key: str, value: float | None) -> Cell:
 
 
 def class_table(analysis: Analysis) -> Table:
-    """Per-class AP differences to the baseline, with intervals, and sizes without."""
+    """AP differences to the baseline by class and by size, with intervals."""
     sweep = analysis.sweep
     heads = ["row", *analysis.classes, *(f"AP {name}" for name in SIZES.values())]
     table = Table("classes", "AP difference by class and by size", heads, words={0})
@@ -154,12 +154,12 @@ def class_table(analysis: Analysis) -> Table:
         if i == sweep.baseline or not row.done:
             continue
         cells = [Cell(sweep.label(row))]
-        for k, name in enumerate(analysis.classes):
-            interval = analysis.class_difference(i, k)
-            cell = interval_cell(interval) if interval else number(_difference(analysis, i, f"ap/{name}"), sign=True)
+        intervals = {f"ap/{name}": analysis.class_difference(i, k) for k, name in enumerate(analysis.classes)}
+        intervals |= {metric: analysis.size_difference(i, metric) for metric in SIZES}
+        for metric, interval in intervals.items():
+            cell = interval_cell(interval) if interval else number(_difference(analysis, i, metric), sign=True)
             cell.kind = verdict_cell(interval).kind
             cells.append(cell)
-        cells += [number(_difference(analysis, i, key), sign=True) for key in SIZES]
         table.rows.append(cells)
     return table
 
