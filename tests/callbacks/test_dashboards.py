@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from detlab.detectors import RetinaNet
 from tests.test_running import run, small
 
 
@@ -69,6 +70,18 @@ def test_the_offline_wandb_run_holds_metrics_config_and_images(folder: Path) -> 
     assert [r.exit.exit_code for r in records if r.HasField("exit")] == [0]
     media = folder / "wandb" / file.parent.name / "files" / "media"
     assert list((media / "images" / "test").glob("pictures*.png"))
+
+
+def test_a_run_that_fails_ends_with_exit_code_1_in_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: RetinaNet, *args: Any) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setattr(RetinaNet, "loss", broken)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        run(tmp_path, *small("retinanet"), "logger=wandb")
+    (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    assert [r.exit.exit_code for r in records_of(file) if r.HasField("exit")] == [1]
 
 
 def test_tensorboard_hparams_hold_choices_and_the_result(folder: Path) -> None:

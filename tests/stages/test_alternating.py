@@ -63,6 +63,16 @@ def test_the_stages_are_done_in_order_inside_one_run(trained: Path) -> None:
     assert kinds == ["RPNDetector", "FastRCNN", "RPNDetector", "FastRCNN"]
 
 
+def test_the_budget_is_that_of_all_stages(trained: Path) -> None:
+    spent = [json.loads((trained / "stages" / name / "budget.json").read_text()) for name in FOLDERS]
+    whole = json.loads((trained / "budget.json").read_text())
+    assert whole["epochs"] == sum(stage["epochs"] for stage in spent) == 4
+    assert whole["images_seen"] == sum(stage["images_seen"] for stage in spent)
+    assert whole["seconds"] >= sum(stage["seconds"] for stage in spent)
+    assert whole["parameters"] > max(stage["parameters"] for stage in spent)
+    assert whole["batch"] == spent[-1]["batch"]
+
+
 def test_detectors_are_trained_on_the_proposals_of_the_rpn_before(trained: Path) -> None:
     for number in (2, 4):
         source = trained / "stages" / FOLDERS[number - 2] / "proposals"

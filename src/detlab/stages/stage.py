@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,18 +20,20 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor, distributed
 
+from detlab.callbacks.budget import FILE as BUDGET
 from detlab.checkpoints import Checkpoint, find_checkpoint, read_checkpoint, write_checkpoint
 from detlab.data import DetectionData
 from detlab.detectors import Detector
-from detlab.files import write_json, write_whole
+from detlab.files import read_json, write_json, write_whole
 from detlab.loading import detector_of
 from detlab.modules import CachingModule, ImageCache
 from detlab.modules.caching import Arrays
 from detlab.precision import resolve_precision
 from detlab.rules import ConfigError
 from detlab.structures import Batch
-from detlab.training import best_score, build, ending, fit, make_data, report, watched
+from detlab.training import Run, best_score, build, ending, fit, make_data, report, watched
 
+ADDED = ("epochs", "images_seen", "seconds")  # of budget.json: sums over stages
 Describe = Callable[[Detector, Batch], list[Arrays]]
 
 
@@ -77,13 +80,14 @@ class Stages:
             return
         say(heading)
         self._note(state="running", stage=self.folder(number).name, reason=None)
+        start = time.monotonic()
         try:
             score = work()
         except BaseException as error:
             state, reason = ending(error)
             self._note(state=state, reason=reason)
             raise
-        _write(done, {"stage": self.folder(number).name, "score": score})
+        _write(done, {"stage": self.folder(number).name, "score": score, "seconds": time.monotonic() - start})
         meet()
 
     @rank_zero_only
@@ -149,8 +153,27 @@ class Stages:
                     write_checkpoint(self.run_dir / "checkpoints" / f"{name}.ckpt", run.module)
             if config["test"]:
                 run.trainer.test(run.module, datamodule=run.data, verbose=False)
+        if config["callbacks"].get("budget"):
+            self._add_up(run)
         report(run, self.run_dir)
         return score
+
+    @rank_zero_only
+    def _add_up(self, run: Run) -> None:
+        """Write what all stages spent into budget.json; batch and rate are those of the last stage that trains."""
+        file, total = self.run_dir / BUDGET, dict.fromkeys(ADDED, 0)
+        facts: dict[str, Any] = {}
+        for number in range(1, len(self.names) + 1):
+            folder = self.folder(number)
+            spent, done = read_json(folder / BUDGET) or {}, read_json(folder / "done.json") or {}
+            spent["seconds"] = max(spent.get("seconds", 0.0), done.get("seconds", 0.0))  # not every stage trains
+            total = {key: total[key] + spent.get(key, 0) for key in ADDED}
+            facts |= {key: value for key, value in spent.items() if key in ("batch", "lr")}
+        facts |= total | {
+            "hours": total["seconds"] * run.trainer.world_size / 3600,
+            "parameters": sum(p.numel() for p in run.module.detector.parameters()),
+        }
+        write_json(file, facts | (read_json(file) or {}))
 
 
 def unaugmented(config: Mapping[str, Any], split: str) -> DetectionData:
