@@ -79,7 +79,7 @@ def test_a_run_that_fails_ends_with_exit_code_1_in_wandb(tmp_path: Path, monkeyp
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setattr(RetinaNet, "loss", broken)
     with pytest.raises(RuntimeError, match="out of luck"):
-        run(tmp_path, *small("retinanet"), "logger=wandb")
+        run(tmp_path, *small("retinanet"), "logger=wandb", "logger.wandb.name=unlucky", "logger.wandb.tags=[]")
     (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
     assert [r.exit.exit_code for r in records_of(file) if r.HasField("exit")] == [1]
 
