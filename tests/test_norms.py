@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from detlab.composing import compose_config, make_detector, plain_config
 from detlab.norms import FOLDED, fold_norms
@@ -56,6 +56,43 @@ def test_by_hand() -> None:
     assert isinstance(folded[1], nn.Identity)
 
 
-def test_a_norm_without_a_conv_before_it_stays() -> None:
-    layers = nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.BatchNorm2d(1))
-    assert isinstance(fold_norms(layers)[2], nn.BatchNorm2d)
+class Activated(nn.BatchNorm2d):
+    """A norm that does more, as timm's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+class PreActivated(nn.Module):
+    """A block of somebody's backbone that registers its layers in another order than it uses them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.norm(x))
+
+
+SHARED = nn.Conv2d(4, 4, 1)
+LEFT = {
+    "no conv before it": nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4)),
+    "a norm that does more": nn.Sequential(nn.Conv2d(4, 4, 1), Activated(4)),
+    "another order": nn.Sequential(PreActivated()),
+    "a conv with two norms": nn.Sequential(
+        nn.Sequential(SHARED, nn.BatchNorm2d(4)), nn.Sequential(SHARED, nn.BatchNorm2d(4))
+    ),
+    "no statistics": nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)),
+}
+
+
+@pytest.mark.parametrize("why", LEFT)
+def test_what_must_not_be_folded_stays(why: str) -> None:
+    layers, x = LEFT[why].eval(), torch.randn(2, 4, 3, 3)
+    for module in layers.modules():
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None:
+            module.running_mean.uniform_(-1, 1)
+    with torch.no_grad():
+        before = layers(x)
+        torch.testing.assert_close(fold_norms(layers)(x), before)
+    assert any(isinstance(module, nn.BatchNorm2d) for module in layers.modules())

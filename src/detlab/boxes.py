@@ -36,7 +36,7 @@ def pairwise_overlap(boxes: Tensor, anchors: Tensor, crowd: Tensor | None = None
         crowd: [B, M] bool, the rows to measure as COCO measures a crowd region.
 
     Returns:
-        [B, M, A] in [0, 1], without gradient; 0 where either box has no area.
+        [B, M, A] in [0, 1], without gradient; 0 where either box has no area or is not finite.
     """
     b = boxes[:, :, None].unbind(-1)
     a = [side.contiguous() for side in anchors[:, None].unbind(-1)]  # a stride of 4 numbers is not vectorised
@@ -47,7 +47,7 @@ def pairwise_overlap(boxes: Tensor, anchors: Tensor, crowd: Tensor | None = None
     whole = (area(boxes)[:, :, None] + anchor_area).sub_(inter)
     if crowd is not None:
         whole = torch.where(crowd[:, :, None], anchor_area, whole)
-    return inter.div_(whole.clamp_(min=torch.finfo(inter.dtype).tiny))
+    return inter.div_(whole.clamp_(min=torch.finfo(inter.dtype).tiny)).nan_to_num_(nan=0.0)
 
 
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:

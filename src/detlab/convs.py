@@ -15,13 +15,12 @@ have to wait for it, takes torch's own pass, and so do compiled and exported gra
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import conv2d, unfold
+from torch.nn.functional import conv2d
 
 WIDE = 64  # output channels from which the products outweigh the gathering of their factors
 DENSE_FROM = {True: 0.5, False: 0.2}  # by width: share of locations from which the dense pass is the faster one
@@ -29,7 +28,7 @@ FEW = 3  # output channels to a location from which all are gathered: the weight
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` of an odd kernel padded by half of it, with the same values and gradients.
+    """`torch.nn.Conv2d` of an odd kernel padded by half of it, with the same values and gradients (but no second ones).
 
     All locations are gathered where their number is a third of that of the output channels, or less.
     """
@@ -48,7 +47,7 @@ class SmallMapConv2d(nn.Conv2d):
         if not any(self._gathers(x) for x in maps):
             return [super(SmallMapConv2d, self).forward(x) for x in maps]
         weight, bias = self.weight, self.bias
-        if torch.is_autocast_enabled("cpu"):
+        if torch.is_autocast_enabled("cpu") and weight.dtype != torch.float64:  # which autocast leaves alone
             dtype = torch.get_autocast_dtype("cpu")
             maps = [x.to(dtype) for x in maps]
             weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -71,17 +70,10 @@ class SparseConv2d(SmallMapConv2d):
 
 
 def gather_on_small_maps(module: nn.Module) -> None:
-    """Replace a module's plain convs of larger kernels by `SmallMapConv2d` with the same parameters, in place."""
-    for parent in list(module.modules()):
-        for name, conv in list(parent.named_children()):
-            if type(conv) is nn.Conv2d and _fits(conv):
-                bias = conv.bias is not None
-                with torch.device("meta"):
-                    swapped = SmallMapConv2d(
-                        conv.in_channels, conv.out_channels, conv.kernel_size[0], stride=conv.stride[0], bias=bias
-                    )
-                swapped.weight, swapped.bias = conv.weight, conv.bias
-                setattr(parent, name, swapped)
+    """Make a module's plain convs of larger kernels `SmallMapConv2d`, in place: the same objects, of another class."""
+    for conv in module.modules():
+        if type(conv) is nn.Conv2d and _fits(conv):
+            conv.__class__ = SmallMapConv2d
 
 
 def _fits(conv: nn.Conv2d) -> bool:
@@ -105,16 +97,16 @@ class _Gathering(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = needs = ctx.needs_input_grad[:3]
         rows = _rows(gradient)
-        places = None
+        live = None
         if FEW * len(rows) <= len(weight):
-            places = _windows(len(x), *x.shape[2:], weight.shape[2], ctx.stride)  # [L, k * k]
+            live = torch.arange(len(rows))
         elif ctx.sampled:
-            live = rows.abs().amax(1).nonzero()[:, 0]  # vectorised, unlike any(1)
-            if len(live) < DENSE_FROM[len(weight) >= WIDE] * len(rows):
-                places = _windows(len(x), *x.shape[2:], weight.shape[2], ctx.stride)[live]
-                rows = rows[live]
-        if places is None:
+            found = rows.abs().amax(1).nonzero()[:, 0]  # vectorised, unlike any(1)
+            live = found if len(found) < DENSE_FROM[len(weight) >= WIDE] * len(rows) else None
+        if live is None:
             return *_dense(gradient, x, weight, ctx.stride, needs), None, None
+        rows = rows[live]  # [n, O]
+        places = _windows(live, gradient.shape[2:], x.shape[2:], weight.shape[2], ctx.stride)
         by_x = _to_input(rows, places, x, weight) if needs_x else None
         by_weight = _to_weight(rows, places, x, weight) if needs_weight else None
         return by_x, by_weight, rows.sum(0) if needs_bias else None, None, None
@@ -135,19 +127,27 @@ def _rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
-@lru_cache(maxsize=64)
-def _windows(batch: int, h: int, w: int, kernel: int, stride: int) -> Tensor:
-    """Rows of the input that each output location reads: [L, kernel^2], i + 1 for row i, 0 outside the map."""
-    rows = torch.arange(1, batch * h * w + 1, dtype=torch.float64).view(batch, 1, h, w)  # exact up to 2^53
-    windows = unfold(rows, kernel, padding=kernel // 2, stride=stride)  # [B, kernel^2, L / B]
-    return windows.transpose(1, 2).reshape(-1, kernel * kernel).long()
+def _windows(live: Tensor, size: torch.Size, entry: torch.Size, kernel: int, stride: int) -> Tensor:
+    """Rows of the input that output locations read: [n, kernel^2], i + 1 for row i, 0 outside the map.
+
+    Args:
+        live: [n] numbers of the locations, over the whole batch.
+        size, entry: (height, width) of the output and of the input.
+    """
+    (rows, columns), (h, w) = size, entry
+    reach = torch.arange(kernel) - kernel // 2
+    y = (live // columns % rows * stride)[:, None] + reach  # [n, kernel]
+    x = (live % columns * stride)[:, None] + reach
+    image = (live // (rows * columns))[:, None, None]
+    inside = ((y >= 0) & (y < h))[:, :, None] & ((x >= 0) & (x < w))[:, None]
+    return (((image * h + y[:, :, None]) * w + x[:, None] + 1) * inside).flatten(1)
 
 
 def _to_weight(rows: Tensor, places: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of the weight, laid out channels-last as the weights are."""
+    """Gradient of the weight, laid out channels-last, as a detector's weights are."""
     table = _rows(x)
     patches = table[(places - 1).clamp(min=0)]  # [n, k * k, C]
-    patches *= (places > 0)[..., None]
+    patches.masked_fill_((places == 0)[..., None], 0)
     product = rows.t() @ patches.flatten(1)
     k = weight.shape[2]
     return product.view(len(weight), k, k, -1).permute(0, 3, 1, 2)

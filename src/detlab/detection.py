@@ -107,11 +107,13 @@ class Detect(nn.Module):
 def _first_kept(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, most: int) -> Tensor:
     """Indices of the first `most` boxes that NMS within labels keeps, by falling score.
 
-    A box is suppressed by better ones alone. So the best `ENOUGH` times `most` decide by themselves, if they keep that
-    many: most candidates of an SSD, 400 of each class, are never looked at.
+    A box is suppressed by better ones alone. So the best `ENOUGH` times `most` and their equals decide by themselves,
+    if they keep that many: most candidates of an SSD, 400 of each class, are never looked at. (`batched_nms` tells
+    classes apart by an offset below 1,000 boxes, which rounds coordinates: an IoU next to the threshold may fall on
+    its other side.)
     """
     if len(scores) > 2 * ENOUGH * most:
-        best = scores.topk(ENOUGH * most).indices
+        best = (scores >= scores.topk(ENOUGH * most).values[-1]).nonzero()[:, 0]
         keep = best[batched_nms(boxes[best], scores[best], labels[best], threshold)]
         if len(keep) >= most:
             return keep[:most]

@@ -46,7 +46,7 @@ def run(config: dict[str, Any]) -> Path:
     images, sizes = inputs
     batch = Batch(images, sizes, sizes, torch.zeros(len(images), dtype=torch.int64))
     with torch.inference_mode():
-        expected = detector.detect(batch)
+        expected = detector_of(checkpoint).eval().detect(batch)  # as it was trained
         found = exported(*inputs)
         difference = disagreement(found, expected)
         eager = latency(lambda: detector.detect(batch), config["repeats"])

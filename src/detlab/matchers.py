@@ -79,7 +79,9 @@ class IoUMatcher(nn.Module):
         real, crowd = targets.real, targets.crowd
         crowds = fixed_shapes(anchors) or bool(crowd.any())
         overlap = pairwise_overlap(targets.boxes, anchors, crowd if crowds else None)  # [B, M, A]
-        crowded = torch.where((real & crowd)[..., None], overlap, 0.0).amax(dim=1) if crowds else None
+        crowded = None
+        if crowds and self.crowd_overlap is not None:
+            crowded = torch.where((real & crowd)[..., None], overlap, 0.0).amax(dim=1)
         iou = overlap.masked_fill_(~(real & ~crowd)[..., None], -1.0)
         best, index = iou.max(dim=1)
         state = torch.full_like(index, IGNORED, dtype=torch.int8)
@@ -88,7 +90,7 @@ class IoUMatcher(nn.Module):
         state = state.masked_fill(best >= self.positive, POSITIVE)
         forced, index = self._force(iou, index)
         state = state.masked_fill(forced, POSITIVE)
-        if crowded is not None and self.crowd_overlap is not None:
+        if crowded is not None:
             state = state.masked_fill((state == NEGATIVE) & (crowded > self.crowd_overlap), IGNORED)
         return Matches(state, index, best.clamp(min=0))
 
@@ -147,6 +149,8 @@ def _turns(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 
 def _turns_on_host(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The same pairs: each box's best anchor is looked for again only when another box has taken it."""
+    if iou.shape[2] == 0:
+        return
     best, column = iou.max(dim=2)  # [B, M]
     taken = torch.zeros_like(iou[:, 0], dtype=torch.bool)
     for _ in range(min(iou.shape[1:])):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
 from typing import TypeVar
@@ -9,7 +10,10 @@ from typing import TypeVar
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
+
+from detlab.convs import SmallMapConv2d
 
 GROUPS = 32  # Group Normalization, table 3: 32 groups; fewer where 32 does not divide the channels
 
@@ -30,6 +34,7 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
 }
 
 FOLDED = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)  # linear once their statistics are fixed
+IN_ORDER = (nn.Sequential.forward, BasicBlock.forward, Bottleneck.forward)
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -44,12 +49,17 @@ def norm_layer(name: str, option: str) -> Callable[..., nn.Module]:
 def fold_norms(module: Module) -> Module:
     """Multiply the batch norms of a module that will not be trained again into the convs before them, in place.
 
-    A norm belongs to the conv that is the child before it. The outputs are those of evaluation mode but for rounding;
-    the state dict is another one.
+    Only where the order of children is known to be that of the work: in `nn.Sequential`, torchvision's residual blocks
+    and modules that say `norms_follow_convs`; other modules keep their norms. The outputs are those of evaluation mode
+    but for rounding; the state dict is another one.
     """
+    parents = Counter(id(child) for parent in module.modules() for child in parent.children())
     for parent in module.modules():
+        if type(parent).forward not in IN_ORDER and not getattr(parent, "norms_follow_convs", False):
+            continue
         for (_, conv), (name, norm) in pairwise(list(parent.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, FOLDED):
+            plain = type(conv).forward in (nn.Conv2d.forward, SmallMapConv2d.forward) and type(norm) in FOLDED
+            if plain and norm.running_mean is not None and parents[id(conv)] == parents[id(norm)] == 1:
                 statistics = norm.running_mean, norm.running_var, norm.eps
                 conv.weight, conv.bias = fuse_conv_bn_weights(
                     conv.weight, conv.bias, *statistics, norm.weight, norm.bias

@@ -28,6 +28,8 @@ class ResNet(Backbone):
         frozen_stages: 0 trains everything, 1 freezes conv1, 2 also conv2_x (the papers' choice), ... 5 all.
     """
 
+    norms_follow_convs = True  # conv1, bn1; see detlab.norms.fold_norms
+
     def __init__(
         self,
         *,

@@ -17,7 +17,7 @@ from detlab.files import read_json
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
 MOST = 100  # detections per image and class that COCO counts
-SIZES = {  # metric -> px^2 of the annotation's area; both ends count
+AREAS = {  # metric -> px^2 of the annotation's area; both ends count
     "map": (0.0, 1e10),
     "map_small": (0.0, 32.0**2),
     "map_medium": (32.0**2, 96.0**2),
@@ -80,7 +80,7 @@ def as_truth(document: dict[str, Any]) -> Truth:
 
 
 def judge(results: list[dict[str, Any]], truth: Truth, document: dict[str, Any], metric: str = "map") -> Judged:
-    """Match COCO results against the ground truth, at every IoU threshold, for one metric of `SIZES`."""
+    """Match COCO results against the ground truth, at every IoU threshold, for one metric of `AREAS`."""
     rows = {image: row for row, image in enumerate(truth.image_ids.tolist())}
     labels = {category["id"]: k for k, category in enumerate(document["categories"])}
     image = np.array([rows[r["image_id"]] for r in results], np.int64)
@@ -95,7 +95,7 @@ def judge(results: list[dict[str, Any]], truth: Truth, document: dict[str, Any],
     kept = kept[np.lexsort((place[kept], image[kept], -score[kept], label[kept]))]
     truth_group = truth.image * classes + truth.label
     pairs = pairs_of(group[kept], boxes[kept], truth_group, truth.boxes, truth.crowd, least=THRESHOLDS[0])
-    low, high = SIZES[metric]
+    low, high = AREAS[metric]
     ignored = truth.crowd | (truth.area < low) | (truth.area > high)
     matched = match(pairs, place[kept], ignored, truth.crowd, THRESHOLDS)
     area = (boxes[kept, 2:] - boxes[kept, :2]).prod(1)

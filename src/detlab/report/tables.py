@@ -154,9 +154,9 @@ def class_table(analysis: Analysis) -> Table:
         if i == sweep.baseline or not row.done:
             continue
         cells = [Cell(sweep.label(row))]
-        intervals = {f"ap/{name}": analysis.class_difference(i, k) for k, name in enumerate(analysis.classes)}
-        intervals |= {metric: analysis.size_difference(i, metric) for metric in SIZES}
-        for metric, interval in intervals.items():
+        intervals = [(f"ap/{name}", analysis.class_difference(i, k)) for k, name in enumerate(analysis.classes)]
+        intervals += [(metric, analysis.size_difference(i, metric)) for metric in SIZES]
+        for metric, interval in intervals:
             cell = interval_cell(interval) if interval else number(_difference(analysis, i, metric), sign=True)
             cell.kind = verdict_cell(interval).kind
             cells.append(cell)

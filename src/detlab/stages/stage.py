@@ -173,7 +173,7 @@ class Stages:
             "hours": total["seconds"] * run.trainer.world_size / 3600,
             "parameters": sum(p.numel() for p in run.module.detector.parameters()),
         }
-        write_json(file, facts | (read_json(file) or {}))
+        write_json(file, (read_json(file) or {}) | facts)
 
 
 def unaugmented(config: Mapping[str, Any], split: str) -> DetectionData:
