@@ -66,6 +66,23 @@ def test_a_graph_detects_what_the_detector_does(family: str, format: str, tmp_pa
         assert disagreement(exported(images, sizes), expected) <= 1e-3
 
 
+@pytest.mark.parametrize(("family", "format"), [("retinanet", "torch_export"), ("faster_rcnn", "onnx")])
+def test_a_graph_may_leave_the_number_of_images_open(family: str, format: str, tmp_path: Path) -> None:
+    if format == "onnx":
+        pytest.importorskip("onnxruntime", reason="onnxruntime is in the extra 'export'")
+        pytest.importorskip("onnxscript", reason="onnxscript is in the extra 'export'")
+    detector = detector_of(family)
+    path = tmp_path / f"detector{FORMATS[format]}"
+    exported = export(detector, path, format, example(2, CANVAS), any_batch=True)
+    for count in (1, 3):
+        images, sizes = example(count, CANVAS)
+        sizes[0] = torch.tensor([64, 80])
+        with torch.no_grad():
+            expected = detector.detect(batch_of(images, sizes))
+        assert expected.real.sum(1).min() >= 10
+        assert disagreement(exported(images, sizes), expected) <= 1e-3
+
+
 def test_an_unknown_format_names_the_known(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="format=coreml is not known; use one of onnx, torch_export"):
         export(detector_of("retinanet"), tmp_path / "x", "coreml", example(1, CANVAS))

@@ -80,7 +80,7 @@ class Detect(nn.Module):
         row, label = index // classes, index % classes
         per_class = deltas.dim() == 4 and deltas.shape[2] > 1
         offset_row = index if per_class else row
-        offsets = deltas.reshape(len(deltas), -1, 4).gather(1, offset_row[..., None].expand(-1, -1, 4))
+        offsets = deltas.reshape(deltas.shape[0], -1, 4).gather(1, offset_row[..., None].expand(-1, -1, 4))
         start = _rows(references, row)
         boxes = clip(coder.decode(start, offsets), sizes)
         return self.suppress(boxes, top, label, start if self.nms_first else None)
@@ -93,8 +93,7 @@ class Detect(nn.Module):
             w, h = sides(boxes)
             usable &= (w >= self.min_size) & (h >= self.min_size)
         if fixed_shapes(boxes):
-            inputs = zip(rivals, scores, labels, usable, strict=True)
-            rows = torch.stack([_kept(*one, self.nms_threshold, self.max_detections) for one in inputs])
+            rows = _kept_rows(rivals, scores, labels, usable, self.nms_threshold, self.max_detections)
             return Detections(_pick(boxes, rows, 0), _pick(scores, rows, 0), _pick(labels, rows, PADDING))
         found = []
         for box, rival, score, label, use in zip(boxes, rivals, scores, labels, usable, strict=True):
@@ -174,8 +173,7 @@ class ProposalDetect(nn.Module):
         usable = (w >= self.min_size) & (h >= self.min_size)
         most = self.post_nms[for_training]
         if fixed_shapes(boxes):
-            inputs = zip(boxes, top, level, usable, strict=True)
-            rows = torch.stack([_kept(*one, self.nms_threshold, most) for one in inputs])
+            rows = _kept_rows(boxes, top, level, usable, self.nms_threshold, most)
             return Proposals(_pick(boxes, rows, 0), _pick(top, rows, PADDING))
         found = []
         for box, score, group, use in zip(boxes, top, level, usable, strict=True):
@@ -229,6 +227,23 @@ def _levels(counts: Sequence[int], k: int | None, like: Tensor) -> Tensor:
     widths = [count if k is None else min(k, count) for count in counts]
     parts = [like.new_full((width,), i) for i, width in enumerate(widths)]
     return torch.cat(parts).expand_as(like)
+
+
+def _kept_rows(boxes: Tensor, scores: Tensor, groups: Tensor, usable: Tensor, threshold: float, most: int) -> Tensor:
+    """`_kept` of every image, [B, most]; in one call where a graph leaves the number of images open."""
+    if isinstance(boxes.shape[0], int):
+        inputs = zip(boxes, scores, groups, usable, strict=True)
+        return torch.stack([_kept(*one, threshold, most) for one in inputs])
+    candidates, step = scores.shape[1], boxes.max() + 1
+    image = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand_as(groups)
+    shift = torch.stack([groups, image, groups, image], dim=2)  # classes apart in x, images in y
+    apart = (boxes + shift.to(boxes.dtype) * step).flatten(0, 1)
+    rows = usable.flatten().nonzero()[:, 0]
+    kept = rows[nms(apart[rows], scores.flatten()[rows], threshold)]
+    marks = torch.zeros_like(usable.flatten()).index_fill(0, kept, True).view_as(usable)
+    top, index = torch.where(marks, scores, PADDING).topk(min(most, candidates), dim=1)
+    index = torch.where(top > PADDING, index, candidates)
+    return torch.nn.functional.pad(index, (0, most - index.shape[1]), value=candidates)
 
 
 def _kept(boxes: Tensor, scores: Tensor, groups: Tensor, usable: Tensor, threshold: float, most: int) -> Tensor:

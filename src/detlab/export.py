@@ -38,11 +38,14 @@ def run(config: dict[str, Any]) -> Path:
     checkpoint = read_checkpoint(find_checkpoint(config["run"], config["ckpt"]), config["trust"])
     detector = fold_norms(detector_of(checkpoint))
     canvas = tuple(config["canvas"] or _canvas(checkpoint.config["data"]))
-    inputs = example(config["batch"], canvas)
+    any_batch = config["batch"] == "any"
+    if not any_batch and (not isinstance(config["batch"], int) or config["batch"] < 1):
+        raise ConfigError(f"batch={config['batch']} is not a number of images; use 1 or more, or any.")
+    inputs = example(2 if any_batch else config["batch"], canvas)
     format = str(config["format"])
     path = Path(config["file"] or Path(config["paths"]["run_dir"]) / f"detector{FORMATS.get(format, '')}").absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
-    exported = export(detector, path, format, inputs)
+    exported = export(detector, path, format, inputs, any_batch=any_batch)
     images, sizes = inputs
     batch = Batch(images, sizes, sizes, torch.zeros(len(images), dtype=torch.int64))
     with torch.inference_mode():
@@ -53,7 +56,9 @@ def run(config: dict[str, Any]) -> Path:
         graph = latency(lambda: exported(*inputs), config["repeats"])
     say = Console().print
     names = ("object",) if detector.class_agnostic else checkpoint.class_names
-    say(f"inputs      images uint8 {list(images.shape)}, sizes int64 {list(sizes.shape)}", highlight=False)
+    number = "any" if any_batch else len(images)
+    shape = ", ".join(str(n) for n in (number, *images.shape[1:]))
+    say(f"inputs      images uint8 [{shape}], sizes int64 [{number}, 2]", highlight=False, markup=False)
     say(f"outputs     boxes, scores, labels (-1: padding): {', '.join(names)}", soft_wrap=True, highlight=False)
     say(f"difference  {difference:.1e} over {int(expected.real.sum())} boxes", highlight=False)
     say(

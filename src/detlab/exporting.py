@@ -23,6 +23,7 @@ from detlab.structures import Batch, Detections
 
 FORMATS = {"onnx": ".onnx", "torch_export": ".pt2"}
 OPSET = 18
+MOST = 1024  # images of a graph that leaves their number open
 INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels")
 
 
@@ -57,8 +58,13 @@ def example(batch: int, canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def export(detector: Detector, path: Path, format: str, inputs: tuple[Tensor, Tensor]) -> Callable[..., Detections]:
+def export(
+    detector: Detector, path: Path, format: str, inputs: tuple[Tensor, Tensor], *, any_batch: bool = False
+) -> Callable[..., Detections]:
     """Write a graph for inputs of this shape, and read it back as a function of such inputs.
+
+    Args:
+        any_batch: leave the number of images open; `inputs` hold at least two.
 
     Raises:
         ConfigError: an unknown format, a family without a graph, or a missing package.
@@ -67,7 +73,8 @@ def export(detector: Detector, path: Path, format: str, inputs: tuple[Tensor, Te
         raise ConfigError(f"format={format} is not known; use one of {', '.join(FORMATS)}.")
     whole = Exported(detector)
     whole(*inputs)  # makes the anchors of this canvas, which would be made without numbers inside the trace
-    program = torch.export.export(whole, inputs, strict=False)
+    batch = {0: torch.export.Dim("batch", min=1, max=MOST)} if any_batch else None
+    program = torch.export.export(whole, inputs, strict=False, dynamic_shapes=(batch, batch) if any_batch else None)
     if format == "torch_export":
         torch.export.save(program, path)
         loaded = torch.export.load(path).module()

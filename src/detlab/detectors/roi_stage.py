@@ -115,12 +115,12 @@ class RoIDetector(Detector):
         count, slots = used.shape
         index = torch.arange(count, device=boxes.device, dtype=boxes.dtype)[:, None, None]
         rois = torch.cat([index.expand(-1, slots, 1), boxes], dim=2).flatten(0, 1)
-        if fixed_shapes(boxes) and not (self.training and self.has_batch_norm) and len(rois):
+        if fixed_shapes(boxes) and not (self.training and self.has_batch_norm) and rois.shape[0]:
             return self.describe(features, rois).unflatten(0, (count, slots))
         rows = used.flatten().nonzero()[:, 0]
         if not len(rows):
             return self._nothing(boxes)
-        return _spread(self.describe(features, rois[rows]), rows, len(rois)).unflatten(0, (count, slots))
+        return _spread(self.describe(features, rois[rows]), rows, rois.shape[0]).unflatten(0, (count, slots))
 
     def predict_from(self, described: Tensor) -> Prediction:
         """Scores and boxes from `roi_features` [B, S, F]: logits [B, S, O], deltas [B, S, K or 1, 4]."""

@@ -27,7 +27,7 @@ def fpn_level(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     low, high = int(math.log2(strides[0])), int(math.log2(strides[-1]))
     k = torch.floor(CANONICAL_LEVEL + torch.log2(area(boxes).sqrt() / CANONICAL_SIDE) + NUDGE)
     wanted = 2.0 ** k.clamp(low, high)
-    level = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    level = torch.zeros(boxes.shape[0], dtype=torch.int64, device=boxes.device)
     for stride in strides[:-1]:  # not bucketize: strides as a tensor on a GPU would make the host wait
         level = level + (wanted > stride)
     return level
@@ -70,7 +70,7 @@ class _LevelPool(nn.Module, ABC):
             return torch.where(own.view(-1, *[1] * (part.dim() - 1)), part, 0)
         rows = own.nonzero()[:, 0]  # on a CPU selecting costs nothing and reading all RoIs L times would
         part = self.read(x, rois[rows], stride)
-        return part.new_zeros(len(rois), *part.shape[1:]).index_copy(0, rows, part)
+        return part.new_zeros(rois.shape[0], *part.shape[1:]).index_copy(0, rows, part)
 
     @abstractmethod
     def read(self, x: Tensor, rois: Tensor, stride: int) -> Tensor:
@@ -95,7 +95,7 @@ class RoIAlign(_LevelPool):
         maps = [features[name] for name in self.names]
         if fixed_shapes(maps[0]) or self.sampling_ratio == 0:
             return super().forward(features, rois)
-        level = fpn_level(rois[:, 1:], self.strides) if len(maps) > 1 else rois.new_zeros(len(rois)).long()
+        level = fpn_level(rois[:, 1:], self.strides) if len(maps) > 1 else rois.new_zeros(rois.shape[0]).long()
         return roi_align_by_embedding(maps, rois, level, self.strides, self.size, self.sampling_ratio, self.aligned)
 
     def read(self, x: Tensor, rois: Tensor, stride: int) -> Tensor:
