@@ -31,7 +31,7 @@ class Tiny(Backbone):
         return [("stem", self.stem), *self.blocks.items()]
 
     def take_tail(self) -> nn.Module:
-        raise NotImplementedError("a tiny backbone has no tail")
+        raise ValueError("The tiny backbone has no layers behind C4 to give to a head.")
 
     def keep(self, names: Iterable[str]) -> None:
         deepest = max(names)
