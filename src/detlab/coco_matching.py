@@ -11,6 +11,14 @@ from typing import NamedTuple
 
 import numpy as np
 
+THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
+RECALLS = np.linspace(0.0, 1.0, 101)  # where precision is read
+AREAS = {  # end of a metric's name -> px^2 of the annotation's area; both ends count
+    "": (0.0, 1e10),
+    "_small": (0.0, 32.0**2),
+    "_medium": (32.0**2, 96.0**2),
+    "_large": (96.0**2, 1e10),
+}
 MOST_PAIRS = 2_000_000  # looked at together; 1,000 proposals in each of COCO's images make 35 million
 NEARLY_ONE = 1 - 1e-10  # COCO matches at an IoU of at least min(threshold, this)
 

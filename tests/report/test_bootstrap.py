@@ -12,7 +12,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from detlab.report.bootstrap import Interval, contrast, draw_weights, resampled_ap
-from detlab.report.detections import AREAS, as_truth, judge
+from detlab.report.detections import SIZES, as_truth, judge
 from tests.report.folders import detections, ground_truth
 
 
@@ -39,7 +39,7 @@ def test_the_split_itself_has_the_ap_of_pycocotools(seed: int) -> None:
     assert np.allclose(ap[0], reference(document, results), atol=1e-12)
 
 
-@pytest.mark.parametrize(("size", "metric"), list(enumerate(AREAS)))
+@pytest.mark.parametrize(("size", "metric"), list(enumerate(SIZES)))
 def test_by_size(size: int, metric: str) -> None:
     document = ground_truth(images=40, classes=3, boxes=6, seed=0)
     for annotation in document["annotations"]:  # sizes on both sides of COCO's bounds, and one at a bound

@@ -13,18 +13,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detlab.coco_matching import Matched, match, pairs_of, place_in_group
+from detlab.coco_matching import AREAS, RECALLS, THRESHOLDS, Matched, match, pairs_of, place_in_group
 from detlab.metrics.collected import CollectedDetections, Found
 from detlab.structures import GroundTruth
 
-THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
-RECALLS = np.linspace(0.0, 1.0, 101)  # where precision is read
-AREAS = {  # px^2 of the annotation's area; both ends count
-    "": (0.0, 1e10),
-    "_small": (0.0, 32.0**2),
-    "_medium": (32.0**2, 96.0**2),
-    "_large": (96.0**2, 1e10),
-}
 IOU_50, IOU_75 = 0, 5  # rows of .50 and .75 in THRESHOLDS
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detlab.report.bootstrap import Interval, contrast, draw_weights, resampled_ap
-from detlab.report.detections import AREAS, Judged, Truth, precision_at, read_judged
+from detlab.report.detections import SIZES, Judged, Truth, precision_at, read_judged
 from detlab.report.rows import Row, Sweep
 
 
@@ -38,7 +38,7 @@ class Analysis:
 
     sweep: Sweep
     size_tables: dict[str, dict[tuple[int, int], np.ndarray]] = field(  # metric -> (row, seed) -> [B + 1]
-        default_factory=lambda: {metric: {} for metric in AREAS}
+        default_factory=lambda: {metric: {} for metric in SIZES}
     )
     class_tables: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)  # -> [B + 1, K]
     precision: dict[int, np.ndarray] = field(default_factory=dict)  # row -> [101], IoU 0.5, mean over seeds
@@ -107,7 +107,7 @@ def analyse(sweep: Sweep, resamples: int = 1000, say: Callable[[str], None] = la
         curves = []
         for seed, run in row.done.items():
             say(f"{sweep.label(row)}, seed {seed}")
-            stored = read_judged(run.folder, tuple(AREAS))
+            stored = read_judged(run.folder, tuple(SIZES))
             if stored is None:
                 analysis.why_no_interval = f"{run.folder} holds no detections.json with ground_truth.json"
                 continue

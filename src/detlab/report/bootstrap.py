@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detlab.report.detections import THRESHOLDS, Judged, Truth
+from detlab.coco_matching import RECALLS, THRESHOLDS
+from detlab.report.detections import Judged, Truth
 
-RECALLS = np.linspace(0, 1, 101)
 BLOCK = 64  # resamples at once: their tables stay in the cache
 
 

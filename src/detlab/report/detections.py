@@ -12,17 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from detlab.coco_matching import match, pairs_of, place_in_group
+from detlab.coco_matching import AREAS, RECALLS, THRESHOLDS, match, pairs_of, place_in_group
 from detlab.files import read_json
 
-THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
 MOST = 100  # detections per image and class that COCO counts
-AREAS = {  # metric -> px^2 of the annotation's area; both ends count
-    "map": (0.0, 1e10),
-    "map_small": (0.0, 32.0**2),
-    "map_medium": (32.0**2, 96.0**2),
-    "map_large": (96.0**2, 1e10),
-}
+SIZES = {f"map{end}": bounds for end, bounds in AREAS.items()}  # metric -> COCO's bounds of the area, px^2
 
 
 @dataclass
@@ -80,7 +74,7 @@ def as_truth(document: dict[str, Any]) -> Truth:
 
 
 def judge(results: list[dict[str, Any]], truth: Truth, document: dict[str, Any], metric: str = "map") -> Judged:
-    """Match COCO results against the ground truth, at every IoU threshold, for one metric of `AREAS`."""
+    """Match COCO results against the ground truth, at every IoU threshold, for one metric of `SIZES`."""
     rows = {image: row for row, image in enumerate(truth.image_ids.tolist())}
     labels = {category["id"]: k for k, category in enumerate(document["categories"])}
     image = np.array([rows[r["image_id"]] for r in results], np.int64)
@@ -95,7 +89,7 @@ def judge(results: list[dict[str, Any]], truth: Truth, document: dict[str, Any],
     kept = kept[np.lexsort((place[kept], image[kept], -score[kept], label[kept]))]
     truth_group = truth.image * classes + truth.label
     pairs = pairs_of(group[kept], boxes[kept], truth_group, truth.boxes, truth.crowd, least=THRESHOLDS[0])
-    low, high = AREAS[metric]
+    low, high = SIZES[metric]
     ignored = truth.crowd | (truth.area < low) | (truth.area > high)
     matched = match(pairs, place[kept], ignored, truth.crowd, THRESHOLDS)
     area = (boxes[kept, 2:] - boxes[kept, :2]).prod(1)
@@ -117,7 +111,6 @@ def read_judged(folder: Path, metrics: Sequence[str] = ("map",)) -> tuple[Truth,
 
 def precision_at(judged: Judged, truth: Truth, threshold: int = 0) -> np.ndarray:
     """Mean precision [101] over the classes at recall 0, 0.01 .. 1, for one IoU threshold."""
-    recalls = np.linspace(0, 1, 101)
     curves = []
     for k in range(judged.classes):
         total = int((~truth.crowd & (truth.label == k)).sum())
@@ -128,5 +121,5 @@ def precision_at(judged: Judged, truth: Truth, threshold: int = 0) -> np.ndarray
         true = hit.cumsum()
         precision = true / np.maximum(true + (~hit & ~dropped).cumsum(), 1)
         highest = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-        curves.append(highest[np.searchsorted(true / total, recalls, side="left")])
+        curves.append(highest[np.searchsorted(true / total, RECALLS, side="left")])
     return np.mean(curves, axis=0) if curves else np.zeros(101)

@@ -14,11 +14,11 @@ from detlab.report.rows import command_of
 from detlab.report.runs import Run
 
 DASH = "\N{EN DASH}"  # where there is no number
-SIZES = {"map_small": "small", "map_medium": "medium", "map_large": "large"}
+SIZE_NAMES = {"map_small": "small", "map_medium": "medium", "map_large": "large"}
 MORE = {
     "map_50": "AP50",
     "map_75": "AP75",
-    **{k: f"AP {v}" for k, v in SIZES.items()},
+    **{k: f"AP {v}" for k, v in SIZE_NAMES.items()},
     "ar_100": "AR100",
     "ar_1000": "AR1k",
 }
@@ -148,14 +148,14 @@ def _amount(key: str, value: float | None) -> Cell:
 def class_table(analysis: Analysis) -> Table:
     """AP differences to the baseline by class and by size, with intervals."""
     sweep = analysis.sweep
-    heads = ["row", *analysis.classes, *(f"AP {name}" for name in SIZES.values())]
+    heads = ["row", *analysis.classes, *(f"AP {name}" for name in SIZE_NAMES.values())]
     table = Table("classes", "AP difference by class and by size", heads, words={0})
     for i, row in enumerate(sweep.rows):
         if i == sweep.baseline or not row.done:
             continue
         cells = [Cell(sweep.label(row))]
         intervals = [(f"ap/{name}", analysis.class_difference(i, k)) for k, name in enumerate(analysis.classes)]
-        intervals += [(metric, analysis.size_difference(i, metric)) for metric in SIZES]
+        intervals += [(metric, analysis.size_difference(i, metric)) for metric in SIZE_NAMES]
         for metric, interval in intervals:
             cell = interval_cell(interval) if interval else number(_difference(analysis, i, metric), sign=True)
             cell.kind = verdict_cell(interval).kind
