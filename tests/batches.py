@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from detlab.structures import Batch, Proposals, Targets
+from detlab.tensors.structures import Batch, Proposals, Targets
 
 PROPOSALS = 12  # per image
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detlab.structures import Batch, Targets
+from detlab.tensors.structures import Batch, Targets
 from tests.batches import make_batch
 
 os.environ.setdefault("WANDB_MODE", "offline")

@@ -27,9 +27,10 @@ from typing import Any
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
 
-from detlab.callbacks import CheckpointFiles, Stopped
-from detlab.composing import compose_config, plain_config
-from detlab.training import train
+from detlab.config.compose import compose_config, plain_config
+from detlab.training.callbacks import CheckpointFiles
+from detlab.training.fit import train
+from detlab.training.signals import Stopped
 
 PLACES = ("start", "step", "checkpoint", "evaluation", "test")
 PLACE = mmap.mmap(-1, 1)  # shared with forked processes: where rank 0 is
@@ -136,9 +137,9 @@ def _child(folder: Path, processes: int, resume: bool, more: Sequence[str], rank
             from lightning.pytorch.utilities import rank_zero_only
 
             rank_zero_only.rank = rank
-        import detlab.training
+        import detlab.training.fit
 
-        detlab.training.CheckpointFiles = TellingFiles
+        detlab.training.fit.CheckpointFiles = TellingFiles
         train(config_of(folder, processes, resume, *more))
         status = 0
     except Stopped as stop:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from detlab.rules import as_markdown
+from detlab.config.rules import as_markdown
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from detlab.backbones import Backbone
-from detlab.structures import Level
+from detlab.model.backbones import Backbone
+from detlab.tensors.structures import Level
 
 WIDTH = 8
 

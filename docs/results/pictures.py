@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 import detlab
-from detlab.data.bccd import bccd
-from detlab.drawing import PALETTE, Boxes, draw_boxes
+from detlab.data.formats.bccd import bccd
+from detlab.drawing.pictures import PALETTE, Boxes, draw_boxes
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -8,13 +8,13 @@ from importlib import import_module
 from typing import Any
 
 _WHERE = {
-    "Batch": "detlab.structures",
-    "Detections": "detlab.structures",
+    "Batch": "detlab.tensors.structures",
+    "Detections": "detlab.tensors.structures",
     "Detector": "detlab.detectors",
-    "Targets": "detlab.structures",
-    "build_detector": "detlab.composing",
+    "Targets": "detlab.tensors.structures",
+    "build_detector": "detlab.config.compose",
     "from_torchvision": "detlab.detectors",
-    "load": "detlab.loading",
+    "load": "detlab.runs.loading",
 }
 __all__ = sorted(_WHERE)
 

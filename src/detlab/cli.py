@@ -20,12 +20,6 @@ COMMANDS = {
     "rules": "the table of combinations that are refused",
 }
 
-MODULES = {  # of commands whose name is not their module's
-    "proposals": "propose",
-    "anchors": "anchor_report",
-    "compare": "report.compare",
-}
-
 USAGE = """usage: detlab COMMAND [KEY=VALUE ...]
 
 {commands}
@@ -57,12 +51,12 @@ def main() -> None:
         print(f"detlab: there is no command {command}{hint}. See detlab --help.", file=sys.stderr)
         sys.exit(2)
     if command == "rules":
-        from detlab.rules import as_markdown
+        from detlab.config.rules import as_markdown
 
         print(as_markdown(), end="")
         return
     # A module of its own keeps sys.argv re-executable: Lightning runs it again for the other DDP ranks.
-    os.execv(sys.executable, [sys.executable, "-m", f"detlab.{MODULES.get(command, command)}", *arguments[1:]])
+    os.execv(sys.executable, [sys.executable, "-m", f"detlab.commands.{command}", *arguments[1:]])
 
 
 if __name__ == "__main__":

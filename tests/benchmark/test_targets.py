@@ -22,7 +22,8 @@ CPU = torch.device("cpu")
 def bare(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `detlab benchmark` where the rest of the dependencies cannot be imported."""
     block = f"import sys, runpy; sys.modules.update(dict.fromkeys({WITHOUT!r}))"
-    code = f"{block}; sys.argv[1:] = {list(arguments)!r}; runpy.run_module('detlab.benchmark', run_name='__main__')"
+    run = "runpy.run_module('detlab.commands.benchmark', run_name='__main__')"
+    code = f"{block}; sys.argv[1:] = {list(arguments)!r}; {run}"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=500)
 
 

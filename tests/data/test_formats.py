@@ -12,12 +12,12 @@ import pytest
 from PIL import Image
 
 from detlab.data import DataError
-from detlab.data import bccd as bccd_module
-from detlab.data.bccd import bccd
-from detlab.data.coco import coco
-from detlab.data.module import DetectionData
-from detlab.data.voc import voc
-from detlab.data.yolo import yolo
+from detlab.data.datamodule import DetectionData
+from detlab.data.formats import bccd as bccd_module
+from detlab.data.formats.bccd import bccd
+from detlab.data.formats.coco import coco
+from detlab.data.formats.voc import voc
+from detlab.data.formats.yolo import yolo
 from tests.data.writing import coco_json, picture, row, simple_coco, simple_voc, simple_yolo, voc_xml
 
 LOADING = {"size": 40, "cache_dir": None, "batch_size": 2}

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from detlab.composing import compose_config, plain_config
+from detlab.config.compose import compose_config, plain_config
+from detlab.data.datamodule import DetectionData
 from detlab.data.dataset import Collate
-from detlab.data.module import DetectionData
 from detlab.data.sampling import GroupedBatchSampler, ShardedBatchSampler
 from detlab.data.transforms import IoUCropOrNot, LargeScaleJitter, Resize, as_sample
-from detlab.structures import Batch
-from detlab.training import make_data
+from detlab.tensors.structures import Batch
+from detlab.training.fit import make_data
 from tests.data.writing import simple_coco
 
 
@@ -110,7 +110,7 @@ def test_sizes(mode: str, size: object, limit: int | None, image: tuple, expecte
 
 
 def test_a_cached_image_gives_the_same_samples(tmp_path: Path) -> None:
-    from detlab.data.coco import coco
+    from detlab.data.formats.coco import coco
 
     simple_coco(tmp_path)
     files = {"train": "train.json", "val": "val.json"}

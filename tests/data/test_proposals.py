@@ -10,9 +10,9 @@ import pytest
 import torch
 from torchvision.transforms import v2
 
-from detlab.composing import compose_config, plain_config
+from detlab.config.compose import compose_config, plain_config
 from detlab.data import DataError, DetectionData
-from detlab.data.proposals import (
+from detlab.data.proposals.store import (
     GRID_RATIOS,
     ProposalFile,
     grid_proposals,
@@ -23,7 +23,7 @@ from detlab.data.proposals import (
 )
 from detlab.data.records import Record, record
 from detlab.data.transforms import IoUCropOrNot, LargeScaleJitter, Resize, as_sample
-from detlab.training import make_data
+from detlab.training.fit import make_data
 
 
 def records(count: int = 3, size: tuple[int, int] = (40, 60)) -> list[Record]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from detlab.composing import build_detector
+from detlab.config.compose import build_detector
 from detlab.detectors.compiling import Compiled, graphs
-from detlab.structures import Batch
+from detlab.tensors.structures import Batch
 from tests.batches import make_batch
 
 SMALL = {

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from detlab import build_detector
-from detlab.matchers import IGNORED, NEGATIVE, POSITIVE
-from detlab.structures import Batch
+from detlab.model.matchers import IGNORED, NEGATIVE, POSITIVE
+from detlab.tensors.structures import Batch
 from tests.batches import make_batch
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from detlab import build_detector
-from detlab.structures import Batch
+from detlab.tensors.structures import Batch
 from tests.batches import make_batch
 
 SSD300 = ["model=ssd", "model/backbone=vgg16", "data.size=300"]

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 import detlab
-from detlab.composing import config_dir
-from detlab.detection import Detect
+from detlab.config.compose import config_dir
 from detlab.detectors import TTA
 from detlab.detectors.tta import flip_boxes, flipped, scaled
-from detlab.structures import Batch, Detections, Proposals
+from detlab.model.detect import Detect
+from detlab.tensors.structures import Batch, Detections, Proposals
 from tests.batches import make_batch
 
 

@@ -14,9 +14,11 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from torch import distributed, multiprocessing
 
-from detlab.metrics import CocoAP, ProposalRecall, coco_results, summary_rows
-from detlab.metrics.coco_ap import precision_recall
-from detlab.structures import Detections, GroundTruth
+from detlab.metrics.coco_ap import CocoAP, precision_recall
+from detlab.metrics.collected import coco_results
+from detlab.metrics.proposal_recall import ProposalRecall
+from detlab.metrics.summary import summary_rows
+from detlab.tensors.structures import Detections, GroundTruth
 
 NAMES = {
     "map": 0,

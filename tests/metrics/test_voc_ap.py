@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from detlab.metrics import VocAP
-from detlab.structures import Detections, GroundTruth
+from detlab.metrics.voc_ap import VocAP
+from detlab.tensors.structures import Detections, GroundTruth
 from tests.metrics.test_coco_ap import random_case
 
 

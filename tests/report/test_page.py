@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from detlab.report.__main__ import main
+from detlab.commands.report import main
 from tests.report.folders import write_sweep
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from detlab.report.__main__ import main
+from detlab.commands.compare import config_difference, image_errors, one_right
+from detlab.commands.compare import main as compare
+from detlab.commands.report import main
 from detlab.report.analysis import analyse, interactions, main_effects, unfair
-from detlab.report.compare import config_difference, image_errors, one_right
-from detlab.report.compare import main as compare
 from detlab.report.detections import read_judged
 from detlab.report.figures import ticks
 from detlab.report.rows import command_of, make_sweep
@@ -85,7 +85,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_all_files_are_written_without_torch(folder: Path, tmp_path: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = None; sys.modules['lightning'] = None; sys.modules['hydra'] = None\n"
-        "from detlab.report.__main__ import main\n"
+        "from detlab.commands.report import main\n"
         f"sys.exit(main([{str(folder)!r}, 'resamples=50', 'out={tmp_path}', 'title=Necks & losses']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

@@ -51,7 +51,8 @@ def test_a_preempted_job_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch
 @pytest.mark.slow
 def test_a_job_of_two_processes(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "detlab.train", "-m", *SMALL, *LOCAL, "seed=0,1", f"hydra.sweep.dir={tmp_path / 's'}"],
+        [sys.executable, "-m", "detlab.commands.train", "-m", *SMALL, *LOCAL, "seed=0,1",
+         f"hydra.sweep.dir={tmp_path / 's'}"],
         cwd=tmp_path, capture_output=True, text=True, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]

@@ -29,7 +29,15 @@ SMALL = [
     ("swept", "processes"), [("trainer.devices=2,1,2", [2, 1, 2]), ("seed=shuffle(1,2,3)", [2, 2, 2])]
 )
 def test_every_job_is_one_run_of_one_config(swept: str, processes: list[int], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "detlab.train", "-m", *SMALL, swept, f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    command = [
+        sys.executable,
+        "-m",
+        "detlab.commands.train",
+        "-m",
+        *SMALL,
+        swept,
+        f"hydra.sweep.dir={tmp_path / 'sweep'}",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-2000:]
     folders = [tmp_path / "sweep" / name for name in "012"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from detlab.composing import sweep_name
+from detlab.config.compose import sweep_name
 from detlab.sweeps.job import choices_of, describe, explain_log, read_history, read_progress
 from detlab.sweeps.slots import GpuSlots, cores, thread_share
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from detlab.composing import run_app
+from detlab.config.compose import run_app
 from detlab.sweeps import end_with_parent
 
 

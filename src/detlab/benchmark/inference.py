@@ -10,9 +10,9 @@ from torch import Tensor
 from detlab.benchmark.measuring import interleave, machine, print_shares, print_times, ratio, set_up, shares, summarise
 from detlab.benchmark.pairs import Pair, as_lists, copy_weights, make_images, make_pair, set_selection, spread_scores
 from detlab.benchmark.step import format_of
-from detlab.detection import to_original
-from detlab.norms import fold_norms
-from detlab.structures import Batch, Detections
+from detlab.model.detect import to_original
+from detlab.tensors.norms import fold_norms
+from detlab.tensors.structures import Batch, Detections
 
 TOLERANCE = 1e-4  # of scores; of coordinates, as a share of the canvas
 

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from detlab.metrics import CocoAP
-from detlab.metrics.coco_ap import RECALLS, THRESHOLDS
-from detlab.structures import Detections, GroundTruth
+from detlab.metrics.coco_ap import RECALLS, THRESHOLDS, CocoAP
+from detlab.tensors.structures import Detections, GroundTruth
 
 PARTS = 16  # images per update on either side
 

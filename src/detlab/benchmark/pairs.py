@@ -14,8 +14,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from detlab.benchmark.options import OptionError
 from detlab.detectors.detector import Detector
-from detlab.detectors.from_torchvision import from_torchvision
-from detlab.structures import Batch, Targets
+from detlab.detectors.torchvision.convert import from_torchvision
+from detlab.tensors.structures import Batch, Targets
 
 SSD_SIDE = 300  # the one canvas that torchvision's SSD300 takes
 

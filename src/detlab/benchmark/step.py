@@ -21,7 +21,7 @@ from detlab.benchmark.measuring import (
 from detlab.benchmark.options import OptionError
 from detlab.benchmark.pairs import Pair, as_lists, make_images, make_pair
 from detlab.detectors.compiling import Compiled, graphs
-from detlab.structures import Batch
+from detlab.tensors.structures import Batch
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from detlab.data.proposals import Boxes
+from detlab.data.formats.source import Source
+from detlab.data.proposals.store import Boxes
 from detlab.data.records import Record
-from detlab.data.source import Source
 from detlab.data.transforms import Resize, as_sample
-from detlab.structures import PADDING, Batch, Proposals, Targets
+from detlab.tensors.structures import PADDING, Batch, Proposals, Targets
 
 
 class Sample(NamedTuple):

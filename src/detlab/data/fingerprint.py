@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from detlab.data.module import SPLITS, DetectionData
+from detlab.data.datamodule import SPLITS, DetectionData
 
 
 def fingerprint(data: DetectionData) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from detlab.structures import GroundTruth
+from detlab.tensors.structures import GroundTruth
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from detlab.data.dataset import Collate, Sample
 from detlab.data.images import MAX_PIXELS, read_image
-from detlab.data.proposals import Boxes
+from detlab.data.proposals.store import Boxes
 from detlab.data.transforms import Resize
-from detlab.structures import Batch
+from detlab.tensors.structures import Batch
 
 
 def batches_of_images(

@@ -3,7 +3,6 @@
 from detlab.detectors.detector import Detector
 from detlab.detectors.fast_rcnn import FastRCNN
 from detlab.detectors.faster_rcnn import FasterRCNN
-from detlab.detectors.from_torchvision import from_torchvision
 from detlab.detectors.one_stage import OneStage
 from detlab.detectors.rcnn import RCNN
 from detlab.detectors.refinedet import RefineDet
@@ -11,6 +10,7 @@ from detlab.detectors.retinanet import RetinaNet
 from detlab.detectors.rpn import RPNDetector
 from detlab.detectors.sppnet import SPPNet
 from detlab.detectors.ssd import SSD
+from detlab.detectors.torchvision.convert import from_torchvision
 from detlab.detectors.tta import TTA
 
 __all__ = [

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from detlab.detectors.detector import Detector
-from detlab.detectors.roi_stage import RoIDetector
-from detlab.structures import Batch
+from detlab.detectors.roi_detector import RoIDetector
+from detlab.tensors.structures import Batch
 
 
 class Compiled:

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
-from detlab.backbones import Backbone
-from detlab.convs import gather_on_small_maps
-from detlab.necks import Neck
-from detlab.structures import Batch, Detections, Proposals
+from detlab.model.backbones import Backbone
+from detlab.model.necks import Neck
+from detlab.tensors.convs import gather_on_small_maps
+from detlab.tensors.structures import Batch, Detections, Proposals
 
 Features = dict[str, Tensor]  # {neck level: [B, C, h, w]}
 

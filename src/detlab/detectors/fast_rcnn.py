@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from detlab.detectors.external import ProposalDetector
+from detlab.detectors.on_proposals import ProposalDetector
 
 
 class FastRCNN(ProposalDetector):

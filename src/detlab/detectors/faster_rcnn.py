@@ -11,13 +11,13 @@ from typing import Any
 
 from torch import Tensor
 
-from detlab.anchors import AnchorGenerator
-from detlab.backbones import Backbone
 from detlab.detectors.detector import Features
-from detlab.detectors.roi_stage import RoIDetector
-from detlab.necks import Neck
-from detlab.proposals import RPN
-from detlab.structures import Batch, Detections, Proposals
+from detlab.detectors.roi_detector import RoIDetector
+from detlab.model.anchors import AnchorGenerator
+from detlab.model.backbones import Backbone
+from detlab.model.necks import Neck
+from detlab.model.proposals import RPN
+from detlab.tensors.structures import Batch, Detections, Proposals
 
 
 class FasterRCNN(RoIDetector):

@@ -6,16 +6,16 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from detlab.anchors import AnchorGenerator
-from detlab.backbones import Backbone
-from detlab.boxes import at_least_float32
-from detlab.coders import BoxCoder
-from detlab.criterion import Criterion
-from detlab.detection import Detect
 from detlab.detectors.detector import Detector, Features
-from detlab.losses import BoxLoss, ClassificationLoss
-from detlab.necks import Neck
-from detlab.structures import Batch, Detections
+from detlab.model.anchors import AnchorGenerator
+from detlab.model.backbones import Backbone
+from detlab.model.coders import BoxCoder
+from detlab.model.criterion import Criterion
+from detlab.model.detect import Detect
+from detlab.model.losses import BoxLoss, ClassificationLoss
+from detlab.model.necks import Neck
+from detlab.tensors.boxes import at_least_float32
+from detlab.tensors.structures import Batch, Detections
 
 STAGE = 0  # number of this stage in the random draws
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's own convention
 
-from detlab.boxes import area
-from detlab.structures import Batch, Proposals, Targets
+from detlab.tensors.boxes import area
+from detlab.tensors.structures import Batch, Proposals, Targets
 
 CANONICAL_AREA = 224.0 * 224.0  # px, the size the networks were pretrained at
 DIVISOR = 32  # canvas sides are multiples of it, the stride of C5

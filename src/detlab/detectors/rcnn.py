@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from detlab.detectors.detector import Features
-from detlab.detectors.external import ProposalDetector
-from detlab.structures import Batch
+from detlab.detectors.on_proposals import ProposalDetector
+from detlab.tensors.structures import Batch
 
 IMAGE = "image"  # the one "map" that RoIs are read from
 
 
 class RCNN(ProposalDetector):
-    """The whole network per RoI; its pool is `detlab.pools.WarpedCrop`.
+    """The whole network per RoI; its pool is `detlab.model.pools.WarpedCrop`.
 
     Args:
         chunk: crops that run at once where no gradient is needed.

@@ -11,18 +11,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from detlab.anchors import AnchorGenerator
-from detlab.backbones import Backbone
-from detlab.boxes import at_least_float32
-from detlab.coders import BoxCoder
-from detlab.criterion import Assignment, Criterion
-from detlab.detection import Detect
 from detlab.detectors.detector import Detector, Features
-from detlab.losses import BoxLoss, ClassificationLoss
-from detlab.matchers import IGNORED, NEGATIVE
-from detlab.necks import Neck, TransferConnection
-from detlab.refinement import AnchorRefinement
-from detlab.structures import Batch, Detections, Prediction
+from detlab.model.anchors import AnchorGenerator
+from detlab.model.arm import AnchorRefinement
+from detlab.model.backbones import Backbone
+from detlab.model.coders import BoxCoder
+from detlab.model.criterion import Assignment, Criterion
+from detlab.model.detect import Detect
+from detlab.model.losses import BoxLoss, ClassificationLoss
+from detlab.model.matchers import IGNORED, NEGATIVE
+from detlab.model.necks import Neck, TransferConnection
+from detlab.tensors.boxes import at_least_float32
+from detlab.tensors.structures import Batch, Detections, Prediction
 
 STAGE = 0  # number of the ODM in the random draws
 

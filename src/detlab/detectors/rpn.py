@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detlab.anchors import AnchorGenerator
-from detlab.backbones import Backbone
 from detlab.detectors.detector import Detector, Features
-from detlab.necks import Neck
-from detlab.proposals import RPN
-from detlab.structures import PADDING, Batch, Detections
+from detlab.model.anchors import AnchorGenerator
+from detlab.model.backbones import Backbone
+from detlab.model.necks import Neck
+from detlab.model.proposals import RPN
+from detlab.tensors.structures import PADDING, Batch, Detections
 
 
 class RPNDetector(Detector):
@@ -23,7 +23,7 @@ class RPNDetector(Detector):
         num_classes: the data set's K; every class counts as "object".
         backbone, neck: see `Detector`.
         anchors: dealt over the neck's levels.
-        parts: head, criterion, matcher, sampler, coder, cls_loss, box_loss and detect of `detlab.proposals.RPN`.
+        parts: head, criterion, matcher, sampler, coder, cls_loss, box_loss and detect of `detlab.model.proposals.RPN`.
     """
 
     class_agnostic = True

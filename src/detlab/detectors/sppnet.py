@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from detlab.detectors.detector import Features
-from detlab.detectors.external import ProposalDetector
+from detlab.detectors.on_proposals import ProposalDetector
 from detlab.detectors.pyramid import rescaled
-from detlab.samplers import draw
-from detlab.structures import Batch
+from detlab.model.samplers import draw
+from detlab.tensors.structures import Batch
 
 SIZE_STAGE = 4  # number of the size's draw
 

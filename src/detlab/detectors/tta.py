@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's own convention
 
-from detlab.boxes import clip
-from detlab.detection import Detect
 from detlab.detectors.detector import Detector
-from detlab.structures import Batch, Detections, Proposals
+from detlab.model.detect import Detect
+from detlab.tensors.boxes import clip
+from detlab.tensors.structures import Batch, Detections, Proposals
 
 
 class TTA:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detlab.coco_matching import AREAS, RECALLS, THRESHOLDS, Matched, match, pairs_of, place_in_group
 from detlab.metrics.collected import CollectedDetections, Found
-from detlab.structures import GroundTruth
+from detlab.metrics.matching import AREAS, RECALLS, THRESHOLDS, Matched, match, pairs_of, place_in_group
+from detlab.tensors.structures import GroundTruth
 
 IOU_50, IOU_75 = 0, 5  # rows of .50 and .75 in THRESHOLDS
 

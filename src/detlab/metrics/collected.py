@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, distributed
 from torchmetrics import Metric
 
-from detlab.structures import Detections, GroundTruth
+from detlab.tensors.structures import Detections, GroundTruth
 
 COLUMNS = 6  # x1, y1, x2, y2, score, label
 PER_BOX = ("box_image", "boxes", "labels", "area", "crowd", "difficult")  # of GroundTruth

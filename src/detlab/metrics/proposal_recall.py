@@ -9,7 +9,7 @@ import numpy as np
 
 from detlab.metrics.coco_ap import AREAS, mean_defined, precision_recall
 from detlab.metrics.collected import CollectedDetections, Found
-from detlab.structures import GroundTruth
+from detlab.tensors.structures import GroundTruth
 
 
 class ProposalRecall(CollectedDetections):

@@ -10,9 +10,9 @@ from functools import partial
 
 import numpy as np
 
-from detlab.coco_matching import pairs_of
 from detlab.metrics.collected import CollectedDetections, Found
-from detlab.structures import GroundTruth
+from detlab.metrics.matching import pairs_of
+from detlab.tensors.structures import GroundTruth
 
 KINDS = ("voc07", "voc12")  # 11 points; area under the curve
 THRESHOLD = 0.5  # of IoU, strictly above

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from detlab.coco_matching import RECALLS, THRESHOLDS
+from detlab.metrics.matching import RECALLS, THRESHOLDS
 from detlab.report.detections import Judged, Truth
 
 BLOCK = 64  # resamples at once: their tables stay in the cache

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from detlab.coco_matching import AREAS, RECALLS, THRESHOLDS, match, pairs_of, place_in_group
 from detlab.files import read_json
+from detlab.metrics.matching import AREAS, RECALLS, THRESHOLDS, match, pairs_of, place_in_group
 
 MOST = 100  # detections per image and class that COCO counts
 SIZES = {f"map{end}": bounds for end, bounds in AREAS.items()}  # metric -> COCO's bounds of the area, px^2

@@ -26,7 +26,7 @@ class Job:
         folder: the run's.
         overrides: all of the job's, as on a command line.
         choices: those that differ between jobs, by their whole keys.
-        hash: of the composed config (detlab.composing.config_hash).
+        hash: of the composed config (detlab.config.compose.config_hash).
         epochs: most of them; None: unknown.
         gpus: needed; -1: all of the machine; 0: it runs on the CPU.
         processes: of DDP on this machine.

@@ -12,8 +12,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, open_dict
 
-from detlab.composing import config_hash, plain_config
-from detlab.rules import ConfigError, check
+from detlab.config.compose import config_hash, plain_config
+from detlab.config.rules import ConfigError, check
 from detlab.sweeps import Job, SweepRecord
 from detlab.sweeps.slots import visible_gpus
 

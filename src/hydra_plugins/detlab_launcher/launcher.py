@@ -178,7 +178,7 @@ class ProcessLauncher(Launcher):
 def module_run() -> str:
     """The module this command runs, which its jobs run too."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    return spec.name if spec is not None and spec.name else "detlab.train"
+    return spec.name if spec is not None and spec.name else "detlab.commands.train"
 
 
 def _command() -> list[str]:

@@ -1,0 +1,1 @@
+"""One file a sub-command of `detlab`, each run as a module."""

@@ -1,0 +1,195 @@
+"""detlab anchors: how a model's anchors cover a data set's boxes, and which would cover them better."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import hydra
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from detlab.config.compose import config_dir, make_detector, plain_config, run_app
+from detlab.config.rules import ConfigError, check
+from detlab.data import DetectionData
+from detlab.files import write_json
+from detlab.metrics.anchor_coverage import AnchorStage, Coverage, Placement, anchor_stage, coverage, coverage_report
+from detlab.metrics.anchor_fit import fit_shapes
+from detlab.tensors.structures import GroundTruth
+from detlab.training.fit import make_data, say_audit
+
+WIDTH = 130  # columns of the tables, also where there is no terminal
+
+
+@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="anchors")
+def main(config: DictConfig) -> None:
+    """Lay anchors over ground truth and write anchors.json and anchors.png."""
+    report(plain_config(config))
+
+
+def report(config: dict[str, Any]) -> dict[str, Any]:
+    """Coverage of a split's boxes by the composed model's anchors, and suggestions.
+
+    Raises:
+        ConfigError: a model without anchors, or a split without boxes.
+    """
+    check(config)
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    data = make_data(config)
+    say_audit(data)
+    stage = stage_of(config, data)
+    truth = data.ground_truth(config["split"])
+    crowd = truth.crowd.numpy()
+    place = placement_of(data)
+    covered = coverage(stage, truth, place, config["most_images"])
+    if not (~crowd & (covered.iou >= 0)).any():
+        raise ConfigError(f"split={config['split']} has no boxes to cover; use another split.")
+    result = {"now": coverage_report(covered, stage, crowd)}
+    result["suggestions"] = suggestions(stage, truth, place, covered, config["most_images"])
+    print_report(result, stage)
+    out = Path(config["paths"]["run_dir"])
+    write_json(out / "anchors.json", result)
+    plot(result, stage, covered.of(~crowd & (covered.iou >= 0)), out / "anchors.png")
+    Console().print(f"results     {out}", soft_wrap=True)
+    return result
+
+
+def stage_of(config: Mapping[str, Any], data: DetectionData) -> AnchorStage:
+    """The anchors of the composed model, which is built without weights.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    model = dict(config["model"])
+    with torch.device("meta"):
+        detector = make_detector(model | {"backbone": model["backbone"] | {"weights": None}}, data.num_classes)
+    stage = anchor_stage(detector)
+    if stage is None:
+        name = str(model["_target_"]).rsplit(".", 1)[-1]
+        raise ConfigError(f"{name} has no anchors: its boxes come from data.proposals; use a model with anchors.")
+    return stage
+
+
+def placement_of(data: DetectionData) -> Placement:
+    """Where the data set's images come to lie."""
+    return Placement(data.resize.target, data.collate.divisor, data.collate.canvas)
+
+
+class Suggestion(NamedTuple):
+    """Other anchors, as overrides of the command line."""
+
+    name: str
+    anchors: Any
+    overrides: str
+
+
+def suggestions(
+    stage: AnchorStage, truth: GroundTruth, place: Placement, covered: Coverage, most_images: int | None
+) -> list[dict[str, Any]]:
+    """Fitted anchors with the coverage they would have where they lie, best first."""
+    crowd = truth.crowd.numpy()
+    sides = covered.sides[~crowd & (covered.iou >= 0)]
+    canvas = place.canvas_of(place.target(tuple(truth.sizes[0].tolist())))
+    rows = []
+    for suggestion in _fitted(stage, sides, canvas):
+        changed = stage._replace(anchors=suggestion.anchors)
+        found = coverage_report(coverage(changed, truth, place, most_images), changed, crowd)["all"]
+        rows.append({"name": suggestion.name, "overrides": suggestion.overrides, "all": found})
+    return sorted(rows, key=lambda row: -row["all"]["iou"])
+
+
+def _fitted(stage: AnchorStage, sides: np.ndarray, canvas: tuple[int, int]) -> list[Suggestion]:
+    """What can be fitted: sizes and ratios of tiled anchors, scales of default boxes."""
+    anchors = stage.anchors
+    if hasattr(anchors, "sizes"):
+        fit = fit_shapes(sides, len(anchors.sizes), len(anchors.ratios), anchors.octaves)
+        sizes, ratios = [round(s, 1) for s in fit.sizes], [round(r, 2) for r in fit.ratios]
+        spaced = _spaced(sides, len(anchors.sizes))
+        return [
+            _changed("k-means of sizes and ratios", anchors, sizes=sizes, ratios=ratios),
+            _changed("k-means of ratios", anchors, ratios=ratios),
+            _changed("even sizes, k-means of ratios", anchors, sizes=spaced, ratios=ratios),
+        ]
+    if hasattr(anchors, "level_scales"):
+        fit = fit_shapes(sides, len(stage.levels), 1)
+        scales = [s / min(canvas) for s in fit.sizes]
+        scales.append(scales[-1] * scales[-1] / scales[-2] if len(scales) > 1 else 1.5 * scales[-1])
+        return [_changed("k-means of scales", anchors, scales=[round(s, 3) for s in scales])]
+    return []
+
+
+def _spaced(sides: np.ndarray, count: int) -> list[float]:
+    """Sizes in even ratio over all but the outermost twentieths of the boxes: levels keep their order of strides."""
+    extent = np.sqrt(sides.prod(1))
+    low, high = np.quantile(extent, [0.05, 0.95])
+    return [round(float(s), 1) for s in np.geomspace(low, max(high, low * 1.01), count)]
+
+
+def _changed(name: str, anchors: Any, **values: list[float]) -> Suggestion:
+    changed = copy.deepcopy(anchors)
+    for key, value in values.items():
+        setattr(changed, key, value)
+    shown = {key: "[" + ",".join(f"{v:g}" for v in value) + "]" for key, value in values.items()}
+    return Suggestion(name, changed, " ".join(f"'model.anchors.{key}={text}'" for key, text in shown.items()))
+
+
+def print_report(result: Mapping[str, Any], stage: AnchorStage) -> None:
+    """The tables."""
+    now, console = result["now"], Console(width=max(Console().width, WIDTH))
+    recalls = [f"recall_{t:g}" for t in now["thresholds"]]
+    titles = ["boxes", "best IoU", "lowest tenth", *(f"IoU from {t:g}" for t in now["thresholds"])]
+    titles += ["positives per box", "no positive"]
+    keys = ["boxes", "iou", "iou_lowest_tenth", *recalls, "positives", "without_positive"]
+    table = Table("", *titles, title=f"coverage by {sum(stage.anchors.num_anchors(stage.levels))} anchors a location")
+    table.add_row("all", *_cells(now["all"], keys), end_section=True)
+    for row in now["by_size"]:
+        table.add_row(f"{row['from']:g} to {row['to'] or '..'} px", *_cells(row, keys))
+    table.add_section()
+    for row in now["by_level"]:
+        table.add_row(f"best on {row['level']}, stride {row['stride']}", *_cells(row, keys))
+    console.print(table)
+    shares = ", ".join(f"{share:.3%} {name}" for name, share in now["anchors"].items())
+    console.print(f"of all anchors {shares}", highlight=False)
+    if result["suggestions"]:
+        table = Table("anchors", *titles, title="suggestions, measured where they would lie")
+        table.add_row("as they are", *_cells(now["all"], keys))
+        for row in result["suggestions"]:
+            table.add_row(row["name"], *_cells(row["all"], keys))
+        console.print(table)
+        for row in result["suggestions"]:
+            better = "better" if row["all"]["iou"] > now["all"]["iou"] else "no better"
+            console.print(f"{row['name']} ({better}):\n  {row['overrides']}", soft_wrap=True, highlight=False)
+
+
+def plot(result: Mapping[str, Any], stage: AnchorStage, covered: Coverage, path: Path) -> None:
+    """anchors.png: best IoU, coverage by size, and the shapes of boxes and anchors."""
+    from detlab.drawing.plots import anchor_coverage
+
+    canvas = tuple(max(level.stride for level in stage.levels) for _ in range(2))
+    corners = [level[: max(1, n)] for level, n in zip(
+        stage.anchors.per_level(stage.levels, canvas), stage.anchors.num_anchors(stage.levels), strict=True
+    )]  # fmt: skip
+    shapes = torch.cat([c[:, 2:] - c[:, :2] for c in corners]).numpy()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    anchor_coverage(result["now"], covered.sides, shapes).savefig(path, dpi=100)
+
+
+def _cells(row: Mapping[str, float], keys: list[str]) -> list[str]:
+    if not row["boxes"]:
+        return ["0", *[""] * (len(keys) - 1)]
+    return [
+        str(row["boxes"]),
+        *(f"{row[key]:.3f}" for key in keys[1:-2]),
+        f"{row[keys[-2]]:.1f}",
+        f"{row[keys[-1]]:.1%}",
+    ]
+
+
+if __name__ == "__main__":
+    run_app(main, "anchors")

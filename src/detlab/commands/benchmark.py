@@ -1,0 +1,79 @@
+"""detlab benchmark: `python -m detlab.commands.benchmark target=step KEY=VALUE ...`; the last line is `ratio X`."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from detlab.benchmark.options import Option, OptionError, parse, settle
+
+TARGETS = {
+    "step": "time of a training step, and where it goes",
+    "inference": "time of a detection, images as they come",
+    "loader": "images per second of decode, augment and collate",
+    "metrics": "time of COCO AP over a validation set",
+    "memory": "peak memory of a training step",
+    "scaling": "growth of time and memory with batch, side, boxes and classes",
+}
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run one target and print its figures."""
+    if any(a in ("-h", "--help") for a in arguments):
+        print(usage())
+        return
+    given = parse(arguments)
+    target = given.pop("target", "step")
+    into = given.pop("json", None)
+    run = find_target(target)
+    result = run(**settle(run, given))
+    if into is not None:
+        Path(into).write_text(json.dumps({"target": target, **result}, indent=1) + "\n")
+        print(f"json {into}")
+    print(f"ratio {result['ratio']:.3f}")
+
+
+def find_target(target: str) -> Callable[..., dict[str, Any]]:
+    """The `run` of a target.
+
+    Raises:
+        OptionError: an unknown target.
+    """
+    known = [name for name in TARGETS if find_spec(f"detlab.benchmark.{name}")]
+    if target not in known:
+        raise OptionError(f"target={target} is not known; use one of {', '.join(known)}.")
+    return import_module(f"detlab.benchmark.{target}").run
+
+
+def usage() -> str:
+    """Targets with their options and defaults."""
+    lines = ["usage: detlab benchmark target=TARGET [KEY=VALUE ...] [json=FILE]", ""]
+    for name, text in TARGETS.items():
+        if not find_spec(f"detlab.benchmark.{name}"):
+            continue
+        lines.append(f"  {name:10} {text}")
+        try:
+            parameters = inspect.signature(find_target(name)).parameters.values()
+            options = " ".join(f"{p.name}={_shown(p.default)}" for p in parameters)
+        except ImportError as error:  # metrics needs more than torch, torchvision and lightning
+            options = f"(needs {error.name})"
+        lines.append(f"             {options}")
+    return "\n".join(lines)
+
+
+def _shown(value: Option) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except OptionError as mistake:
+        print(f"detlab benchmark: {mistake}", file=sys.stderr)
+        sys.exit(2)

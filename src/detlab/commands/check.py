@@ -1,0 +1,322 @@
+"""detlab check: data, anchors, some steps, an evaluation, a checkpoint and its loading; what a run will cost."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L  # noqa: N812 - Lightning's own convention
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from detlab.commands.anchors import placement_of, stage_of
+from detlab.config.compose import compose_config, config_dir, explain, plain_config, run_app
+from detlab.config.rules import ConfigError, check
+from detlab.data import DataError, DetectionData
+from detlab.metrics.anchor_coverage import coverage, coverage_report
+from detlab.runs.checkpoints import read_checkpoint
+from detlab.runs.loading import detector_of
+from detlab.runs.replay import repeat_step
+from detlab.training.fit import Run, build, set_up_torch
+
+COVERED_IMAGES = 200
+LOW_RECALL = 0.5  # share of boxes with an anchor above the matcher's upper threshold, below which the check warns
+PASS, WARN, FAIL, SKIPPED = "PASS", "WARN", "FAIL", "skipped"
+STYLES = {PASS: "green", WARN: "yellow", FAIL: "bold red", SKIPPED: "dim"}
+
+
+class Preflight:
+    """The steps of a check, each a line of the final table; after a failure those that need it are skipped."""
+
+    def __init__(self, config: dict[str, Any], jobs: int = 1) -> None:
+        self.config, self.jobs = config, jobs
+        self.rows: list[tuple[str, str, str, float]] = []  # name, verdict, what was seen, seconds
+        self.run: Run | None = None
+        self.clock = StepClock()
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return all(verdict != FAIL for _, verdict, _, _ in self.rows)
+
+    def go(self) -> None:
+        """All steps in order."""
+        steps: dict[str, Callable[[], tuple[str, str]]] = {
+            "options": self.options,
+            "data and model": self.build,
+            "anchors": self.anchors,
+            "training steps": self.train,
+            "evaluation": self.evaluate,
+            "checkpoint": self.checkpoint,
+            "cost": self.cost,
+        }
+        for name, step in steps.items():
+            if not self.passed:
+                self.rows.append((name, SKIPPED, "", 0.0))
+                continue
+            start = time.perf_counter()
+            try:
+                verdict, seen = step()
+            except Exception as error:  # every kind of failure is a line of the table
+                known = isinstance(error, ConfigError | DataError)
+                verdict, seen = FAIL, str(error) if known else f"{type(error).__name__}: {explain(error)}"
+            self.rows.append((name, verdict, seen, time.perf_counter() - start))
+
+    def options(self) -> tuple[str, str]:
+        """The table of refused combinations."""
+        check(self.config)
+        return PASS, f"no rule refuses them; seed {self.config['seed']}"
+
+    def build(self) -> tuple[str, str]:
+        """Data with its audit, detector, optimiser, trainer."""
+        set_up_torch(self.config)
+        self.run = build(_short(self.config))
+        self.run.trainer.callbacks.append(self.clock)
+        dirt = [row for row in self.run.data.report.as_rows() if "dropped" in row[3]]
+        counts = ", ".join(f"{s} {len(self.run.data.records(s))}" for s in ("train", "val", "test"))
+        seen = f"{counts} images, {self.run.data.num_classes} classes"
+        if dirt:
+            return WARN, f"{seen}; " + "; ".join(f"{row[2]} x {row[1]} in {row[0]}" for row in dirt[:3])
+        return PASS, f"{seen}; nothing had to be dropped"
+
+    def anchors(self) -> tuple[str, str]:
+        """Coverage of training boxes."""
+        data = self.run.data
+        try:
+            stage = stage_of(self.config, data)
+        except ConfigError as error:
+            return PASS, str(error).split(";")[0]
+        truth = data.ground_truth("train")
+        covered = coverage(stage, truth, placement_of(data), COVERED_IMAGES)
+        report = coverage_report(covered, stage, truth.crowd.numpy())
+        row, high = report["all"], max(report["thresholds"])
+        if not row["boxes"]:
+            return WARN, "no box in the images looked at"
+        recall = row[f"recall_{high:g}"]
+        seen = (
+            f"{recall:.1%} of {row['boxes']} boxes have an anchor from IoU {high:g} on; {row['positives']:.1f} "
+            f"positives per box, {row['without_positive']:.1%} without"
+        )
+        return (PASS, seen) if recall >= LOW_RECALL else (WARN, f"{seen}; detlab anchors suggests better ones")
+
+    def train(self) -> tuple[str, str]:
+        """Some steps of the real trainer."""
+        self.run.trainer.fit(self.run.module, datamodule=self.run.data)
+        loss = self.run.trainer.callback_metrics.get("train/loss")
+        if loss is None or not torch.isfinite(loss):
+            return FAIL, f"the loss is {loss}, not a finite number"
+        return PASS, f"{len(self.clock.steps)} steps, loss {float(loss):.3f}, {self.clock.step:.2f} s a step"
+
+    def evaluate(self) -> tuple[str, str]:
+        """What came of the evaluation at the end of `train`."""
+        results = self.run.module.results.get("val")
+        monitor = self.config["monitor"] or self.run.module.monitor
+        if not results or monitor.removeprefix("val/") not in results:
+            return FAIL, f"the evaluation gave no {monitor}; it gave {', '.join(results or ()) or 'nothing'}"
+        value = results[monitor.removeprefix("val/")]
+        return PASS, f"{monitor} {value:.3f} after these steps, {self.clock.image * 1e3:.0f} ms an image"
+
+    def checkpoint(self) -> tuple[str, str]:
+        """Save, read with weights_only, build again, compare every tensor."""
+        path = Path(self.config["paths"]["run_dir"]) / "check.ckpt"
+        self.run.trainer.save_checkpoint(path, weights_only=False)
+        read = read_checkpoint(path, self.config["trust"])
+        again = detector_of(read).state_dict()
+        own = self.run.module.detector.state_dict()
+        differing = [k for k, v in own.items() if not torch.equal(again[k].cpu(), v.cpu())]
+        size = path.stat().st_size / 1e6
+        path.unlink()
+        if differing:
+            return FAIL, f"{len(differing)} tensors differ after loading, first {differing[0]}"
+        return PASS, f"{size:.0f} MB, loads with weights_only=True, {len(own)} tensors equal"
+
+    def cost(self) -> tuple[str, str]:
+        """Time and memory of the whole run or sweep, on this device."""
+        seconds, parts = estimate(self.config, self.run.data, self.clock.step, self.clock.image)
+        memory = f"{_memory(self.run.module.device) / 1e9:.1f} GB"
+        seen = f"about {_clock(seconds)} a run ({parts}), {memory} at the peak of these steps"
+        return PASS, seen + (
+            f"; {self.jobs} jobs one after another {_clock(self.jobs * seconds)}" if self.jobs > 1 else ""
+        )
+
+
+class StepClock(L.Callback):
+    """Times training steps (loading included) and evaluated images."""
+
+    def __init__(self) -> None:
+        self.steps: list[float] = []
+        self.images, self.evaluation = 0, 0.0
+        self._mark = 0.0
+
+    @property
+    def step(self) -> float:
+        """Seconds a step, without the first where there are more."""
+        timed = self.steps[1:] or self.steps
+        return sum(timed) / max(1, len(timed))
+
+    @property
+    def image(self) -> float:
+        """Seconds an evaluated image."""
+        return self.evaluation / max(1, self.images)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start."""
+        self._mark = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Book a step."""
+        if module.device.type == "cuda":
+            torch.cuda.synchronize(module.device)
+        self.steps.append(time.perf_counter() - self._mark)
+        self._mark = time.perf_counter()
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start."""
+        self._mark = time.perf_counter()
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Book a batch."""
+        self.images += len(batch.ids)
+        self.evaluation += time.perf_counter() - self._mark
+        self._mark = time.perf_counter()
+
+
+def estimate(config: Mapping[str, Any], data: DetectionData, step: float, image: float) -> tuple[float, str]:
+    """Seconds of a run, and how they come about: steps, evaluations and the test, each at its measured speed."""
+    trainer = config["trainer"]
+    world = _processes(trainer)
+    per_epoch = len(data.train_dataloader()) / world
+    epochs = trainer.get("max_epochs") or 1000  # Lightning's own default
+    steps = per_epoch * epochs
+    if (trainer.get("max_steps") or -1) > 0:
+        steps = min(steps, trainer["max_steps"] * (trainer.get("accumulate_grad_batches") or 1))
+    evaluations = steps / per_epoch / (trainer.get("check_val_every_n_epoch") or 1)
+    images = evaluations * len(data.records("val")) + len(data.records("test")) * bool(config["test"])
+    seconds = steps * step + images * image / world
+    judged = _clock(images * image / world)
+    parts = f"{steps:.0f} steps of {step:.2f} s, {evaluations:.0f} evaluations and the test {judged}"
+    return seconds, parts + (f", on {world} processes if they scale" if world > 1 else "")
+
+
+def _processes(trainer: Mapping[str, Any]) -> int:
+    devices = trainer.get("devices", 1)
+    if devices in (-1, "-1", "auto"):
+        devices = max(1, torch.cuda.device_count()) if trainer.get("accelerator") != "cpu" else 1
+    count = len(devices) if isinstance(devices, Sequence) and not isinstance(devices, str) else int(devices)
+    return count * int(trainer.get("num_nodes", 1) or 1)
+
+
+def _short(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config for some steps and batches on one device, without loggers and callbacks but the loss guard."""
+    trainer = {
+        k: v for k, v in config["trainer"].items() if k not in ("strategy", "num_nodes", "max_steps", "max_time")
+    }
+    trainer |= {
+        "devices": 1,
+        "max_epochs": 1,
+        "limit_train_batches": config["steps"],
+        "limit_val_batches": config["batches"],
+        "check_val_every_n_epoch": 1,
+        "num_sanity_val_steps": 0,
+        "enable_checkpointing": False,
+        "log_every_n_steps": 1,
+    }
+    guard = {k: v for k, v in config["callbacks"].items() if k == "nonfinite"}
+    return dict(config) | {"trainer": trainer, "logger": {}, "callbacks": guard}
+
+
+def _memory(device: torch.device) -> float:
+    """Bytes at the peak: of the GPU, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB on Linux
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def first_of_sweep(arguments: Sequence[str]) -> tuple[list[str], int]:
+    """Arguments with the first of every comma-separated choice, without -m, and the number of jobs."""
+    single, jobs = [], 1
+    for argument in arguments:
+        if argument in ("-m", "--multirun"):
+            continue
+        if "=" not in argument or argument.startswith("-"):
+            single.append(argument)
+            continue
+        first, count = _first(argument)
+        single.append(first)
+        jobs *= count
+    return single, jobs
+
+
+def _first(override: str) -> tuple[str, int]:
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException:
+        return override, 1  # Hydra will say what is wrong with it
+    if not parsed.is_sweep_override() or not parsed.is_discrete_sweep():
+        return override, 1
+    choices = list(itertools.islice(parsed.sweep_string_iterator(), 100_000))
+    return f"{override.partition('=')[0]}={choices[0]}", len(choices)
+
+
+def print_table(preflight: Preflight) -> None:
+    """The verdicts."""
+    console = Console(width=max(Console().width, 130))
+    table = Table("check", "verdict", "seconds", "what was seen", title="detlab check")
+    for name, verdict, seen, seconds in preflight.rows:
+        table.add_row(name, f"[{STYLES[verdict]}]{verdict}[/]", f"{seconds:.1f}", seen.replace("[", "\\["))
+    console.print(table)
+    console.print("ready to run" if preflight.passed else "not ready", style="bold")
+
+
+@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="check")
+def main(config: DictConfig) -> None:
+    """Run every step once, or one batch again; the exit status is 1 where one fails."""
+    if config.batch:
+        sys.exit(0 if repeat_step(config.batch, tuple(config.trust)) else 1)
+    jobs = int(sys.modules["__main__"].__dict__.get("jobs", 1))
+    facts = HydraConfig.get()
+    axes = [_first(f"{key}={choices}") for key, choices in (facts.sweeper.get("params") or {}).items()]
+    if axes:  # an ablation: its first job
+        config = compose_config("check", [*facts.overrides.task, *(first for first, _ in axes)])
+    jobs *= math.prod(count for _, count in axes)
+    preflight = Preflight(plain_config(config), jobs)
+    preflight.go()
+    print_table(preflight)
+    if not preflight.passed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    sys.argv[1:], jobs = first_of_sweep(sys.argv[1:])
+    if not any(a in ("--help", "-h", "--cfg") for a in sys.argv):
+        sys.argv.append("hydra.mode=RUN")  # an ablation's config would start its sweep
+    run_app(main, "check")

@@ -1,0 +1,165 @@
+"""detlab compare RUN_A RUN_B: what differs between two runs: config, metrics, and images one got right alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from detlab.commands.report import split_arguments
+from detlab.report.bootstrap import contrast, draw_weights, resampled_ap
+from detlab.report.detections import Judged, Truth, read_judged
+from detlab.report.runs import ReportError, Run, read_run
+from detlab.report.tables import DASH
+
+OPTIONS = {
+    "resamples": "of the interval; 1000",
+    "score_threshold": "detections of at least this score count in the images; 0.5",
+    "images": "shown at most, for each side; 10",
+}
+USAGE = "usage: detlab compare RUN_A RUN_B [KEY=VALUE ...]\n\n" + "\n".join(f"  {k:16} {v}" for k, v in OPTIONS.items())
+NOT_COMPARED = ("paths.", "name", "hydra.")
+
+
+class ImageErrors(NamedTuple):
+    """Errors of one image at IoU 0.5: boxes nobody found, and false detections."""
+
+    missed: np.ndarray  # [I]
+    false: np.ndarray  # [I]
+
+    @property
+    def total(self) -> np.ndarray:
+        """Both."""
+        return self.missed + self.false
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare; the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    try:
+        folders, options = split_arguments(words, OPTIONS)
+        if len(folders) != 2:
+            raise ReportError(f"detlab compare takes two run folders, not {len(folders)}.")
+        print_comparison(*folders, **{k: float(v) for k, v in options.items()})
+    except ReportError as error:
+        print(f"detlab: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def print_comparison(
+    a: Path, b: Path, *, resamples: float = 1000, score_threshold: float = 0.5, images: float = 10
+) -> None:
+    """Print all three parts.
+
+    Raises:
+        ReportError: a folder that is no run.
+    """
+    runs = [_run(folder) for folder in (a, b)]
+    say = Console().print
+    config = Table("key", "A", "B", title="config")
+    for key, left, right in config_difference(runs[0].config, runs[1].config):
+        config.add_row(key, left, right)
+    say(config if config.row_count else "The configs are the same.")
+    metrics = Table("metric", "A", "B", "B - A", title="metrics")
+    for key in [k for k in runs[0].metrics if k in runs[1].metrics]:
+        left, right = (run.metrics[key] for run in runs)
+        metrics.add_row(key, f"{left:.3f}", f"{right:.3f}", f"{right - left:+.3f}")
+    say(metrics)
+    stored = [read_judged(folder) for folder in (a, b)]
+    if None in stored:
+        say("No interval and no images: a run stored no detections.json with ground_truth.json.")
+        return
+    (truth, by_metric_a), (other, by_metric_b) = stored
+    judged_a, judged_b = by_metric_a["map"], by_metric_b["map"]
+    if not np.array_equal(truth.image_ids, other.image_ids) or truth.classes != other.classes:
+        say("No interval and no images: the runs were tested on different images or classes.")
+        return
+    say(interval_text(truth, judged_a, judged_b, int(resamples)))
+    errors = [image_errors(truth, judged, score_threshold) for judged in (judged_a, judged_b)]
+    for name, right, wrong in (("A", 0, 1), ("B", 1, 0)):
+        say(_image_table(truth, errors[right], errors[wrong], name, "BA"[right], int(images)))
+
+
+def config_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """(key, value of a, value of b) of every key whose value differs; a dash where one has none."""
+    left, right = flat(a), flat(b)
+    keys = [k for k in dict.fromkeys([*left, *right]) if not k.startswith(NOT_COMPARED)]
+    return [(k, left.get(k, DASH), right.get(k, DASH)) for k in keys if left.get(k) != right.get(k)]
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested keys joined by dots."""
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = str(value)
+    return found
+
+
+def interval_text(truth: Truth, a: Judged, b: Judged, resamples: int) -> str:
+    """mAP of B beside A, over resampled images."""
+    weights = draw_weights(len(truth.image_ids), resamples)
+    tables = {(row, 0): np.nanmean(resampled_ap(judged, truth, weights), axis=1) for row, judged in enumerate((a, b))}
+    found = contrast(tables, {1: 1.0, 0: -1.0}, [0])
+    if found is None:
+        return "No interval was asked for."
+    words = {"better": "B is better than A", "worse": "B is worse than A"}.get(
+        found.words, "A and B are not distinguishable"
+    )
+    return (
+        f"mAP of B - A: {found.value:+.3f}, 95 % interval [{found.low:+.3f}, {found.high:+.3f}] over "
+        f"{len(truth.image_ids)} images: {words}. One run each: training again may tell otherwise."
+    )
+
+
+def image_errors(truth: Truth, judged: Judged, score_threshold: float) -> ImageErrors:
+    """Errors of every image at IoU 0.5, of detections with at least this score."""
+    count = len(truth.image_ids)
+    kept = judged.score >= score_threshold
+    hit, dropped = judged.hit[kept, 0], judged.dropped[kept, 0]
+    false = np.bincount(judged.image[kept][~hit & ~dropped], minlength=count)
+    found = np.zeros(len(truth.image), bool)
+    found[judged.truth[kept, 0][hit]] = True
+    missed = np.bincount(truth.image[~found & ~truth.crowd], minlength=count)
+    return ImageErrors(missed, false)
+
+
+def one_right(truth: Truth, right: ImageErrors, wrong: ImageErrors) -> list[int]:
+    """Rows of images without an error on one side and with some on the other, most errors first."""
+    found = np.flatnonzero((right.total == 0) & (wrong.total > 0))
+    return found[np.argsort(-wrong.total[found], kind="stable")].tolist()
+
+
+def _image_table(truth: Truth, right: ImageErrors, wrong: ImageErrors, name: str, other: str, most: int) -> Table:
+    rows = one_right(truth, right, wrong)
+    table = Table(
+        "id",
+        "file",
+        f"missed by {other}",
+        f"false of {other}",
+        title=f"{len(rows)} images right in {name}, wrong in {other}",
+    )
+    for i in rows[:most]:
+        table.add_row(str(truth.image_ids[i]), truth.file_names[i], str(wrong.missed[i]), str(wrong.false[i]))
+    return table
+
+
+def _run(folder: Path) -> Run:
+    if not (folder / ".hydra" / "config.yaml").is_file():
+        raise ReportError(f"{folder} is not a run folder: there is no .hydra/config.yaml in it.")
+    return read_run(folder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

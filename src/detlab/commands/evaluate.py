@@ -1,0 +1,115 @@
+"""detlab evaluate: metrics of a trained detector, from a run folder or a checkpoint alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L  # noqa: N812 - Lightning's own convention
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ProgressBar
+from omegaconf import DictConfig
+from rich.console import Console
+
+from detlab.config.compose import config_dir, plain_config, run_app
+from detlab.config.rules import ConfigError
+from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
+from detlab.runs.loading import detector_of
+from detlab.training.callbacks import ResultWriter, ValidationPictures, WorstImages, progress_bar
+from detlab.training.fit import make_data, print_results, quieten, say_audit
+from detlab.training.lightning_module import DetectionModule
+from detlab.training.precision import resolve_precision
+
+
+@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="evaluate")
+def main(config: DictConfig) -> None:
+    """Evaluate and write result.json, detections.json, ground_truth.json, plots/, pictures/ and worst/."""
+    evaluate(plain_config(config))
+
+
+def evaluate(config: dict[str, Any]) -> dict[str, float]:
+    """Metrics of a run's checkpoint on a split.
+
+    Raises:
+        ConfigError: another data set's classes, an unknown option.
+    """
+    quieten()
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    if config["split"] not in ("train", "val", "test"):
+        raise ConfigError(f"split={config['split']} is not known; use train, val or test.")
+    checkpoint = read_checkpoint(find_checkpoint(config["run"], config["ckpt"]), config["trust"])
+    checkpoint = _with_selection(checkpoint, config["detect"])
+    run = checkpoint.config
+    unknown = sorted(set(config["data"]) - set(run["data"]) - {"_target_", "voc_ap", "max_detections"})
+    if unknown:
+        raise ConfigError(f"There is no option data.{unknown[0]}; the run's data has {', '.join(run['data'])}.")
+    data_config = run["data"] | config["data"]
+    if config["split"] == "train":
+        data_config |= {"same_images": True}
+    data = make_data(run | {"data": data_config})
+    say_audit(data)
+    if data.class_names != checkpoint.class_names:
+        raise ConfigError(
+            f"The data's classes ({', '.join(data.class_names)}) are not the checkpoint's "
+            f"({', '.join(checkpoint.class_names)}); evaluate on its own data, or fine-tune with init_from."
+        )
+    detector = detector_of(checkpoint)
+    tta = config.get("tta") or run.get("tta")
+    module = DetectionModule(
+        detector=detector,
+        optim=torch.optim.SGD,
+        lr_schedule=torch.optim.lr_scheduler.ConstantLR,
+        class_names=data.class_names,
+        category_ids=data.category_ids,
+        config=run,
+        seed=run["seed"],
+        monitor=run["monitor"],
+        tta=instantiate(tta, _convert_="all") if tta else None,
+        divisor=data_config["size_divisor"],
+    )
+    run_dir = Path(config["paths"]["run_dir"])
+    threshold = config["score_threshold"]
+    writers = [
+        ValidationPictures(str(run_dir), score_threshold=0.5 if threshold is None else threshold),
+        ResultWriter(str(run_dir), score_threshold=threshold),
+        WorstImages(str(run_dir), config["worst"], threshold),
+    ]
+    options = dict(config["trainer"])
+    precision = str(options.pop("precision", None) or run["trainer"]["precision"])
+    bar = progress_bar()
+    trainer = L.Trainer(
+        **options,
+        enable_progress_bar=isinstance(bar, ProgressBar),
+        precision=resolve_precision(precision, options["accelerator"]),
+        logger=False,
+        callbacks=[*writers, bar],
+        use_distributed_sampler=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=str(run_dir),
+    )
+    loader = data.val_dataloader() if config["split"] == "val" else data.test_dataloader()
+    trainer.datamodule = data
+    module.test_split = "val" if config["split"] == "val" else "test"
+    trainer.test(module, dataloaders=loader, verbose=False)
+    results = module.results["test"]
+    print_results(results, f"{config['split']} split, {checkpoint.path.name}")
+    Console().print(f"results     {run_dir}", soft_wrap=True)
+    return results
+
+
+def _with_selection(checkpoint: Checkpoint, options: dict[str, Any]) -> Checkpoint:
+    """A checkpoint whose detector selects its final boxes with other options."""
+    model = checkpoint.config["model"]
+    known = [key for key in model["detect"] if not key.startswith("_")]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ConfigError(f"There is no option detect.{unknown[0]}; the run's model has {', '.join(known)}.")
+    return checkpoint._replace(config=checkpoint.config | {"model": model | {"detect": model["detect"] | options}})
+
+
+if __name__ == "__main__":
+    run_app(main, "evaluate")

@@ -1,0 +1,82 @@
+"""detlab export: a trained detector as one graph, checked against the detector it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+
+from detlab.config.compose import config_dir, plain_config, run_app
+from detlab.config.rules import ConfigError
+from detlab.detectors.graph import FORMATS, disagreement, example, export, latency
+from detlab.runs.checkpoints import find_checkpoint, read_checkpoint
+from detlab.runs.loading import detector_of
+from detlab.tensors.norms import fold_norms
+from detlab.tensors.structures import Batch
+
+TOLERANCE = 1e-3  # of scores, and of coordinates as a share of the canvas
+
+
+@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="export")
+def main(config: DictConfig) -> None:
+    """Export."""
+    run(plain_config(config))
+
+
+def run(config: dict[str, Any]) -> Path:
+    """Write the graph, compare it with the detector on a noise image, print both latencies; the file.
+
+    Raises:
+        ConfigError: no checkpoint, an unknown format, or a graph that does not agree.
+    """
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    checkpoint = read_checkpoint(find_checkpoint(config["run"], config["ckpt"]), config["trust"])
+    detector = fold_norms(detector_of(checkpoint))
+    canvas = tuple(config["canvas"] or _canvas(checkpoint.config["data"]))
+    any_batch = config["batch"] == "any"
+    if not any_batch and (not isinstance(config["batch"], int) or config["batch"] < 1):
+        raise ConfigError(f"batch={config['batch']} is not a number of images; use 1 or more, or any.")
+    inputs = example(2 if any_batch else config["batch"], canvas)
+    format = str(config["format"])
+    path = Path(config["file"] or Path(config["paths"]["run_dir"]) / f"detector{FORMATS.get(format, '')}").absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    exported = export(detector, path, format, inputs, any_batch=any_batch)
+    images, sizes = inputs
+    batch = Batch(images, sizes, sizes, torch.zeros(len(images), dtype=torch.int64))
+    with torch.inference_mode():
+        expected = detector_of(checkpoint).eval().detect(batch)  # as it was trained
+        found = exported(*inputs)
+        difference = disagreement(found, expected)
+        eager = latency(lambda: detector.detect(batch), config["repeats"])
+        graph = latency(lambda: exported(*inputs), config["repeats"])
+    say = Console().print
+    names = ("object",) if detector.class_agnostic else checkpoint.class_names
+    number = "any" if any_batch else len(images)
+    shape = ", ".join(str(n) for n in (number, *images.shape[1:]))
+    say(f"inputs      images uint8 [{shape}], sizes int64 [{number}, 2]", highlight=False, markup=False)
+    say(f"outputs     boxes, scores, labels (-1: padding): {', '.join(names)}", soft_wrap=True, highlight=False)
+    say(f"difference  {difference:.1e} over {int(expected.real.sum())} boxes", highlight=False)
+    say(
+        f"latency     eager {eager:.1f} ms, {format} {graph:.1f} ms, {torch.get_num_threads()} threads", highlight=False
+    )
+    say(f"file        {path}", soft_wrap=True, highlight=False)
+    if not difference <= TOLERANCE:
+        raise ConfigError(f"format={format} gives other detections than the run (difference {difference:.1e}).")
+    return path
+
+
+def _canvas(data: dict[str, Any]) -> tuple[int, int]:
+    """The canvas of a run: its fixed one, or a square of its size, rounded up to the divisor."""
+    size = data.get("canvas") or data["size"]
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    divisor = data.get("size_divisor", 32)
+    return tuple(-(-int(side) // divisor) * divisor for side in sides)
+
+
+if __name__ == "__main__":
+    run_app(main, "export")

@@ -1,0 +1,112 @@
+"""detlab predict: annotated pictures and COCO results of images that need no annotation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.progress import track
+
+from detlab.config.compose import config_dir, plain_config, run_app
+from detlab.config.rules import ConfigError
+from detlab.data.images import ImageError, read_image
+from detlab.drawing.pictures import Boxes, draw_boxes
+from detlab.files import write_json
+from detlab.runs.loading import Loaded, load
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="predict")
+def main(config: DictConfig) -> None:
+    """Predict and write pictures and predictions.json."""
+    predict(plain_config(config))
+
+
+def predict(config: dict[str, Any]) -> Path:
+    """Detect in every image of a source; the folder with pictures/ and predictions.json.
+
+    Images that cannot be read are named and left out.
+
+    Raises:
+        ConfigError: no image, no checkpoint.
+    """
+    if config["threads"]:
+        torch.set_num_threads(config["threads"])
+    device = config["device"]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    files = find_images(config["source"])
+    loaded = load(config["run"], ckpt=config["ckpt"], device=device, trust=config["trust"], tta=config.get("tta"))
+    out = Path(config["paths"]["run_dir"])
+    (out / "pictures").mkdir(parents=True, exist_ok=True)
+    images, results, unreadable = [], [], []
+    size = config["batch_size"]
+    for start in track(range(0, len(files), size), description="predict"):
+        part = []
+        for file in files[start : start + size]:
+            try:
+                part.append((file, read_image(file)))
+            except ImageError as error:
+                unreadable.append(f"{file.name}: {error}")
+        found = loaded.predict([image for _, image in part], batch_size=size)
+        for (file, image), detections in zip(part, found, strict=True):
+            number = len(images) + 1
+            images.append({"id": number, "file_name": str(file), "height": image.shape[1], "width": image.shape[2]})
+            results += _coco_rows(loaded, number, detections)
+            _picture(loaded, image, detections, config["score_threshold"]).save(
+                out / "pictures" / f"{number:05d}-{file.stem}.png"
+            )
+    names = ("object",) if loaded.detector.class_agnostic else loaded.class_names
+    categories = [{"id": int(i), "name": n} for i, n in zip(loaded.category_ids[: len(names)], names, strict=True)]
+    write_json(out / "predictions.json", {"images": images, "categories": categories, "annotations": results})
+    say = Console().print
+    for line in unreadable:
+        say(f"not read    {line}", soft_wrap=True)
+    say(f"results     {out} ({len(images)} pictures, {len(results)} detections)", soft_wrap=True)
+    return out
+
+
+def find_images(source: str) -> list[Path]:
+    """The image, or all images of a folder by name.
+
+    Raises:
+        ConfigError: neither.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return [path]
+    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else []
+    if not files:
+        raise ConfigError(
+            f"source={source} is neither an image nor a folder with images ({', '.join(sorted(SUFFIXES))})."
+        )
+    return files
+
+
+def _coco_rows(loaded: Loaded, image_id: int, found: dict[str, Any]) -> list[dict[str, Any]]:
+    rows = []
+    for box, score, label in zip(found["boxes"].tolist(), found["scores"], found["labels"], strict=True):
+        rows.append(
+            {
+                "image_id": image_id,
+                "category_id": int(loaded.category_ids[label]),
+                "bbox": [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+                "score": float(score),
+            }
+        )
+    return rows
+
+
+def _picture(loaded: Loaded, image: torch.Tensor, found: dict[str, Any], threshold: float) -> Any:
+    keep = found["scores"] >= threshold
+    names = ("object",) if loaded.detector.class_agnostic else loaded.class_names
+    return draw_boxes(image, Boxes(found["boxes"][keep], found["labels"][keep], found["scores"][keep]), names)
+
+
+if __name__ == "__main__":
+    run_app(main, "predict")

@@ -1,0 +1,1 @@
+"""Configs: composing them, the rules that refuse a combination, and command-line overrides."""

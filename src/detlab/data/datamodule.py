@@ -1,0 +1,335 @@
+"""The LightningDataModule of every data set: splits, audit, loaders of Batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+import torch
+from torch.utils.data import DataLoader
+
+from detlab.data.audit import AuditReport, DataError, check_boxes, check_images, drop_duplicates
+from detlab.data.dataset import Collate, DetectionDataset, Sample
+from detlab.data.formats.source import Source, Splits
+from detlab.data.images import MAX_PIXELS
+from detlab.data.proposals.store import Boxes, GridProposals, open_proposals
+from detlab.data.records import Classes, Record, ground_truth
+from detlab.data.sampling import EpochSampler, ShardedBatchSampler
+from detlab.data.splits import of_classes, with_val
+from detlab.data.transforms import Resize
+from detlab.tensors.structures import Batch, GroundTruth
+
+SPLITS = ("train", "val", "test")
+
+
+class DetectionData(L.LightningDataModule):
+    """A source's splits, audited, as loaders.
+
+    Args:
+        source: the data set.
+        augment: torchvision v2 transform of training samples, or None.
+        batch_size: images per process and step.
+        eval_batch_size: the same for validation and test; null for batch_size.
+        num_workers: loader processes per loader.
+        worker_timeout_s: most seconds to wait for a batch of theirs before the run ends with an error.
+        resize: short_side, letterbox or warp; null for the family's default.
+        resize_default: that default, handed over by the run.
+        size, max_size: see `Resize`.
+        canvas: fixed [height, width] of every batch, or null for the largest image of the batch.
+        size_divisor: canvas sides become multiples of it, where neither `canvas` nor warping fixes them.
+        classes: names to keep, in label order; null for all.
+        val_fraction: share of train taken as val where the source has no val split.
+        split_seed: of that draw.
+        on_error: drop (report and go on) or raise.
+        empty: keep or drop training images without boxes.
+        min_box_size: px; smaller boxes are degenerate.
+        aspect_grouping: batches of like orientation.
+        cache: none, or ram (resized images are kept in memory).
+        check_images: full (every pixel is decoded once, cached) or header.
+        limit: {train, val, test: first images only, or null}.
+        max_pixels: larger images are refused before they are decoded.
+        cache_dir: where looks at files are remembered.
+        voc_ap: voc07 or voc12 to judge by VOC's AP beside COCO's, or null.
+        max_detections: numbers of detections per image and class at which COCO's AR is taken; AP at the largest.
+        same_images: validate and test on the training images, to see whether a model can learn them by heart.
+        proposals: grid, a file or folder of `detlab proposals`, or null for grid where the family needs proposals.
+        proposal_count: most proposals of an image, those of the highest score; about the number of a grid.
+        needs_proposals: whether the family reads `Batch.proposals`, handed over by the run.
+        seed: the run's.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source,
+        augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        batch_size: int = 8,
+        eval_batch_size: int | None = None,
+        num_workers: int = 0,
+        worker_timeout_s: float = 600.0,
+        resize: str | None = None,
+        resize_default: str = "short_side",
+        size: int | Sequence[int] = 800,
+        max_size: int | None = None,
+        canvas: Sequence[int] | None = None,
+        size_divisor: int = 32,
+        classes: list[str] | None = None,
+        val_fraction: float = 0.1,
+        split_seed: int = 0,
+        on_error: str = "drop",
+        empty: str = "keep",
+        min_box_size: float = 1.0,
+        aspect_grouping: bool = True,
+        cache: str = "none",
+        check_images: str = "full",
+        limit: dict[str, int | None] | None = None,
+        max_pixels: int = MAX_PIXELS,
+        cache_dir: str | None = "~/.cache/detlab",
+        voc_ap: str | None = None,
+        max_detections: Sequence[int] = (1, 10, 100),
+        same_images: bool = False,
+        proposals: str | None = None,
+        proposal_count: int = 1000,
+        needs_proposals: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for option, value, known in (
+            ("on_error", on_error, ("drop", "raise")),
+            ("empty", empty, ("keep", "drop")),
+            ("cache", cache, ("none", "ram")),
+            ("check_images", check_images, ("full", "header")),
+            ("voc_ap", voc_ap, (None, "voc07", "voc12")),
+        ):
+            if value not in known:
+                raise DataError(f"data.{option}={value} is not known; use one of {', '.join(map(str, known))}.")
+        self.source, self.augment, self.seed = source, augment, seed
+        self.source.max_pixels = max_pixels
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.num_workers, self.worker_timeout_s = num_workers, worker_timeout_s
+        self.resize = Resize(mode=resize or resize_default, size=size, max_size=max_size)
+        fixed = self.resize.canvas if canvas is None else (int(canvas[0]), int(canvas[1]))
+        self.collate = Collate(divisor=size_divisor, canvas=fixed)
+        self.wanted, self.val_fraction, self.split_seed = classes, val_fraction, split_seed
+        self.on_error, self.empty, self.min_box_size = on_error, empty, min_box_size
+        self.aspect_grouping, self.cache, self.check = aspect_grouping, cache, check_images
+        self.limit, self.same_images = limit or {}, same_images
+        self.max_pixels = max_pixels
+        self.proposal_source = "grid" if proposals is None and needs_proposals else proposals
+        self.proposal_count, self.notes = proposal_count, _proposal_notes(proposals, proposal_count, needs_proposals)
+        self.voc_ap, self.max_detections = voc_ap, tuple(max_detections)
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else None
+        self.report = AuditReport()
+        self._splits: Splits | None = None
+        self._classes: Classes | None = None
+        self._datasets: dict[str, DetectionDataset] = {}
+        self._start: dict[str, int] | None = None  # where a resumed run stood
+        self._proposals: Callable[[Record], Boxes] | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """K names in label order."""
+        return self._ready().names
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """K ids as the annotation files number them."""
+        return self._ready().ids
+
+    @property
+    def num_classes(self) -> int:
+        """K."""
+        return len(self._ready().names)
+
+    def prepare_data(self) -> None:
+        """Download what is missing."""
+        self.source.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read and audit every split, once.
+
+        Raises:
+            DataError: nothing to train on, or any error with on_error=raise.
+        """
+        if self._splits is not None:
+            return
+        classes, splits = self.source.read(self.report)
+        try:
+            classes, renumber = classes.chosen(self.wanted)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        splits = {split: self._audit(split, self._of_classes(records, renumber)) for split, records in splits.items()}
+        if self.on_error == "raise":
+            self.report.refuse()
+        self._splits = {s: self._limited(s, r) for s, r in with_val(splits, self.val_fraction, self.split_seed).items()}
+        if self.same_images:
+            self._splits = dict.fromkeys(SPLITS, self._splits["train"])
+        self._classes = classes
+        for split in ("train", "val"):
+            if not self._splits.get(split):
+                raise DataError(
+                    f"The {split} split has no usable image; audit: {str(self.report)[:300]}. Check data.root and "
+                    f"the split options."
+                )
+        self._proposals = self._open_proposals()
+
+    def records(self, split: str) -> list[Record]:
+        """The images of a split; test falls back to val where the data set has none."""
+        self._ready()
+        return self._splits[self._name(split)]
+
+    def ground_truth(self, split: str) -> GroundTruth:
+        """Annotations of a split in original pixels."""
+        return ground_truth(self.records(split), self._ready())
+
+    def has(self, split: str) -> bool:
+        """Whether the data set has this split of its own."""
+        self._ready()
+        return bool(self._splits.get(split))
+
+    def dataset(self, split: str) -> DetectionDataset:
+        """The samples of a split; only train is augmented."""
+        name = self._name(split)
+        if name not in self._datasets:
+            self._datasets[name] = DetectionDataset(
+                self.records(name),
+                self.source,
+                self.resize,
+                augment=self.augment if name == "train" else None,
+                seed=self.seed,
+                min_box_size=self.min_box_size,
+                cache=self.cache == "ram",
+                proposals=self._proposals,
+            )
+        return self._datasets[name]
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Shuffled batches of this process."""
+        dataset = self.dataset("train")
+        tall = [int(r.size[0] > r.size[1]) if self.aspect_grouping else 0 for r in dataset.records]
+        sampler = EpochSampler(
+            dataset,
+            tall,
+            batch_size=self.batch_size,
+            shuffle=True,
+            seed=self.seed,
+            rank=self._rank(),
+            world_size=self._world(),
+        )
+        if self._start is not None:
+            offset = self._start["images"] // (self.batch_size * self._world())
+            sampler.load_state_dict({"epoch": self._start["epoch"], "offset": offset})
+        return self._loader(dataset, sampler)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """The validation images of this process, in order."""
+        return self._in_order("val")
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """The test images of this process, in order."""
+        return self._in_order("test")
+
+    def samples(self, ids: Sequence[int], epoch: int) -> Batch:
+        """The training batch that these images made in an epoch; the same again, since samples are functions of it."""
+        dataset = self.dataset("train")
+        dataset.set_epoch(epoch)
+        rows = {r.id: i for i, r in enumerate(dataset.records)}
+        return self.collate([dataset[rows[i]] for i in ids])
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training stands: the epoch, and how many of its images were used (workers may have read more)."""
+        loop = self.trainer.fit_loop
+        epoch = loop.epoch_progress.current
+        batches = loop.epoch_loop.batch_progress.current.ready if epoch.ready > epoch.processed else 0
+        return {"epoch": epoch.processed, "images": batches * self.batch_size * self._world()}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on where another run stood, also with another batch or number of processes."""
+        self._start = dict(state_dict)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Augment as in this epoch (Lightning does it through the batch sampler)."""
+        self.dataset("train").set_epoch(epoch)
+
+    def _in_order(self, split: str) -> DataLoader[Sample]:
+        dataset = self.dataset(split)
+        sampler = ShardedBatchSampler(
+            len(dataset), batch_size=self.eval_batch_size, rank=self._rank(), world_size=self._world()
+        )
+        return self._loader(dataset, sampler)
+
+    def _loader(self, dataset: DetectionDataset, sampler: Iterable[list[int]]) -> DataLoader[Sample]:
+        return DataLoader(
+            dataset,
+            batch_sampler=sampler,
+            collate_fn=self.collate,
+            num_workers=self.num_workers,
+            timeout=self.worker_timeout_s if self.num_workers else 0,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _audit(self, split: str, records: list[Record]) -> list[Record]:
+        records = drop_duplicates(records, split, self.report)
+        records = check_images(
+            records,
+            split,
+            self.report,
+            decode=self.check == "full",
+            max_pixels=self.max_pixels,
+            cache_dir=self.cache_dir,
+        )
+        records = check_boxes(records, split, self.report, min_size=self.min_box_size)
+        if self.empty == "drop" and split == "train":
+            for item in records:
+                if not len(item.labels):
+                    self.report.add(split, "empty image dropped", item.name)
+            records = [item for item in records if len(item.labels)]
+        return records
+
+    def _of_classes(self, records: list[Record], renumber: dict[int, int]) -> list[Record]:
+        return records if self.wanted is None else of_classes(records, renumber)
+
+    def _limited(self, split: str, records: list[Record]) -> list[Record]:
+        most = self.limit.get(split)
+        return records if most is None else records[:most]
+
+    def _open_proposals(self) -> Callable[[Record], Boxes] | None:
+        """What gives each image's proposals; files are checked against every split."""
+        if self.proposal_source is None:
+            return None
+        if self.proposal_source == "grid":
+            return GridProposals(self.proposal_count)
+        stored = open_proposals(self.proposal_source, self.proposal_count)
+        for split, records in self._splits.items():
+            stored.check(records, split, self.proposal_source)
+        return stored
+
+    def _name(self, split: str) -> str:
+        if split not in SPLITS:
+            raise DataError(f"There is no split {split!r}; use one of {', '.join(SPLITS)}.")
+        self._ready()
+        return "val" if split == "test" and not self._splits.get("test") else split
+
+    def _ready(self) -> Classes:
+        if self._classes is None:
+            self.setup()
+        return self._classes
+
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    def _world(self) -> int:
+        return self.trainer.world_size if self.trainer is not None else 1
+
+
+def _proposal_notes(proposals: str | None, count: int, needed: bool) -> list[str]:
+    """What is worth knowing before work starts."""
+    if proposals is not None or not needed:
+        return []
+    return [
+        f"This family reads proposals and data.proposals is null: a grid of about {count} boxes is made per image; "
+        f"detlab proposals writes better ones for data.proposals=PATH, and data.proposals=grid silences this."
+    ]

@@ -1,0 +1,1 @@
+"""Annotation formats: one file a format, each read into records of images and boxes."""

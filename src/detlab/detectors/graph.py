@@ -1,0 +1,143 @@
+"""A detector as one graph, NMS included: `torch.export` programs and ONNX files.
+
+A graph holds one batch and one canvas: anchors are constants of the canvas, and NMS runs image by image.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detlab.config.rules import ConfigError
+from detlab.detectors import Detector
+from detlab.detectors.on_proposals import ProposalDetector
+from detlab.tensors.structures import Batch, Detections
+
+FORMATS = {"onnx": ".onnx", "torch_export": ".pt2"}
+OPSET = 18
+MOST = 1024  # images of a graph that leaves their number open
+INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels")
+
+
+class Exported(nn.Module):
+    """A detector as a function of tensors alone."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        if isinstance(detector, ProposalDetector):
+            raise ConfigError(
+                f"{type(detector).__name__} reads proposals that come with each image and are not part of a graph; "
+                f"export a run of model=faster_rcnn, retinanet, ssd, refinedet or rpn."
+            )
+        self.detector = detector.eval()
+
+    def forward(self, images: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Boxes [B, D, 4] in canvas px, scores [B, D] and labels [B, D] (-1 where padded).
+
+        Args:
+            images: uint8 RGB [B, 3, H, W], each in the top left corner of its canvas.
+            sizes: int64 [B, 2], (height, width) of the image inside the canvas.
+        """
+        ids = torch.zeros(images.shape[0], dtype=torch.int64, device=images.device)
+        return tuple(self.detector.detect(Batch(images, sizes, sizes, ids)))
+
+
+def example(batch: int, canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Noise images that fill their canvas, as the inputs of a graph."""
+    g = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (batch, 3, *canvas), dtype=torch.uint8, generator=g)
+    return images, torch.tensor([canvas] * batch)
+
+
+@torch.no_grad()
+def export(
+    detector: Detector, path: Path, format: str, inputs: tuple[Tensor, Tensor], *, any_batch: bool = False
+) -> Callable[..., Detections]:
+    """Write a graph for inputs of this shape, and read it back as a function of such inputs.
+
+    Args:
+        any_batch: leave the number of images open; `inputs` hold at least two.
+
+    Raises:
+        ConfigError: an unknown format, a family without a graph, or a missing package.
+    """
+    if format not in FORMATS:
+        raise ConfigError(f"format={format} is not known; use one of {', '.join(FORMATS)}.")
+    whole = Exported(detector)
+    whole(*inputs)  # makes the anchors of this canvas, which would be made without numbers inside the trace
+    batch = {0: torch.export.Dim("batch", min=1, max=MOST)} if any_batch else None
+    program = torch.export.export(whole, inputs, strict=False, dynamic_shapes=(batch, batch) if any_batch else None)
+    if format == "torch_export":
+        torch.export.save(program, path)
+        loaded = torch.export.load(path).module()
+        return lambda *given: Detections(*loaded(*given))
+    return _onnx(program, path)
+
+
+def disagreement(found: Detections, expected: Detections) -> float:
+    """Largest difference of scores, and of coordinates as a share of the largest one; inf where a box is missing.
+
+    Detections are compared as sets, since rows of nearly equal score may come in another order.
+    """
+    side = expected.boxes.abs().max().clamp(min=1)
+    worst = 0.0
+    for i, real in enumerate(expected.real):
+        own = found.real[i]
+        if own.sum() != real.sum():
+            return float("inf")
+        if not real.any():
+            continue
+        boxes = (found.boxes[i][own][:, None] - expected.boxes[i][real]).abs().amax(2) / side
+        scores = (found.scores[i][own][:, None] - expected.scores[i][real]).abs()
+        other = found.labels[i][own][:, None] != expected.labels[i][real]
+        apart = torch.maximum(boxes, scores).masked_fill(other, torch.inf)
+        worst = max(worst, float(apart.amin(0).max()), float(apart.amin(1).max()))
+    return worst
+
+
+def latency(call: Callable[[], Any], repeats: int) -> float:
+    """Median milliseconds of a call."""
+    call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 1e3 * sorted(times)[len(times) // 2]
+
+
+def _onnx(program: torch.export.ExportedProgram, path: Path) -> Callable[..., Detections]:
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401 - torch's exporter needs it
+    except ImportError as error:
+        raise ConfigError(
+            f"format=onnx needs {error.name}; install detlab[export], or use format=torch_export."
+        ) from error
+    for name in ("onnxscript", "onnx_ir"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        written = torch.onnx.export(
+            program, input_names=INPUTS, output_names=OUTPUTS, opset_version=OPSET, dynamo=True, verbose=False
+        )
+    written.save(str(path))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def run(*given: Tensor) -> Detections:
+        found: Sequence[np.ndarray] = session.run(
+            list(OUTPUTS), {name: value.numpy() for name, value in zip(INPUTS, given, strict=True)}
+        )
+        return Detections(*(torch.from_numpy(np.ascontiguousarray(v)) for v in found))
+
+    return run

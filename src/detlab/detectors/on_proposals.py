@@ -1,0 +1,86 @@
+"""What Fast R-CNN, SPPnet and R-CNN share: RoIs come with the batch, not from the network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detlab.detectors.detector import Features
+from detlab.detectors.pyramid import ImagePyramid, view_scale
+from detlab.detectors.roi_detector import RoIDetector
+from detlab.tensors.structures import Batch, Detections, Prediction, Proposals
+
+
+class ProposalDetector(RoIDetector):
+    """A RoI stage on `Batch.proposals`.
+
+    Args:
+        test_scales: px of the shorter side; in testing each RoI is read at the scale where its area is nearest
+            224 x 224 (SPPnet section 4.1). null reads the batch as it is. Images are resized from the batch's own
+            size, so data.size should be near the largest scale.
+        max_test_size: px, most of the longer side at those scales.
+        box_outputs: false leaves the regressed boxes out in testing, so that proposals are the detections
+            (Fast R-CNN table 6, "multi-task training" without test-time regression).
+        stage: the arguments of `RoIDetector`.
+    """
+
+    needs_proposals = True
+
+    def __init__(
+        self,
+        *,
+        test_scales: Sequence[int] | None = None,
+        max_test_size: int | None = 2000,
+        box_outputs: bool = True,
+        **stage: Any,
+    ) -> None:
+        super().__init__(**stage)
+        self.neck.without_anchors()
+        self.pyramid = None if test_scales is None else ImagePyramid(test_scales, max_test_size)
+        self.box_outputs = box_outputs
+
+    def loss(self, batch: Batch, features: Features | None = None) -> dict[str, Tensor]:
+        """`loss_cls` and `loss_box`."""
+        features = self.features(batch) if features is None else features
+        return self.roi_loss(given(batch), batch, features)
+
+    def detect(self, batch: Batch, features: Features | None = None) -> Detections:
+        """Proposals scored, regressed per class and suppressed (canvas px); with test scales, maps of its own."""
+        return self.detect_rois(given(batch), batch, None if self.pyramid else features)
+
+    def roi_features(self, batch: Batch, boxes: Tensor, used: Tensor, features: Features | None = None) -> Tensor:
+        """As `RoIDetector.roi_features`; without `features`, each RoI is read at its own test scale."""
+        if features is not None or self.pyramid is None:
+            return super().roi_features(batch, boxes, used, features)
+        scale = self.pyramid.nearest(boxes, batch.sizes)
+        described = None
+        for number, view in enumerate(self.pyramid.views(batch)):
+            own = used & (scale == number)
+            moved = boxes * view_scale(batch, view.sizes)
+            part = super().roi_features(view, moved, own, self.features(view))
+            part = torch.where(own[..., None], part, 0)
+            described = part if described is None else described + part
+        return described
+
+    def detect_from(self, prediction: Prediction, proposals: Proposals, batch: Batch) -> Detections:
+        """As `RoIDetector.detect_from`; without `box_outputs` every box is its proposal."""
+        if not self.box_outputs:
+            prediction = prediction._replace(deltas=torch.zeros_like(prediction.deltas))
+        return super().detect_from(prediction, proposals, batch)
+
+
+def given(batch: Batch) -> Proposals:
+    """The proposals of a batch.
+
+    Raises:
+        ValueError: it has none.
+    """
+    if batch.proposals is None:
+        raise ValueError(
+            "This family reads Batch.proposals, which the batch lacks; use data.proposals=grid or a file of detlab "
+            "proposals."
+        )
+    return batch.proposals

@@ -1,0 +1,1 @@
+"""Detectors with torchvision's architectures and published weights."""

@@ -1,8 +1,0 @@
-"""Heads: dense ones over feature maps, RoI ones over pooled features."""
-
-from detlab.heads.dense import DenseHead
-from detlab.heads.per_level import PerLevelHead
-from detlab.heads.roi import ConvFCHead, FCHead, RoIHead, roi_head
-from detlab.heads.svd import truncate_svd
-
-__all__ = ["ConvFCHead", "DenseHead", "FCHead", "PerLevelHead", "RoIHead", "roi_head", "truncate_svd"]

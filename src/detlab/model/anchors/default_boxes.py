@@ -1,0 +1,130 @@
+"""SSD's default boxes (SSD section 2.2): shares of the canvas, one scale per level, some ratios.
+
+Order of rows within a location, as in Caffe: the square, the extra square between this scale and the next, then for
+each ratio the wide box and the tall one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from detlab.model.anchors.generator import AnchorGenerator, tile
+from detlab.tensors.structures import Level
+
+CLIPS = ("none", "sides", "corners")
+
+
+class DefaultBoxes(AnchorGenerator):
+    """Default boxes, w = s * sqrt(ratio) and h = s / sqrt(ratio).
+
+    A scale s is a share of the canvas' shorter side, so the boxes follow the canvas. Levels take the scales and
+    ratios in order; where there are fewer levels (blocks without room), the last ones stay unused.
+
+    Args:
+        scales: one per level, and one more for the last level's extra square; None for the paper's formula, evenly
+            from s_min to s_max over the levels there are.
+        s_min, s_max: of the formula, equation 4.
+        ratios: width / height of the boxes besides the square, each also upside down: one list for all levels, or
+            one list for each.
+        extra_square: the box of scale sqrt(s_k * s_k+1).
+        clip: none (Caffe); sides: no side longer than the canvas' (torchvision); corners: cut at the canvas.
+    """
+
+    def __init__(
+        self,
+        *,
+        scales: Sequence[float] | None = None,
+        s_min: float = 0.2,
+        s_max: float = 0.9,
+        ratios: Sequence[float] | Sequence[Sequence[float]] = (2.0, 3.0),
+        extra_square: bool = True,
+        clip: str = "none",
+    ) -> None:
+        super().__init__()
+        rows = [list(row) if isinstance(row, Sequence) else [row] for row in ratios]
+        if (scales is not None and len(scales) < 2) or min(scales or [s_min], default=0) <= 0 or s_min > s_max:
+            raise ValueError(
+                f"model.anchors needs positive scales, one per level and one more, and s_min <= s_max; got "
+                f"scales={scales}, s_min={s_min}, s_max={s_max}."
+            )
+        if any(not isinstance(ratio, int | float) or ratio <= 1 for row in rows for ratio in row):
+            raise ValueError(
+                f"model.anchors.ratios takes numbers above 1, each used upside down as well; got {ratios}."
+            )
+        if clip not in CLIPS:
+            raise ValueError(f"model.anchors.clip={clip} is not known; use one of {', '.join(CLIPS)}.")
+        self.scales = None if scales is None else [float(s) for s in scales]
+        self.s_min, self.s_max = s_min, s_max
+        self.per_level_ratios = any(isinstance(row, Sequence) for row in ratios)
+        self.ratios = rows if self.per_level_ratios else [ratio for row in rows for ratio in row]
+        self.extra_square, self.clip = extra_square, clip
+
+    def num_anchors(self, levels: Sequence[Level]) -> list[int]:
+        """Anchors per location, one number for each level."""
+        return [1 + int(self.extra_square) + 2 * len(ratios) for ratios in self._ratios(len(levels))]
+
+    def per_level(self, levels: Sequence[Level], canvas: tuple[int, int]) -> list[Tensor]:
+        """Default boxes of each level, [h * w * anchors, 4] float32, for a canvas of (height, width)."""
+        scales, made = self.level_scales(len(levels)), []
+        for i, (level, ratios) in enumerate(zip(levels, self._ratios(len(levels)), strict=True)):
+            base = self._base(scales[i] * min(canvas), scales[i + 1] * min(canvas), ratios, canvas)
+            size = level.size(canvas)
+            steps = _steps(level, size, canvas)
+            boxes = tile(base, size, steps, (steps[0] / 2, steps[1] / 2))
+            if self.clip == "corners":
+                boxes = torch.minimum(boxes.clamp(min=0), torch.tensor(canvas[::-1] * 2))
+            made.append(boxes)
+        return made
+
+    def level_scales(self, levels: int) -> list[float]:
+        """The scale of each level, and one more.
+
+        Raises:
+            ValueError: more levels than scales.
+        """
+        if self.scales is None:
+            step = (self.s_max - self.s_min) / max(1, levels - 1)
+            return [self.s_min + step * k for k in range(levels + 1)]
+        if levels >= len(self.scales):
+            raise ValueError(
+                f"model.anchors has scales for {len(self.scales) - 1} levels, but model.neck gives {levels}; use "
+                f"model/anchors=ssd512 (seven levels), or model/anchors=ssd_formula (any number)."
+            )
+        return self.scales[: levels + 1]
+
+    def _ratios(self, levels: int) -> list[list[float]]:
+        if not self.per_level_ratios:
+            return [self.ratios] * levels
+        if levels > len(self.ratios):
+            raise ValueError(
+                f"model.anchors.ratios has {len(self.ratios)} lists, but model.neck gives {levels} levels; give one "
+                f"list for each, or one list of numbers for all."
+            )
+        return self.ratios[:levels]
+
+    def _base(self, side: float, following: float, ratios: Sequence[float], canvas: tuple[int, int]) -> Tensor:
+        """Boxes of one location, centred on (0, 0): [anchors, 4] float64."""
+        shapes = [(side, side)]
+        if self.extra_square:
+            shapes.append((math.sqrt(side * following),) * 2)
+        for ratio in ratios:
+            long, short = side * math.sqrt(ratio), side / math.sqrt(ratio)
+            shapes += [(long, short), (short, long)]
+        wh = torch.tensor(shapes, dtype=torch.float64)
+        if self.clip == "sides":
+            wh = torch.minimum(wh, torch.tensor(canvas[::-1], dtype=torch.float64))
+        return torch.cat([-wh, wh], dim=1) / 2
+
+
+def _steps(level: Level, size: tuple[int, int], canvas: tuple[int, int]) -> tuple[float, float]:
+    """Px between locations, (down, across): the stride; behind unpadded convs the map is spread over the canvas.
+
+    So SSD300 has steps 8, 16, 32, 64, 100 and 300 as in Caffe, where the paper divides by the map's size throughout.
+    """
+    if not level.shrink:
+        return level.stride, level.stride
+    return canvas[0] / size[0], canvas[1] / size[1]

@@ -1,0 +1,55 @@
+"""What every anchor generator offers: a number per location, and the boxes of a canvas."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from detlab.tensors.structures import Level
+
+CACHED_CANVASES = 64  # varied canvases come from aspect-ratio grouping; each entry is [A, 4]
+
+
+class AnchorGenerator(nn.Module, ABC):
+    """Boxes of all levels of a canvas, made once and kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cache: OrderedDict[tuple, Tensor] = OrderedDict()
+
+    @abstractmethod
+    def num_anchors(self, levels: Sequence[Level]) -> list[int]:
+        """Anchors per location, one number for each level."""
+
+    @abstractmethod
+    def per_level(self, levels: Sequence[Level], canvas: tuple[int, int]) -> list[Tensor]:
+        """Anchors of each level, [h * w * anchors, 4] float32, for a canvas of (height, width)."""
+
+    def forward(self, levels: Sequence[Level], canvas: tuple[int, int], device: torch.device) -> Tensor:
+        """All anchors of a canvas, [1, A, 4] float32; made once per canvas and device."""
+        key = (tuple(levels), canvas, device)
+        if key not in self._cache:
+            self._cache[key] = torch.cat(self.per_level(levels, canvas))[None].to(device)
+            if len(self._cache) > CACHED_CANVASES:
+                self._cache.popitem(last=False)
+        return self._cache[key]
+
+
+def tile(base: Tensor, size: tuple[int, int], steps: tuple[float, float], first: tuple[float, float]) -> Tensor:
+    """Boxes base [n, 4], centred on (0, 0), at every location of a map: [rows * columns * n, 4] float32.
+
+    Args:
+        base: xyxy, float64.
+        size: (rows, columns).
+        steps: px between locations, (down, across).
+        first: centre of the first location, px, (y, x).
+    """
+    y = torch.arange(size[0], dtype=torch.float64) * steps[0] + first[0]
+    x = torch.arange(size[1], dtype=torch.float64) * steps[1] + first[1]
+    yy, xx = torch.meshgrid(y, x, indexing="ij")
+    shift = torch.stack([xx, yy, xx, yy], dim=-1).reshape(-1, 1, 4)
+    return (shift + base).reshape(-1, 4).float()

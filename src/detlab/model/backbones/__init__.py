@@ -1,0 +1,7 @@
+"""Backbones: torchvision's networks as named levels C2-C5."""
+
+from detlab.model.backbones.backbone import Backbone, Tail
+from detlab.model.backbones.resnet import ResNet
+from detlab.model.backbones.vgg import VGG16
+
+__all__ = ["Backbone", "ResNet", "Tail", "VGG16"]

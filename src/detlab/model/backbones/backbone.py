@@ -1,0 +1,100 @@
+"""What every backbone offers: levels, normalisation of uint8 images, frozen stages, and its tail."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from detlab.tensors.structures import Level
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; torchvision's classification presets
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Tail(NamedTuple):
+    """The layers behind C4 that a RoI head may take over, as facts."""
+
+    channels: int  # of the map it reads, C4's
+    size: int  # side of the pooled map it reads
+    width: int  # features it gives
+
+
+class Backbone(nn.Module, ABC):
+    """A network as maps C2-C5 at strides 4-32; each map is ceil(side / stride).
+
+    Only the stages that something reads are kept (`keep`), because parameters without gradient break DDP.
+
+    Attributes:
+        levels: all levels it can give.
+        weights: the option it was built with; None for random weights.
+        norm: the option it was built with.
+    """
+
+    levels: tuple[Level, ...]
+    tail: Tail
+
+    def __init__(self, *, weights: str | None, norm: str, frozen_stages: int) -> None:
+        super().__init__()
+        if not 0 <= frozen_stages <= 5:
+            raise ValueError(
+                f"model.backbone.frozen_stages={frozen_stages} must lie between 0 (none) and 5 (all of C5)."
+            )
+        self.weights, self.norm, self.frozen_stages = weights, norm, frozen_stages
+        self.register_buffer("mean", 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
+        self.register_buffer("std", 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
+
+    @abstractmethod
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """(name, module) in order of depth: the stem, then what makes C2, C3, C4, C5; only those still there."""
+
+    @abstractmethod
+    def take_tail(self) -> nn.Module:
+        """Give the tail away, to be part of a RoI head; the backbone then ends at C4."""
+
+    @property
+    def fc_weights(self) -> Mapping[str, Tensor] | None:
+        """Weights of the fc6 and fc7 a network ends in, for a neck that makes convs of them (SSD).
+
+        "fc6.weight" [4096, 512 * 7 * 7] and so on; empty where they are random, None where there is no fc6.
+        """
+        return None
+
+    @abstractmethod
+    def keep(self, names: Iterable[str]) -> None:
+        """Remove every stage behind the deepest of `names`."""
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Normalised images [B, 3, H, W] -> {level: [B, C, h, w]} for the levels that are read."""
+
+    def normalize(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """uint8 images [B, 3, H, W] -> float32, channels-last; padding outside `sizes` [B, 2] becomes 0."""
+        x = (images.to(self.mean.dtype) - self.mean) / self.std
+        rows = torch.arange(images.shape[2], device=images.device) < sizes[:, :1]
+        columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1:]
+        inside = rows[:, None, :, None] & columns[:, None, None, :]
+        return (x * inside).contiguous(memory_format=torch.channels_last)
+
+    def freeze(self) -> None:
+        """Take the first `frozen_stages` stages out of training (1: the stem, 2: also C2, ...)."""
+        for _, module in self.stages()[: self.frozen_stages]:
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """As nn.Module; the batch norms of frozen stages stay in evaluation mode."""
+        super().train(mode)
+        for _, module in self.stages()[: self.frozen_stages]:
+            module.eval()
+        return self
+
+    def trainable_report(self) -> list[tuple[str, int, int]]:
+        """(stage, trainable parameters, parameters) of every stage."""
+        rows = []
+        for name, module in self.stages():
+            sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+            rows.append((name, sum(n for n, grad in sizes if grad), sum(n for n, _ in sizes)))
+        return rows

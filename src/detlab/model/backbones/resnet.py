@@ -1,0 +1,96 @@
+"""ResNet-18 to 152 (Deep Residual Learning, table 1), torchvision's networks without the classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+from torch import Tensor, nn
+from torchvision.models import resnet
+
+from detlab.model.backbones.backbone import Backbone, Tail
+from detlab.model.backbones.weights import WeightsError, fill, load_weights
+from detlab.tensors.norms import norm_layer
+from detlab.tensors.structures import Level
+
+STAGES = ("C2", "C3", "C4", "C5")
+DEPTHS = (18, 34, 50, 101, 152)
+
+
+class ResNet(Backbone):
+    """Maps C2-C5 of a ResNet.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        weights: null for random weights, "imagenet", or the path of a torchvision state dict.
+        norm: bn, frozen_bn, sync_bn or gn.
+        norm_eps: added to the variance; 0 for torchvision's first COCO detection weights.
+        frozen_stages: 0 trains everything, 1 freezes conv1, 2 also conv2_x (the papers' choice), ... 5 all.
+    """
+
+    norms_follow_convs = True  # conv1, bn1; see detlab.tensors.norms.fold_norms
+
+    def __init__(
+        self,
+        *,
+        depth: int,
+        weights: str | None = None,
+        norm: str = "bn",
+        norm_eps: float = 1e-5,
+        frozen_stages: int = 0,
+    ) -> None:
+        super().__init__(weights=weights, norm=norm, frozen_stages=frozen_stages)
+        if depth not in DEPTHS:
+            raise ValueError(f"model.backbone.depth={depth} is not a ResNet; use one of {DEPTHS}.")
+        name = f"resnet{depth}"
+        net = getattr(resnet, name)(norm_layer=partial(norm_layer(norm, "model.backbone.norm"), eps=norm_eps))
+        widths = [net.fc.in_features // 8 * 2**i for i in range(4)]
+        self.levels = tuple(Level(s, c, 4 * 2**i) for i, (s, c) in enumerate(zip(STAGES, widths, strict=True)))
+        self.tail = Tail(channels=widths[2], size=14, width=widths[3])
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2, self.layer3 = net.layer1, net.layer2, net.layer3
+        self.layer4: nn.Module | None = net.layer4
+        if weights is not None:
+            if norm == "gn":
+                raise WeightsError(
+                    "model.backbone.norm=gn cannot take batch-norm weights; use model.backbone.norm=frozen_bn, or "
+                    "model.backbone.weights=null."
+                )
+            self._fill(load_weights(name, weights))
+        self.reads: tuple[str, ...] = STAGES
+        self.freeze()
+
+    def _fill(self, state: dict[str, Tensor]) -> None:
+        mean, std = self.mean, self.std
+        fill(self, state | {"mean": mean, "std": std}, "model.backbone.weights")
+
+    def stages(self) -> list[tuple[str, nn.Module]]:
+        """(name, module) in order of depth; only those still there."""
+        rows = [("stem", nn.ModuleList([self.conv1, self.bn1]))]
+        layers = [self.layer1, self.layer2, self.layer3, self.layer4]
+        return rows + [(s, m) for s, m in zip(STAGES, layers, strict=True) if m is not None]
+
+    def take_tail(self) -> nn.Module:
+        """conv5_x and the average pool: [N, C4, 14, 14] -> [N, C5]."""
+        if self.layer4 is None:
+            raise ValueError("The backbone has given conv5 away already; one RoI head can have it.")
+        tail = nn.Sequential(self.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.layer4 = None
+        return tail.requires_grad_(True)  # part of the head now, which frozen_stages does not reach
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Remove every stage behind the deepest of `names`."""
+        self.reads = tuple(sorted(names))
+        for i, attribute in enumerate(("layer1", "layer2", "layer3", "layer4")):
+            if STAGES[i] > self.reads[-1]:
+                setattr(self, attribute, None)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        """Normalised images [B, 3, H, W] -> {level: [B, C, h, w]} for the levels that are read."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        maps = {}
+        for name, module in self.stages()[1:]:
+            x = module(x)
+            if name in self.reads:
+                maps[name] = x
+        return maps

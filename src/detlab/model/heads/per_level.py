@@ -1,0 +1,56 @@
+"""Predictors of SSD and RefineDet: two convs on every map, with weights of their own (SSD section 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from detlab.model.heads.dense import as_rows
+from detlab.model.losses import ClassificationLoss
+from detlab.tensors.convs import SparseConv2d
+from detlab.tensors.structures import Level, Prediction
+
+
+class PerLevelHead(nn.Module):
+    """One conv for the classes and one for the boxes of each level; the levels may differ in channels and anchors.
+
+    Args:
+        levels: maps it reads.
+        num_anchors: anchors per location of each level.
+        cls_loss: says how many outputs an anchor has and what a prior means.
+        num_classes: K.
+        kernel: side of the convs.
+        prior: foreground probability of the untrained head; null leaves the bias 0 (heads that mine negatives).
+    """
+
+    def __init__(
+        self,
+        *,
+        levels: Sequence[Level],
+        num_anchors: Sequence[int],
+        cls_loss: ClassificationLoss,
+        num_classes: int,
+        kernel: int = 3,
+        prior: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.outputs = cls_loss.outputs(num_classes)
+        self.level_names = [level.name for level in levels]
+        pairs = list(zip(levels, num_anchors, strict=True))
+        self.cls = nn.ModuleDict({v.name: SparseConv2d(v.channels, n * self.outputs, kernel) for v, n in pairs})
+        self.box = nn.ModuleDict({v.name: SparseConv2d(v.channels, n * 4, kernel) for v, n in pairs})
+        for conv in (*self.cls.values(), *self.box.values()):
+            nn.init.xavier_uniform_(conv.weight)
+            nn.init.zeros_(conv.bias)
+        if prior is not None:
+            with torch.no_grad():
+                for level, count in pairs:
+                    self.cls[level.name].bias.copy_(cls_loss.prior_bias(prior, num_classes).repeat(count))
+
+    def forward(self, features: Mapping[str, Tensor]) -> Prediction:
+        """Maps {level: [B, C, h, w]} -> logits [B, A, O], deltas [B, A, 4]; rows by level, row, column, anchor."""
+        logits = [as_rows(self.cls[name](features[name]), self.outputs) for name in self.level_names]
+        deltas = [as_rows(self.box[name](features[name]), 4) for name in self.level_names]
+        return Prediction(torch.cat(logits, dim=1), torch.cat(deltas, dim=1))

@@ -1,0 +1,186 @@
+"""Matchers say which ground-truth box, if any, each anchor answers for.
+
+A matcher sees boxes, not a ready IoU matrix, so assignment by other rules (grid cells, centres) fits as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from detlab.tensors.boxes import pairwise_overlap
+from detlab.tensors.structures import Targets, fixed_shapes
+
+POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
+LEAST_OVERLAP = 1e-6  # of a pair in SSD's bipartite matching (Caffe)
+LARGEST_MATRIX = 2**26  # elements of one B x M x A overlap tensor (256 MB); larger batches go in parts
+
+
+class Matches(NamedTuple):
+    """Assignment of A anchors (or R proposals) in each of B images."""
+
+    state: Tensor  # [B, A] int8: POSITIVE, NEGATIVE or IGNORED
+    index: Tensor  # [B, A] int64: row of the matched box in Targets; meaningful where state is POSITIVE
+    overlap: Tensor  # [B, A] float32: best IoU with a box that is not a crowd; 0 where there is none
+
+
+class IoUMatcher(nn.Module):
+    """Assignment by IoU thresholds (Faster R-CNN section 3.1.2, RetinaNet section 4).
+
+    Args:
+        positive: IoU from which an anchor is positive.
+        negative: IoU below which it is negative; between the two it is ignored.
+        force_best: every box also makes its best anchor(s) positive, ties included. The anchor keeps *its own* best
+            box, which may be another one. A box that overlaps no anchor forces none (torchvision makes every
+            anchor without overlap positive there).
+        crowd_overlap: a negative whose area lies in a crowd region by more than this share is ignored
+            (Detectron); null to treat crowds as background.
+        negative_from: IoU below which nothing is negative but ignored (Fast R-CNN: 0.1, a heuristic for hard
+            examples); an image without boxes then gives no negative.
+    """
+
+    def __init__(
+        self,
+        *,
+        positive: float,
+        negative: float,
+        force_best: bool,
+        crowd_overlap: float | None = 0.7,
+        negative_from: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not 0 <= negative_from <= negative <= positive <= 1:
+            raise ValueError(
+                f"model.matcher needs 0 <= negative <= positive <= 1 and negative_from <= negative; got "
+                f"negative={negative}, positive={positive}, negative_from={negative_from}."
+            )
+        self.positive, self.negative, self.force_best = positive, negative, force_best
+        self.crowd_overlap, self.negative_from = crowd_overlap, negative_from
+
+    def forward(self, anchors: Tensor, targets: Targets) -> Matches:
+        """Match anchors [1 or B, A, 4] to the boxes of targets (M rows each)."""
+        batch, boxes = targets.labels.shape
+        if boxes == 0:
+            return _nothing(batch, anchors, NEGATIVE if self.negative_from == 0 else IGNORED)
+        per_part = max(1, LARGEST_MATRIX // max(1, boxes * anchors.shape[1]))
+        if per_part >= batch:
+            return self._match(anchors, targets)
+        parts = []
+        for start in range(0, batch, per_part):  # in parts only to bound memory
+            rows = slice(start, start + per_part)
+            part = Targets(*(t[rows] for t in targets))
+            parts.append(self._match(anchors if anchors.shape[0] == 1 else anchors[rows], part))
+        return Matches(*(torch.cat(field) for field in zip(*parts, strict=True)))
+
+    def _match(self, anchors: Tensor, targets: Targets) -> Matches:
+        real, crowd = targets.real, targets.crowd
+        crowds = fixed_shapes(anchors) or bool(crowd.any())
+        overlap = pairwise_overlap(targets.boxes, anchors, crowd if crowds else None)  # [B, M, A]
+        crowded = None
+        if crowds and self.crowd_overlap is not None:
+            crowded = torch.where((real & crowd)[..., None], overlap, 0.0).amax(dim=1)
+        iou = overlap.masked_fill_(~(real & ~crowd)[..., None], -1.0)
+        best, index = iou.max(dim=1)
+        state = torch.full_like(index, IGNORED, dtype=torch.int8)
+        background = (best < self.negative) & (best.clamp(min=0) >= self.negative_from)
+        state = state.masked_fill(background, NEGATIVE)
+        state = state.masked_fill(best >= self.positive, POSITIVE)
+        forced, index = self._force(iou, index)
+        state = state.masked_fill(forced, POSITIVE)
+        if crowded is not None:
+            state = state.masked_fill((state == NEGATIVE) & (crowded > self.crowd_overlap), IGNORED)
+        return Matches(state, index, best.clamp(min=0))
+
+    def _force(self, iou: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Anchors that are positive whatever their IoU, [B, A] bool, and every anchor's box [B, A].
+
+        iou [B, M, A] is -1 in rows without a box; index [B, A] is each anchor's own best box.
+        """
+        if not self.force_best:
+            return torch.zeros_like(index, dtype=torch.bool), index
+        top = iou.amax(dim=2, keepdim=True)
+        return ((iou == top) & (top > 0)).any(dim=1), index
+
+
+class BipartiteMatcher(IoUMatcher):
+    """SSD's assignment: first every box takes an anchor of its own, then anchors take the boxes they overlap.
+
+    The best pair of box and anchor in the image goes first, then the best of what is left of both, and so on, as in
+    Caffe. amdegroot's and torchvision's code gives each box its best anchor instead; of two boxes with the same best
+    anchor the first loses its match there.
+
+    Args:
+        positive: IoU from which another anchor is positive, for its own best box.
+        negative: IoU below which it may be mined as a negative; ignored between the two.
+        crowd_overlap: see `IoUMatcher`.
+    """
+
+    def __init__(self, *, positive: float = 0.5, negative: float = 0.5, crowd_overlap: float | None = 0.7) -> None:
+        super().__init__(positive=positive, negative=negative, force_best=True, crowd_overlap=crowd_overlap)
+
+    def _force(self, iou: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        turns = _turns if fixed_shapes(iou) else _turns_on_host
+        forced, index = torch.zeros_like(index, dtype=torch.bool), index.clone()
+        for box, column, real in turns(iou):
+            forced.scatter_(1, column, forced.gather(1, column) | real)
+            index.scatter_(1, column, torch.where(real, box, index.gather(1, column)))
+        return forced, index
+
+
+def _turns(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Box, anchor and whether they are a pair, [B, 1] each, of every turn; shapes depend on those of iou alone.
+
+    Of M boxes at most M - 1 take an anchor before one's turn comes: its match is among its M best anchors.
+    """
+    boxes, anchors = iou.shape[1:]
+    width = min(boxes, anchors)
+    columns = _best_columns(iou, width).flatten(1)
+    values = iou.gather(2, columns.view(len(iou), boxes, width)).flatten(1)  # [B, M * width]
+    row = torch.arange(boxes, device=iou.device).repeat_interleave(width)
+    for _ in range(width):
+        best, place = values.max(dim=1, keepdim=True)  # [B, 1], the best pair that is left
+        column, box = columns.gather(1, place), row[place]
+        yield box, column, best > LEAST_OVERLAP
+        values = values.masked_fill((row == box) | (columns == column), -1.0)
+
+
+def _turns_on_host(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The same pairs: each box's best anchor is looked for again only when another box has taken it."""
+    if iou.shape[2] == 0:
+        return
+    best, column = iou.max(dim=2)  # [B, M]
+    taken = torch.zeros_like(iou[:, 0], dtype=torch.bool)
+    for _ in range(min(iou.shape[1:])):
+        top, box = best.max(dim=1, keepdim=True)
+        if top.max() <= LEAST_OVERLAP:
+            return
+        own = column.gather(1, box)
+        yield box, own, top > LEAST_OVERLAP
+        taken.scatter_(1, own, True)
+        best.scatter_(1, box, -1.0)
+        image, row = ((column == own) & (best > LEAST_OVERLAP)).nonzero(as_tuple=True)
+        if len(image):
+            best[image, row], column[image, row] = iou[image, row].masked_fill(taken[image], -1.0).max(dim=1)
+
+
+def _best_columns(iou: Tensor, count: int) -> Tensor:
+    """Columns of the `count` highest of each row of iou [B, M, A], the first of equal ones before the later.
+
+    A box inside several anchors of a level has the same IoU with all, and topk takes any of those, in an order that
+    depends on `count` and so on the other images of the batch. The bits of a float32 that is not negative order as its
+    value does.
+    """
+    columns = torch.arange(iou.shape[2], device=iou.device)
+    keys = (iou.float().clamp(min=0).view(torch.int32).long() << 32) + (iou.shape[2] - 1 - columns)
+    return keys.topk(count, dim=2).indices
+
+
+def _nothing(batch: int, anchors: Tensor, kind: int) -> Matches:
+    """All anchors of one kind: a batch without a single box."""
+    shape = (batch, anchors.shape[1])
+    state = torch.full(shape, kind, dtype=torch.int8, device=anchors.device)
+    index = torch.zeros(shape, dtype=torch.int64, device=anchors.device)
+    return Matches(state, index, torch.zeros(shape, device=anchors.device))

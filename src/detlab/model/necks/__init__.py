@@ -1,0 +1,10 @@
+"""Necks: backbone maps to the maps that heads read."""
+
+from detlab.model.necks.fpn import FPN
+from detlab.model.necks.maps import Hierarchy, SingleMap
+from detlab.model.necks.neck import Neck
+from detlab.model.necks.spp import SPP, SPPBlock
+from detlab.model.necks.ssd_extras import SSDExtras
+from detlab.model.necks.transfer import TransferConnection
+
+__all__ = ["FPN", "SPP", "Hierarchy", "Neck", "SPPBlock", "SSDExtras", "SingleMap", "TransferConnection"]

@@ -1,0 +1,54 @@
+"""Spatial pyramid pooling at stride 1: a map sees max-pools of itself (YOLOv3-SPP's block, after SPPnet)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from detlab.model.necks.neck import Neck, pick
+from detlab.tensors.structures import Level
+
+
+class SPPBlock(nn.Module):
+    """Max-pools of several kernels, concatenated with their input, 1x1 back to the input's width.
+
+    Args:
+        channels: of the map, in and out.
+        kernels: odd sides of the pools.
+    """
+
+    def __init__(self, channels: int, kernels: Sequence[int]) -> None:
+        super().__init__()
+        if any(k % 2 == 0 for k in kernels):
+            raise ValueError(f"model.neck.kernels needs odd sides to keep the map's size; got {list(kernels)}.")
+        self.pools = nn.ModuleList(nn.MaxPool2d(k, stride=1, padding=k // 2) for k in kernels)
+        self.reduce = nn.Conv2d(channels * (len(kernels) + 1), channels, 1)
+        nn.init.kaiming_uniform_(self.reduce.weight, a=1)
+        nn.init.zeros_(self.reduce.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, C, h, w]."""
+        return self.reduce(torch.cat([x, *(pool(x) for pool in self.pools)], dim=1))
+
+
+class SPP(Neck):
+    """One map through an SPP block.
+
+    Args:
+        levels: the backbone's levels.
+        level: which map.
+        kernels: odd sides of the pools.
+    """
+
+    def __init__(self, *, levels: Sequence[Level], level: str = "C4", kernels: Sequence[int] = (5, 9, 13)) -> None:
+        super().__init__()
+        self.levels = tuple(pick(levels, [level], "model.neck.level"))
+        self.reads = self.for_rois = (level,)
+        self.block = SPPBlock(self.levels[0].channels, kernels)
+
+    def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The one map, of the same size and channels."""
+        (name,) = self.reads
+        return {name: self.block(maps[name])}

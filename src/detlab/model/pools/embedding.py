@@ -1,0 +1,107 @@
+"""RoIAlign as one weighted embedding bag, for CPUs.
+
+Every output bin is a weighted sum of 4 * samples^2 rows of a table that holds all maps channels-last. Values and
+gradients equal torchvision.ops.roi_align's; its CPU backward is a single-threaded scatter.
+
+In bfloat16 the table is read and the bins are written as they are (sums are float32 inside), but gradients are summed
+in float32: a cell near many RoIs takes hundreds of terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+from detlab.tensors.boxes import at_least_float32
+
+
+def roi_align_by_embedding(
+    maps: Sequence[Tensor],
+    rois: Tensor,
+    level: Tensor,
+    strides: Sequence[int],
+    size: int,
+    samples: int,
+    aligned: bool,
+) -> Tensor:
+    """RoIAlign over a pyramid.
+
+    Args:
+        maps: L maps [B, C, h, w].
+        rois: [N, 5] (batch index, x1, y1, x2, y2) in canvas px.
+        level: [N] int64, the map each RoI is read from.
+        strides: L strides of the maps.
+        size: side of the output.
+        samples: samples per bin side.
+        aligned: subtract half a pixel and do not widen RoIs below one pixel.
+
+    Returns:
+        [N, C, size, size], channels-last in memory.
+    """
+    channels = maps[0].shape[1]
+    table = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, channels) for x in maps])
+    shapes = torch.tensor([x.shape[2:] for x in maps], device=rois.device, dtype=torch.int32)
+    ends = list(accumulate(x.shape[0] * x.shape[2] * x.shape[3] for x in maps))
+    starts = torch.tensor([0, *ends[:-1]], device=rois.device, dtype=torch.int32)
+    step = torch.tensor(strides, device=rois.device, dtype=rois.dtype)[level]
+    h, w = shapes[level].unbind(1)
+    boxes = rois[:, 1:] / step[:, None] - (0.5 if aligned else 0.0)
+    row, row_weight = _axis(boxes[:, 1], boxes[:, 3], h, size, samples, aligned)  # [N, size * samples, 2]
+    column, column_weight = _axis(boxes[:, 0], boxes[:, 2], w, size, samples, aligned)
+    base = starts[level] + rois[:, 0].int() * h * w
+    index = (base[:, None, None] + row * w[:, None, None]).view(-1, size, 1, samples, 1, 2, 1)
+    index = index + column.view(-1, 1, size, 1, samples, 1, 2)
+    weight = row_weight.view(-1, size, 1, samples, 1, 2, 1) * column_weight.view(-1, 1, size, 1, samples, 1, 2)
+    rows_per_bin = 4 * samples * samples
+    weight = (weight / samples**2).reshape(-1, rows_per_bin)
+    pooled = _Bags.apply(table, index.reshape(-1, rows_per_bin), weight)
+    return pooled.view(-1, size, size, channels).permute(0, 3, 1, 2)
+
+
+class _Bags(torch.autograd.Function):
+    """Weighted sums [bags, C] of rows of a table [V, C]: rows and weights [bags, n]; gradient to the table."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
+        """The sums, in the table's number format."""
+        ctx.save_for_backward(rows, weights)
+        ctx.table = table.shape[0], table.dtype
+        return F.embedding_bag(rows, table, per_sample_weights=weights.to(table.dtype), mode="sum")
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Every bag's gradient added to its rows, in float32 at least."""
+        rows, weights = ctx.saved_tensors
+        count, dtype = ctx.table
+        wide = at_least_float32(gradient)
+        bags, each = rows.shape
+        bag_of = torch.arange(bags, dtype=rows.dtype).repeat_interleave(each)
+        sizes = torch.full((bags,), each, dtype=rows.dtype)
+        total = torch.ops.aten._embedding_bag_dense_backward(
+            wide, rows.flatten(), bag_of, sizes, sizes[:0], count, False, 0, weights.to(wide.dtype).flatten()
+        )
+        return total.to(dtype), None, None
+
+
+def _axis(start: Tensor, end: Tensor, length: Tensor, size: int, samples: int, aligned: bool) -> tuple[Tensor, Tensor]:
+    """Cells and weights of linear interpolation along one axis, [N, size * samples, 2] each."""
+    extent = end - start
+    if not aligned:
+        extent = extent.clamp(min=1)
+    steps = (torch.arange(size * samples, device=start.device, dtype=start.dtype) + 0.5) / samples
+    position = start[:, None] + steps[None] * (extent / size)[:, None]
+    limit = length[:, None].to(position.dtype)
+    inside = (position >= -1) & (position <= limit)
+    position = position.clamp(min=0)
+    low = position.floor().minimum(limit - 1)
+    high = (low + 1).minimum(limit - 1)
+    fraction = torch.where(low >= limit - 1, 0.0, position - low)
+    weight = torch.stack([1 - fraction, fraction], dim=-1) * inside[..., None]
+    return torch.stack([low, high], dim=-1).int(), weight

@@ -1,0 +1,60 @@
+"""Warped crops of the image, one per RoI (R-CNN section 2.1 and appendix A)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+from torchvision.ops import roi_align
+
+from detlab.tensors.structures import Level
+
+
+class WarpedCrop(nn.Module):
+    """RoIs as crops of one size, whatever their shape, and the maps that a backbone makes of them.
+
+    The network stands between the two steps: `crop` gives its input, calling the pool fits its map to the head.
+
+    Args:
+        levels: the one map that is made of a crop.
+        size: side of the pooled map; a smaller map stays as it is.
+        crop: side of the crop, px (R-CNN: 227, with a map of one to one as torchvision's networks see 224).
+        context: px of the crop around the RoI (R-CNN: 16 of 227); beyond the image lies the mean.
+    """
+
+    spatial = True
+
+    def __init__(self, *, levels: Sequence[Level], size: int, crop: int = 224, context: int = 16) -> None:
+        super().__init__()
+        if not 0 <= 2 * context < crop:
+            raise ValueError(
+                f"model.pool.context={context} on both sides leaves nothing of model.pool.crop={crop}; use less."
+            )
+        self.names = [level.name for level in levels]
+        self.crop_side, self.context = crop, context
+        self.size = min(size, *(-(-crop // level.stride) for level in levels))
+
+    @property
+    def bins(self) -> int:
+        """Values per channel."""
+        return self.size * self.size
+
+    def crop(self, images: Tensor, rois: Tensor) -> Tensor:
+        """Normalised images [B, 3, H, W] and RoIs [N, 5] (index, x1, y1, x2, y2; px) -> [N, 3, crop, crop].
+
+        Each pixel is the mean of as many bilinear samples as it covers image pixels, so that large RoIs are not
+        aliased.
+        """
+        index, boxes = rois[:, :1], rois[:, 1:]
+        centre = (boxes[:, :2] + boxes[:, 2:]) / 2
+        half = (boxes[:, 2:] - boxes[:, :2]) / 2 * (self.crop_side / (self.crop_side - 2 * self.context))
+        wide = torch.cat([index, centre - half, centre + half], dim=1)
+        crops = roi_align(images.contiguous(), wide.to(images.dtype), self.crop_side, 1.0, 0, True)
+        return crops.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
+        """The map of N crops, [N, C, h, w] -> [N, C, size, size] by maxima (VGG-16's pool5 at 224 px)."""
+        x = maps[self.names[0]]
+        return x if x.shape[-1] == self.size else F.adaptive_max_pool2d(x, self.size)

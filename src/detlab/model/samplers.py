@@ -1,0 +1,95 @@
+"""Samplers choose which matched anchors enter the loss.
+
+Random draws are a hash of (key, stage, position): no generator, no state, the same on every device and however
+images are dealt to batches and processes. The key holds seed, step and image id (`detlab.modules`).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from detlab.model.matchers import NEGATIVE, POSITIVE
+
+_GOLDEN = -7046029254386353131  # 2^64 / golden ratio as int64; splitmix64's increment
+_MIX_1 = -4658895280553007687  # splitmix64's two multipliers
+_MIX_2 = -7723592293110705685
+
+
+def mix(x: Tensor) -> Tensor:
+    """splitmix64's finaliser on int64 tensors (products wrap): well-spread bits from related numbers."""
+    x = (x ^ ((x >> 30) & 0x3FFFFFFFF)) * _MIX_1
+    x = (x ^ ((x >> 27) & 0x1FFFFFFFFF)) * _MIX_2
+    return x ^ ((x >> 31) & 0x1FFFFFFFF)
+
+
+def draw(keys: Tensor, stage: int, count: int) -> Tensor:
+    """Uniform numbers in [0, 1), [B, count] float32, from int64 keys [B] and the stage's number."""
+    rows = mix(keys * _GOLDEN + stage + 1)[:, None]
+    columns = torch.arange(1, count + 1, device=keys.device)[None] * _GOLDEN
+    return ((mix(rows + columns) >> 40) & 0xFFFFFF).float() / 2**24
+
+
+class AllSampler(nn.Module):
+    """Every anchor that is positive or negative (RetinaNet)."""
+
+    size: int | None = None  # per image; None where it is not bounded
+
+    def forward(self, state: Tensor, losses: Tensor, draws: Tensor) -> Tensor:
+        """state [B, A] int8, losses [B, A], draws [B, A] in [0, 1) -> the chosen ones, [B, A] bool."""
+        return state >= NEGATIVE
+
+
+class RandomSampler(nn.Module):
+    """A fixed number per image at random, filled with negatives (Faster R-CNN section 3.1.3).
+
+    Args:
+        size: anchors or RoIs per image.
+        positive_fraction: largest share of positives; int(size * share), rounded down as torchvision does.
+    """
+
+    def __init__(self, *, size: int, positive_fraction: float) -> None:
+        super().__init__()
+        if size < 1 or not 0 < positive_fraction <= 1:
+            raise ValueError(
+                f"model.sampler needs size >= 1 and 0 < positive_fraction <= 1; got size={size}, "
+                f"positive_fraction={positive_fraction}."
+            )
+        self.size, self.positive_fraction = size, positive_fraction
+
+    def forward(self, state: Tensor, losses: Tensor, draws: Tensor) -> Tensor:
+        """state [B, A] int8, losses [B, A], draws [B, A] in [0, 1) -> the chosen ones, [B, A] bool."""
+        most = max(1, int(self.size * self.positive_fraction))
+        positives = _highest(state == POSITIVE, draws, most)
+        room = self.size - positives.sum(dim=1)
+        return positives | _highest(state == NEGATIVE, draws, self.size, room)
+
+
+class HardNegativeSampler(nn.Module):
+    """All positives and the negatives of highest loss, at most `ratio` per positive in each image (SSD 2.2)."""
+
+    size: int | None = None
+
+    def __init__(self, *, ratio: float) -> None:
+        super().__init__()
+        if ratio <= 0:
+            raise ValueError(f"model.sampler.ratio must be positive; got {ratio}.")
+        self.ratio = ratio
+
+    def forward(self, state: Tensor, losses: Tensor, draws: Tensor) -> Tensor:
+        """state [B, A] int8, losses [B, A], draws [B, A] in [0, 1) -> the chosen ones, [B, A] bool."""
+        positives = state == POSITIVE
+        room = (positives.sum(dim=1) * self.ratio).long()
+        order = torch.where(state == NEGATIVE, losses.detach(), -torch.inf).argsort(dim=1, descending=True)
+        rank = torch.empty_like(order)
+        rank.scatter_(1, order, torch.arange(order.shape[1], device=order.device).expand_as(order))
+        return positives | ((state == NEGATIVE) & (rank < room[:, None]))
+
+
+def _highest(mask: Tensor, values: Tensor, most: int, room: Tensor | None = None) -> Tensor:
+    """Of the rows in mask [B, A] the `most` (and at most room [B]) with highest values, [B, A] bool."""
+    top, index = torch.where(mask, values, -1.0).topk(min(most, mask.shape[1]), dim=1)
+    keep = top >= 0
+    if room is not None:
+        keep &= torch.arange(top.shape[1], device=top.device)[None] < room[:, None]
+    return torch.zeros_like(mask).scatter_(1, index, keep)

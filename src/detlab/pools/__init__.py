@@ -1,6 +1,0 @@
-"""RoI feature extraction: RoIAlign, RoIPool and spatial pyramid pooling over maps; warped crops of the image."""
-
-from detlab.pools.roi import RoIAlign, RoIPool, SpatialPyramidPool, fpn_level
-from detlab.pools.warp import WarpedCrop
-
-__all__ = ["RoIAlign", "RoIPool", "SpatialPyramidPool", "WarpedCrop", "fpn_level"]

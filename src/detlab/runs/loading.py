@@ -1,0 +1,143 @@
+"""A trained detector from a run folder or checkpoint, ready to predict: `detlab.load(...)`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from torch import Tensor
+
+from detlab.config.compose import compose_config, make_detector, plain_config
+from detlab.data.dataset import Collate
+from detlab.data.proposals.store import Boxes, grid_proposals
+from detlab.data.transforms import Resize
+from detlab.data.unlabelled import batches_of_images
+from detlab.detectors import Detector
+from detlab.model.detect import to_original
+from detlab.runs.checkpoints import Checkpoint, find_checkpoint, model_without_download, read_checkpoint
+from detlab.tensors.norms import fold_norms
+from detlab.tensors.structures import Batch, Detections
+
+
+class Loaded:
+    """A detector in evaluation mode with all that prediction needs.
+
+    Attributes:
+        detector: for prediction only, its batch norms folded into the convs (`detlab.tensors.norms.fold_norms`);
+            the weights as trained are `checkpoint.state`.
+        class_names, category_ids, config; resize and collate, as in its run.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", tta: Mapping[str, Any] | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.config, self.class_names = checkpoint.config, checkpoint.class_names
+        self.category_ids = checkpoint.category_ids
+        self.device = torch.device(device)
+        self.detector = fold_norms(detector_of(checkpoint)).to(self.device)
+        data = self.config["data"]
+        mode = data.get("resize") or self.detector.resize
+        self.resize = Resize(mode=mode, size=data["size"], max_size=data.get("max_size"))
+        self._proposal_count = data.get("proposal_count", 1000)
+        canvas, divisor = data.get("canvas"), data.get("size_divisor", 32)
+        self.collate = Collate(divisor=divisor, canvas=tuple(canvas) if canvas else self.resize.canvas)
+        views = tta or self.config.get("tta")
+        self.tta = instantiate(dict(views), _convert_="all")(self.detector, divisor=divisor) if views else None
+
+    def predict(
+        self,
+        images: Sequence[str | Path | np.ndarray | Tensor],
+        *,
+        score_threshold: float = 0.0,
+        batch_size: int = 8,
+        proposals: Sequence[np.ndarray] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Detections of each image in its own pixels.
+
+        Args:
+            images: paths, uint8 arrays [H, W, 3] or uint8 tensors [3, H, W].
+            score_threshold: lower scores are left out, on top of the detector's own threshold.
+            batch_size: images per pass.
+            proposals: for families that need them, boxes [r, 4] xyxy of each image in its own pixels; None for a
+                grid, with a warning.
+
+        Returns:
+            One dict per image: boxes [n, 4] float32 xyxy, scores [n], labels [n] (numpy, by falling score), names.
+        """
+        names = ("object",) if self.detector.class_agnostic else self.class_names
+        results = []
+        for _, found in self.batches(images, batch_size, proposals):
+            for boxes, scores, labels in zip(*found, strict=True):
+                keep = (labels >= 0) & (scores >= score_threshold)
+                kept = labels[keep].numpy()
+                results.append(
+                    {
+                        "boxes": boxes[keep].numpy(),
+                        "scores": scores[keep].numpy(),
+                        "labels": kept,
+                        "names": [names[i] for i in kept],
+                    }
+                )
+        return results
+
+    @torch.inference_mode()
+    def batches(
+        self,
+        images: Sequence[str | Path | np.ndarray | Tensor],
+        batch_size: int,
+        proposals: Sequence[np.ndarray] | None = None,
+    ) -> Iterator[tuple[Batch, Detections]]:
+        """Batches and their detections in original pixels, on the CPU."""
+        propose = self._proposing(proposals) if self.detector.needs_proposals else None
+        for batch in batches_of_images(
+            images, resize=self.resize, collate=self.collate, batch_size=batch_size, propose=propose
+        ):
+            on_device = batch.to(self.device)
+            detects = self.tta if self.tta is not None and self.tta.active else self.detector
+            yield batch, to_original(detects.detect(on_device), on_device).to("cpu")
+
+    def _proposing(self, given: Sequence[np.ndarray] | None) -> Callable[[int, tuple[int, int]], Boxes]:
+        """Number and (height, width) of an image -> its proposals: those given, or a grid."""
+        if given is None:
+            warnings.warn(
+                f"{type(self.detector).__name__} reads proposals: a grid of about {self._proposal_count} boxes is "
+                f"made per image; give better ones with predict(proposals=[boxes of each image]).",
+                stacklevel=2,
+            )
+            return lambda number, size: grid_proposals(size, self._proposal_count)
+        boxes = [np.asarray(b, np.float32).reshape(-1, 4) for b in given]
+        return lambda number, size: (boxes[number], np.ones(len(boxes[number]), np.float32))
+
+
+def load(
+    run: str | Path,
+    *,
+    ckpt: str = "best",
+    device: str = "cpu",
+    trust: Sequence[str] = (),
+    tta: str | Mapping[str, Any] | None = None,
+) -> Loaded:
+    """Load a run folder or a checkpoint file, offline.
+
+    Args:
+        run: folder or file.
+        ckpt: best or last, for a folder.
+        trust: prefixes of your own packages that the config may name.
+        tta: an option of conf/tta such as "multiscale", or its keys; None for what the run was tested with.
+
+    Raises:
+        ConfigError: no such checkpoint, or one that cannot be trusted.
+    """
+    views = plain_config(compose_config("predict", [f"tta={tta}"]), ["tta"])["tta"] if isinstance(tta, str) else tta
+    return Loaded(read_checkpoint(find_checkpoint(run, ckpt), trust), device, views)
+
+
+def detector_of(checkpoint: Checkpoint) -> Detector:
+    """The detector of a checkpoint with its weights."""
+    detector = make_detector(model_without_download(checkpoint.config), len(checkpoint.class_names))
+    detector.load_state_dict(checkpoint.state)
+    return detector

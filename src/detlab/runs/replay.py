@@ -1,0 +1,92 @@
+"""A step that ended in a loss that was not finite, again: the batch and the weights that `NonFiniteGuard` wrote."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from detlab.config.rules import ConfigError
+from detlab.runs.checkpoints import Checkpoint, read_checkpoint, read_content
+from detlab.runs.loading import detector_of
+from detlab.tensors.structures import Batch, Proposals, Targets
+from detlab.training.lightning_module import draw_keys
+
+
+class Dumped(NamedTuple):
+    """A batch with the weights and the step that it met."""
+
+    checkpoint: Checkpoint
+    batch: Batch
+    step: int
+
+
+class Replayed(NamedTuple):
+    """What came of a step."""
+
+    losses: dict[str, float]  # by name; not finite where the fault lies
+    bad_gradients: list[str]  # parameters whose gradient is not finite
+    bad_weights: list[str]  # tensors of the state that were not finite before the step
+
+
+def load_dumped_batch(path: str | Path, trust: Sequence[str] = ()) -> Dumped:
+    """Read a file of RUN/nonfinite, with weights_only=True and the targets of its config checked.
+
+    Raises:
+        ConfigError: not such a file.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(
+            f"batch={path} is not a file; a run that met a loss that is not finite writes nonfinite/*.ckpt."
+        )
+    checkpoint = read_checkpoint(file, trust)
+    content = read_content(file)
+    stored = content.get("batch")
+    if not isinstance(stored, Mapping):
+        raise ConfigError(f"batch={path} is a checkpoint without a batch; give a file of a run's nonfinite folder.")
+    parts = {"targets": Targets, "proposals": Proposals}
+    fields = {k: parts[k](**v) if k in parts and v is not None else v for k, v in stored.items()}
+    batch, step = Batch(**fields), int(content["step"])
+    return Dumped(checkpoint, batch._replace(keys=draw_keys(checkpoint.config["seed"], step, batch.ids)), step)
+
+
+def replay(dumped: Dumped) -> Replayed:
+    """The step's losses and which gradients they spoil, in float32 on the CPU."""
+    detector = detector_of(dumped.checkpoint).train()
+    losses = detector.loss(dumped.batch)
+    torch.stack(list(losses.values())).sum().backward()
+    spoiled = [n for n, p in detector.named_parameters() if p.grad is not None and not _finite(p.grad)]
+    before = [n for n, value in dumped.checkpoint.state.items() if not _finite(value)]
+    return Replayed({k: float(v.detach()) for k, v in losses.items()}, spoiled, before)
+
+
+def repeat_step(path: str, trust: Sequence[str] = ()) -> bool:
+    """Repeat the step of a file and print what came of it; whether all was finite."""
+    dumped = load_dumped_batch(path, trust)
+    result = replay(dumped)
+    for line in as_lines(Path(path), dumped, result):
+        print(line)
+    return not result.bad_gradients and all(math.isfinite(v) for v in result.losses.values())
+
+
+def as_lines(path: Path, dumped: Dumped, result: Replayed) -> list[str]:
+    """A replay in words."""
+
+    def first(names: Sequence[Any]) -> str:
+        return f"{len(names)} ({', '.join(map(str, names[:3]))}{' ...' if len(names) > 3 else ''})" if names else "none"
+
+    counts = dumped.batch.targets.real.sum(1).tolist()
+    return [
+        f"batch       {path}: step {dumped.step}, image ids {dumped.batch.ids.tolist()}, boxes {counts}",
+        f"losses      {', '.join(f'{k} {v:.4g}' for k, v in result.losses.items())}",
+        f"not finite  weights before the step: {first(result.bad_weights)}; gradients: {first(result.bad_gradients)}",
+    ]
+
+
+def _finite(value: Tensor) -> bool:
+    return bool(torch.isfinite(value).all()) if value.is_floating_point() else True

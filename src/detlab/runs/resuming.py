@@ -1,0 +1,156 @@
+"""Going on with an interrupted run: which folder, from which checkpoint, and what its loggers keep."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+
+from detlab.config.compose import config_hash
+from detlab.config.rules import ConfigError
+from detlab.runs.checkpoints import KEY, read_content
+from detlab.training.callbacks.checkpoint import LAST, PREVIOUS
+
+CANDIDATES = (LAST, PREVIOUS, "best.ckpt")  # in this order; each was taken where a run can go on
+FINISHED = "finished"
+
+
+class Start(NamedTuple):
+    """Where training starts."""
+
+    checkpoint: Path | None = None  # None at the first step
+    keep_steps: int | None = None  # log rows of steps below it stay; None for a run that is not resumed
+
+
+NEW = Start()
+
+
+def start_of(config: Mapping[str, Any]) -> Start:
+    """The newest checkpoint of the run's folder that is whole; the beginning, if none was taken yet.
+
+    Raises:
+        ConfigError: there are checkpoints, but none that this run can go on from.
+    """
+    if not config["resume"]:
+        return NEW
+    folder = Path(config["paths"]["run_dir"]) / "checkpoints"
+    refused = []
+    for file in (folder / name for name in CANDIDATES):
+        if not file.is_file():
+            continue
+        try:
+            content = read_content(file)
+            _same_model(file, content, config)
+        except ConfigError as error:
+            refused.append(str(error))
+            _say(f"resume      {error} It is left out.")
+            continue
+        _say(f"resume      {file}, step {content['global_step']}")
+        return Start(file, _kept_steps(content))
+    if refused:
+        raise ConfigError(
+            f"resume=true found no checkpoint to go on from in {folder}: {refused[0]} Start afresh in another folder, "
+            f"hydra.run.dir=FOLDER, without resume."
+        )
+    _say(f"resume      no checkpoint in {folder} yet; the run starts at its first step")
+    return Start(None, 0)
+
+
+def finished_score(config: Mapping[str, Any]) -> tuple[bool, float | None]:
+    """Whether resume=true meets a run that is finished already, and its score.
+
+    Raises:
+        ConfigError: another process is training in the folder.
+    """
+    if not config["resume"]:
+        return False, None
+    run_dir = Path(config["paths"]["run_dir"])
+    status = read_status(run_dir)
+    if rank_zero_only.rank == 0 and _alive(status):
+        raise ConfigError(
+            f"{run_dir} is being trained by process {status['process']}; wait for it or end it, then resume."
+        )
+    if status.get("state") == FINISHED and status.get("config_hash") == config_hash(config):
+        _say(f"{run_dir} is finished: nothing to resume. Its metrics lie in result.json.")
+        return True, status.get("score")
+    return False, None
+
+
+def find_run(config: Mapping[str, Any], root: Path, own: Path) -> Path:
+    """The newest unfinished run of the same config under root, else the newest finished one.
+
+    Args:
+        own: the folder made for this process, which is no candidate.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    wanted = config_hash(config)
+    found = [(folder, status) for folder, status in _runs(root) if folder != own]
+    same = [(f, s) for f, s in found if s.get("config_hash") == wanted and not _alive(s)]
+    same.sort(key=lambda pair: (pair[1].get("state") != FINISHED, str(pair[1].get("started"))))
+    if not same:
+        raise ConfigError(
+            f"resume=true found no unfinished run of this config ({wanted}) under {root}, among {len(found)} runs; "
+            f"give its folder, hydra.run.dir=FOLDER, or leave resume out."
+        )
+    return same[-1][0]
+
+
+def logger_facts(node: Mapping[str, Any], start: Start) -> dict[str, Any]:
+    """What a logger's constructor is told of a resumed run; detlab's own loggers go on, others start anew."""
+    ours = str(node.get("_target_", "")).startswith("detlab.")
+    return {"keep_steps": start.keep_steps} if ours and start.keep_steps is not None else {}
+
+
+def read_status(run_dir: Path) -> dict[str, Any]:
+    """The content of status.json; empty where there is none that can be read."""
+    try:
+        status = json.loads((run_dir / "status.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return status if isinstance(status, dict) else {}
+
+
+def _runs(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Run folders with their status, at most three levels deep (date / sweep / job)."""
+    for depth in range(1, 4):
+        for file in root.glob("/".join(["*"] * depth) + "/status.json"):
+            yield file.parent.resolve(), read_status(file.parent)
+
+
+def _alive(status: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote a status still runs on this machine."""
+    process = status.get("process")
+    if status.get("state") != "running" or status.get("host") != platform.node() or process == os.getpid():
+        return False
+    try:
+        return b"detlab" in Path(f"/proc/{int(process)}/cmdline").read_bytes()
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _same_model(file: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    if "optimizer_states" not in content or "loops" not in content:
+        raise ConfigError(f"{file} holds weights only, nothing to go on from.")
+    there, here = (json.dumps(c["model"], sort_keys=True, default=str) for c in (content[KEY]["config"], config))
+    if there != here:
+        raise ConfigError(f"{file} is of another model than this config's.")
+
+
+def _kept_steps(content: Mapping[str, Any]) -> int:
+    """Steps whose log rows are complete: the last one's were not written yet where a row is owed."""
+    states = content.get("callbacks", {}).values()
+    owed = any(isinstance(state, Mapping) and state.get("row") for state in states)
+    return int(content["global_step"]) - int(owed)
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    Console().print(text, soft_wrap=True, highlight=False)

@@ -1,0 +1,1 @@
+"""Padded tensors and box geometry: what every other room stands on."""

@@ -1,0 +1,68 @@
+"""Normalisation layers by the names used in configs: bn, frozen_bn, sync_bn, gn; and how to do without them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.ops import FrozenBatchNorm2d
+
+from detlab.tensors.convs import SmallMapConv2d
+
+GROUPS = 32  # Group Normalization, table 3: 32 groups; fewer where 32 does not divide the channels
+
+
+def group_norm(channels: int, eps: float = 1e-5) -> nn.GroupNorm:
+    """GroupNorm with 32 groups, or the largest power of two below that divides `channels`."""
+    groups = GROUPS
+    while channels % groups:
+        groups //= 2
+    return nn.GroupNorm(groups, channels, eps)
+
+
+NORMS: dict[str, Callable[..., nn.Module]] = {
+    "bn": nn.BatchNorm2d,
+    "frozen_bn": FrozenBatchNorm2d,
+    "sync_bn": nn.SyncBatchNorm,
+    "gn": group_norm,
+}
+
+FOLDED = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)  # linear once their statistics are fixed
+IN_ORDER = (nn.Sequential.forward, BasicBlock.forward, Bottleneck.forward)
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def norm_layer(name: str, option: str) -> Callable[..., nn.Module]:
+    """The layer class for a config value; `option` is the config key, for the message."""
+    if name not in NORMS:
+        raise ValueError(f"{option}={name} is not known; use one of {', '.join(NORMS)}.")
+    return NORMS[name]
+
+
+@torch.no_grad()
+def fold_norms(module: Module) -> Module:
+    """Multiply the batch norms of a module that will not be trained again into the convs before them, in place.
+
+    Only where the order of children is known to be that of the work: in `nn.Sequential`, torchvision's residual blocks
+    and modules that say `norms_follow_convs`; other modules keep their norms. The outputs are those of evaluation mode
+    but for rounding; the state dict is another one.
+    """
+    parents = Counter(id(child) for parent in module.modules() for child in parent.children())
+    for parent in module.modules():
+        if type(parent).forward not in IN_ORDER and not getattr(parent, "norms_follow_convs", False):
+            continue
+        for (_, conv), (name, norm) in pairwise(list(parent.named_children())):
+            plain = type(conv).forward in (nn.Conv2d.forward, SmallMapConv2d.forward) and type(norm) in FOLDED
+            if plain and norm.running_mean is not None and parents[id(conv)] == parents[id(norm)] == 1:
+                statistics = norm.running_mean, norm.running_var, norm.eps
+                conv.weight, conv.bias = fuse_conv_bn_weights(
+                    conv.weight, conv.bias, *statistics, norm.weight, norm.bias
+                )
+                setattr(parent, name, nn.Identity())
+    return module.eval()

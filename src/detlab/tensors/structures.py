@@ -1,0 +1,153 @@
+"""Tensors that flow between data, detectors and metrics.
+
+Shape legend used everywhere:
+    B images, M padded ground-truth boxes, L levels, A anchors (all levels), K classes, O class outputs,
+    R proposals, S sampled RoIs, D detections.
+
+Boxes are float32 (x1, y1, x2, y2) in continuous pixels (COCO convention: w = x2 - x1) of the padded canvas
+unless a name says "original". Labels are 0..K-1; K is background; -1 is padding or "ignore".
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+PADDING = -1  # the label of a padded row
+
+
+def fixed_shapes(x: Tensor) -> bool:
+    """Whether work on `x` should have fixed shapes, masking what is not wanted, rather than select what is.
+
+    On a GPU selecting makes the host wait for a count, and a compiled or exported graph cannot choose; on a CPU it
+    saves work.
+    """
+    return x.is_cuda or torch.compiler.is_compiling()  # true of exporting too
+
+
+class Level(NamedTuple):
+    """One feature map: its name ("C4", "P3"), its channels and its stride in canvas pixels.
+
+    `shrink` counts the rows (and columns) that unpadded convs took off: 2 behind one 3x3, as SSD's 3x3 map of 5x5.
+    """
+
+    name: str
+    channels: int
+    stride: int
+    shrink: int = 0
+
+    def size(self, canvas: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of this level's map on a canvas of (height, width): ceil(side / stride) - shrink, >= 1."""
+        rows, columns = (max(1, -(-side // self.stride) - self.shrink) for side in canvas)
+        return rows, columns
+
+
+class Targets(NamedTuple):
+    """Ground truth of a batch, padded to the largest image. Rows with label -1 are padding."""
+
+    boxes: Tensor  # [B, M, 4] float32, canvas pixels; 0 where padded
+    labels: Tensor  # [B, M] int64; -1 where padded
+    area: Tensor  # [B, M] float32, px^2 of the canvas
+    crowd: Tensor  # [B, M] bool
+    difficult: Tensor  # [B, M] bool
+
+    @property
+    def real(self) -> Tensor:
+        """[B, M] bool: the rows that are boxes, not padding."""
+        return self.labels >= 0
+
+    def agnostic(self) -> Targets:
+        """The same boxes with every class made class 0 (padding stays)."""
+        return self._replace(labels=self.labels.clamp(max=0))
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Targets:
+        return Targets(*(t.to(device, non_blocking=non_blocking) for t in self))
+
+
+class Proposals(NamedTuple):
+    """Class-agnostic boxes of a batch. Rows with score below 0 are padding."""
+
+    boxes: Tensor  # [B, R, 4] float32, canvas pixels
+    scores: Tensor  # [B, R] float32; -1 where padded
+
+    @property
+    def real(self) -> Tensor:
+        """[B, R] bool: the rows that are boxes, not padding."""
+        return self.scores >= 0
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Proposals:
+        return Proposals(*(t.to(device, non_blocking=non_blocking) for t in self))
+
+
+class Batch(NamedTuple):
+    """What the data layer hands to a detector.
+
+    Every image lies in the top left corner of its canvas. `keys` seeds the random draws of assignment (see
+    `detlab.model.samplers`); where it is None the image ids are used.
+    """
+
+    images: Tensor  # [B, 3, H, W] uint8 RGB, 0 where padded
+    sizes: Tensor  # [B, 2] int64 (height, width) of the image inside the canvas
+    original_sizes: Tensor  # [B, 2] int64 (height, width) of the image as stored
+    ids: Tensor  # [B] int64 image ids, unique within a data set
+    targets: Targets | None = None
+    proposals: Proposals | None = None
+    keys: Tensor | None = None  # [B] int64
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """(height, width) of the padded canvas, px."""
+        return int(self.images.shape[-2]), int(self.images.shape[-1])
+
+    @property
+    def draw_keys(self) -> Tensor:
+        """[B] int64: seeds of this batch's random draws."""
+        return self.ids if self.keys is None else self.keys
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        return Batch(*(None if v is None else v.to(device, non_blocking=non_blocking) for v in self))
+
+
+class Prediction(NamedTuple):
+    """Raw outputs of a head, one row per anchor (or RoI), in the order (level, row, column, anchor)."""
+
+    logits: Tensor  # [B, A, O]
+    deltas: Tensor  # [B, A, 4], or [B, A, K, 4] for a RoI head with one box per class
+    objectness: Tensor | None = None  # [B, A], for families that score objectness apart from class
+
+
+class Detections(NamedTuple):
+    """Final boxes of a batch, by falling score. Rows with label -1 are padding."""
+
+    boxes: Tensor  # [B, D, 4] float32
+    scores: Tensor  # [B, D] float32; 0 where padded
+    labels: Tensor  # [B, D] int64; -1 where padded
+
+    @property
+    def real(self) -> Tensor:
+        """[B, D] bool: the rows that are boxes, not padding."""
+        return self.labels >= 0
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Detections:
+        return Detections(*(t.to(device, non_blocking=non_blocking) for t in self))
+
+
+class GroundTruth(NamedTuple):
+    """Annotations of one whole split in original-image pixels, as flat arrays; what a metric is given.
+
+    N images, G boxes. `box_image` holds image *ids*, not row numbers.
+    """
+
+    image_ids: Tensor  # [N] int64, unique
+    sizes: Tensor  # [N, 2] int64 (height, width)
+    box_image: Tensor  # [G] int64
+    boxes: Tensor  # [G, 4] float64 xyxy
+    labels: Tensor  # [G] int64, 0..K-1
+    area: Tensor  # [G] float64, the annotation's own area (a segment's, where it has one)
+    crowd: Tensor  # [G] bool
+    difficult: Tensor  # [G] bool
+    class_names: tuple[str, ...]  # K names
+    category_ids: tuple[int, ...]  # K ids as the annotation file numbers them
+    file_names: tuple[str, ...]  # N paths or names, for reports

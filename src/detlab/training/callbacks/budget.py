@@ -1,0 +1,109 @@
+"""What a run spent, so that a report can say whether rows had the same: budget.json."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+import torch
+from lightning.pytorch.utilities import rank_zero_only
+from torch.utils.flop_counter import FlopCounterMode
+
+from detlab.files import read_json, write_json
+from detlab.tensors.structures import Batch
+
+FILE = "budget.json"
+LONGEST = 5.0  # seconds that the timing of single images may take
+
+
+class Budget(L.Callback):
+    """Epochs, images seen, device hours, total batch, learning rate, parameters; FLOPs and latency of one test image.
+
+    FLOPs are those of the operators that torch's counter knows (convolutions and matrix products: multiplications and
+    additions both count). Latency is the median time of `detect` on one image, NMS included, decoding the file not.
+
+    Args:
+        run_dir: the run's folder.
+        repeats: timed images; 0 leaves FLOPs and latency out.
+    """
+
+    def __init__(self, run_dir: str, repeats: int = 10) -> None:
+        self.path, self.repeats = Path(run_dir) / FILE, repeats
+        self.facts: dict[str, Any] = {}
+        self._start, self._before = time.monotonic(), 0.0
+        self._image: Batch | None = None
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Start the clock; a run that goes on keeps what it spent before."""
+        self._start = time.monotonic()
+        self._before = (read_json(self.path) or {}).get("seconds", 0.0) if module.config.get("resume") else 0.0
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Note what was spent so far."""
+        if trainer.training and not trainer.sanity_checking:
+            self._note(trainer, module, trainer.current_epoch + 1)
+
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Note what training took."""
+        self._note(trainer, module, trainer.current_epoch)
+
+    def on_test_batch_start(
+        self, trainer: L.Trainer, module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Keep one image."""
+        if self._image is None:
+            self._image = first_image(batch)
+
+    @rank_zero_only
+    def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Measure one image."""
+        image, self._image = self._image, None
+        if image is None or not self.repeats:
+            return
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            with FlopCounterMode(display=False) as counter:
+                module.detector.detect(image)
+            times = self._times(module, image)
+        self.facts |= {"flops": counter.get_total_flops(), "latency_ms": 1000 * statistics.median(times)}
+        write_json(self.path, self.facts)
+
+    def _times(self, module: L.LightningModule, image: Batch) -> list[float]:
+        times: list[float] = []
+        while len(times) < self.repeats and sum(times) < LONGEST:
+            start = time.monotonic()
+            module.detector.detect(image)
+            if image.images.is_cuda:
+                torch.cuda.synchronize()
+            times.append(time.monotonic() - start)
+        return times
+
+    @rank_zero_only
+    def _note(self, trainer: L.Trainer, module: L.LightningModule, epochs: int) -> None:
+        total = trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        seconds = self._before + time.monotonic() - self._start
+        rates = [group.get("initial_lr", group["lr"]) for group in trainer.optimizers[0].param_groups]
+        self.facts |= {
+            "epochs": epochs,
+            "images_seen": trainer.global_step * total,
+            "batch": total,
+            "lr": max(rates),
+            "seconds": seconds,
+            "hours": seconds * trainer.world_size / 3600,
+            "parameters": sum(p.numel() for p in module.detector.parameters()),
+            "trainable": sum(p.numel() for p in module.detector.parameters() if p.requires_grad),
+        }
+        write_json(self.path, self.facts)
+
+
+def first_image(batch: Batch) -> Batch:
+    """A batch of a batch's first image."""
+
+    def cut(value: Any) -> Any:
+        if value is None:
+            return None
+        return value[:1] if isinstance(value, torch.Tensor) else type(value)(*(cut(v) for v in value))
+
+    return Batch(*(cut(value) for value in batch))

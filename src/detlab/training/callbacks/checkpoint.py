@@ -1,0 +1,202 @@
+"""Checkpoints of a run: the best, the last and the one before it; where they are taken, a run can go on to the bit."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+
+from detlab.files import remove_leftovers, write_whole
+from detlab.training.callbacks.nonfinite import NonFiniteGuard
+from detlab.training.processes import WATCH, Agreement
+from detlab.training.signals import STOP, Stopped
+
+NOTHING, SAVE = 0, 1  # what a process wishes after a step; above SAVE: to stop, by the number of the signal
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class CheckpointFiles(TorchCheckpointIO):
+    """Writes checkpoints whole or not at all and keeps the last but one as previous.ckpt.
+
+    Lightning's own way writes to the system's temporary folder and moves the file, which is not atomic between disks.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Serialise in memory, then write to the disk in one go."""
+        path = Path(path)
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        write_whole(path, buffer.getvalue(), previous=path.with_name(PREVIOUS) if path.name == LAST else None)
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """best.ckpt by the monitored metric, last.ckpt at every epoch's end and between, and previous.ckpt.
+
+    Within an epoch last.ckpt is taken every so many steps or minutes, and when a signal asks the run to stop. A step
+    that an evaluation follows is passed over, as is one amid accumulated batches: a run cannot go on from there.
+
+    Args:
+        dirpath: the folder.
+        monitor, mode: the metric of the best.
+        every_n_steps: optimiser steps between checkpoints within an epoch; null for none by steps.
+        every_n_minutes: the same by time.
+    """
+
+    def __init__(
+        self,
+        *,
+        dirpath: str,
+        monitor: str,
+        mode: str = "max",
+        every_n_steps: int | None = None,
+        every_n_minutes: float | None = None,
+    ) -> None:
+        for name, value in (("every_n_steps", every_n_steps), ("every_n_minutes", every_n_minutes)):
+            if value is not None and value <= 0:
+                raise ValueError(f"callbacks.checkpoint.{name}={value} must be positive, or null for none.")
+        super().__init__(
+            dirpath=dirpath,
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            save_last=True,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+            auto_insert_metric_name=False,
+        )
+        self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
+        self._agreement = Agreement()
+        self._step = self._saved_step = 0
+        self._saved_at = time.monotonic()
+        self._row: dict[str, float] | None = None  # what is to be logged of the step at which the checkpoint was taken
+
+    def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        """Take the signals over and tidy up after a process that died while writing."""
+        super().setup(trainer, module, stage)
+        STOP.install()
+        STOP.deferred = True
+        if trainer.is_global_zero:
+            remove_leftovers(Path(self.dirpath))
+
+    def on_sanity_check_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Lightning has just put its own handlers in place."""
+        STOP.install()
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Log the row that the interrupted run still owed."""
+        super().on_train_start(trainer, module)
+        STOP.install()
+        self._step = self._saved_step = trainer.global_step
+        self._saved_at = time.monotonic()
+        row, self._row = self._row, None
+        for logger in trainer.loggers if row else ():
+            logger.log_metrics(row, step=trainer.global_step - 1)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save where it is time to, and stop where all processes have heard of it."""
+        if trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        wish = self._agreement.largest(self._wish())
+        if wish == NOTHING or self._evaluation_follows(trainer, batch_idx):
+            return
+        self._row = self._unlogged(trainer)
+        self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        self._row = None
+        self._stop(wish)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Save the best and the last."""
+        super().on_train_epoch_end(trainer, module)
+        if self._last_global_step_saved != trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+        self._stop(self._agreement.largest(self._wish()))
+
+    def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Lightning has just put its own handlers in place."""
+        STOP.install()
+
+    def on_test_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
+    ) -> None:
+        """Stop; a resumed run tests again from the start."""
+        self._stop(self._agreement.largest(self._wish()))
+
+    def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
+        """From here on a signal ends the work at once: nobody asks for it any more."""
+        STOP.deferred = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's state, and the row still owed."""
+        return super().state_dict() | {"row": self._row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the state over, also where the run's folder was moved."""
+        folder = Path(self.dirpath)
+
+        def here(path: str) -> str:
+            return str(folder / Path(path).name) if path else path
+
+        paths = {k: here(state_dict[k]) for k in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
+        self._row = state_dict.get("row")
+
+    def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
+        """Save, unless a step before had a loss that was not finite."""
+        for callback in trainer.callbacks:
+            if isinstance(callback, NonFiniteGuard):
+                callback.look(trainer)
+        super()._save_checkpoint(trainer, filepath)
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+
+    def _wish(self) -> int:
+        if STOP.received:
+            return SAVE + STOP.received
+        steps = self.every_n_steps is not None and self._step - self._saved_step >= self.every_n_steps
+        minutes = self.every_n_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
+        return SAVE if steps or minutes else NOTHING
+
+    def _stop(self, wish: int) -> None:
+        if wish > SAVE:
+            WATCH.expected = True
+            raise Stopped(wish - SAVE)
+
+    @staticmethod
+    def _evaluation_follows(trainer: L.Trainer, batch_idx: int) -> bool:
+        """Whether this is the epoch's last step, or one after which Lightning validates."""
+        last = batch_idx + 1 >= trainer.num_training_batches
+        every = trainer.val_check_batch
+        return last or (every not in (None, float("inf")) and (batch_idx + 1) % every == 0)
+
+    @staticmethod
+    def _unlogged(trainer: L.Trainer) -> dict[str, float] | None:
+        """Metrics of this step, which Lightning logs only after this callback; None where it will log none."""
+        if not trainer.log_every_n_steps or trainer.global_step % trainer.log_every_n_steps:
+            return None
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
+        rates = {  # in double precision, which callback_metrics are not
+            k: float(values[-1])
+            for monitor in trainer.callbacks
+            if isinstance(monitor, LearningRateMonitor)
+            for k, values in monitor.lrs.items()
+            if values
+        }
+        return metrics | rates | {"epoch": trainer.current_epoch}
+
+
+class EarlyStop(EarlyStopping):
+    """Lightning's early stopping that stays stopped: a run killed after its decision does not train another epoch."""
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """End at once if a resumed run had decided to."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True

@@ -1,0 +1,181 @@
+"""A step with a non-finite loss updates nothing, nor does any after it; soon the run stops and names the images."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+import torch
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from detlab.files import write_whole
+from detlab.tensors.structures import Batch
+from detlab.training.processes import of_all, together
+
+REMEMBERED = 64  # steps whose images are known; more than check_every
+NAMED = 16  # images that the message names
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss or its gradient became infinite or NaN."""
+
+
+class _Step(NamedTuple):
+    number: int
+    epoch: int
+    ids: Tensor  # [B]
+    bad: Tensor  # scalar bool, on the device: this step or one before was not finite
+
+
+class NonFiniteGuard(L.Callback):
+    """Undoes a bad step on the device and looks at a flag every few steps.
+
+    From the first bad step on no step changes a weight, the optimiser's state (its fused kernels are told to skip, as a
+    loss scaler tells them; an optimiser without fused kernels gets gradients of zero) or the statistics of batch norms.
+    So when the run stops, within `check_every` steps, the weights are those that gave the bad loss, and the batch is
+    written with them to nonfinite/step<N>-rank<R>.ckpt. Checkpoints are not taken of such a state.
+
+    Under a loss scaler infinite gradients are its daily business; there only the loss itself counts.
+
+    Args:
+        check_every: steps between looks (each waits for the device).
+        run_dir: the run's folder, for the file; null writes none.
+    """
+
+    def __init__(self, check_every: int = 20, run_dir: str | None = None) -> None:
+        if not 1 <= check_every <= 50:
+            raise ValueError(f"callbacks.nonfinite.check_every={check_every} must lie in 1..50.")
+        self.check_every = check_every
+        self.folder = None if run_dir is None else Path(run_dir) / "nonfinite"
+        self._loss: Tensor | None = None  # scalar bool: a loss of this step was not finite
+        self._bad: Tensor | None = None
+        self._recent: deque[_Step] = deque(maxlen=REMEMBERED)
+        self._ids: list[Tensor] = []
+        self._statistics: list[tuple[Tensor, Tensor]] = []  # (buffer, its value before the step)
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
+        """Remember whose batch this is, and the batch norms as they are."""
+        if not self._ids:
+            self._statistics = [(b, b.clone()) for b in _statistics(module)]
+        self._ids.append(batch.ids)
+
+    def on_before_backward(self, trainer: L.Trainer, module: L.LightningModule, loss: Tensor) -> None:
+        """Note whether the loss is finite."""
+        bad = ~torch.isfinite(loss.detach()).all()
+        self._loss = bad if self._loss is None else self._loss | bad
+        if self._bad is not None and _scaled(trainer):
+            loss.mul_(torch.where(self._bad, torch.nan, 1.0))  # so that the scaler skips this step, too
+
+    def on_before_optimizer_step(self, trainer: L.Trainer, module: L.LightningModule, optimizer: Optimizer) -> None:
+        """Make a bad step change nothing, without waiting for the device."""
+        gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
+        bad, self._loss = self._loss, None
+        if not _scaled(trainer) and gradients:
+            bad = ~torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all() | (False if bad is None else bad)
+        if bad is None:
+            return
+        bad = _anywhere(bad)
+        self._bad = bad if self._bad is None else self._bad | bad
+        for gradient in gradients:
+            gradient.masked_fill_(self._bad, 0)
+        if optimizer.defaults.get("fused"):
+            optimizer.found_inf = self._bad.float()  # torch's fused kernels leave parameters and states as they are
+        for buffer, before in self._statistics:
+            buffer.copy_(torch.where(self._bad, before, buffer))
+        ids, self._ids = torch.cat(self._ids), []
+        self._recent.append(_Step(trainer.global_step, trainer.current_epoch, ids, self._bad.clone()))
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Now and then, stop if a bad step happened.
+
+        Raises:
+            NonFiniteLossError: names the step, the images and the file.
+        """
+        if trainer.global_step % self.check_every == 0:
+            self.look(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Also at the end of every epoch."""
+        self.look(trainer)
+
+    def look(self, trainer: L.Trainer) -> None:
+        """Wait for the device and stop if a bad step happened in any process; all processes must call it.
+
+        Raises:
+            NonFiniteLossError: names the step, the images and the file.
+        """
+        own = self._bad is not None and bool(self._bad)
+        first = next((step for step in self._recent if bool(step.bad)), None) if own else None
+        found = [f for f in of_all(None if first is None else (first.number, first.ids.tolist())) if f is not None]
+        if not found:
+            return
+        step = min(number for number, _ in found)
+        images = sorted({i for number, ids in found if number == step for i in ids})
+        file = None if first is None else self._write(trainer, first)
+        look = f"`detlab check batch={file}` repeats the step; look" if file else "Look"
+        raise NonFiniteLossError(
+            f"The loss was not finite at step {step} (image ids {images[:NAMED]}: {self._names(trainer, images)}); "
+            f"neither that step nor one after it changed a weight. {look} at those images with their boxes, lower "
+            f"optim.lr, or set trainer.precision=32-true."
+        )
+
+    def _names(self, trainer: L.Trainer, ids: list[int]) -> str:
+        data = trainer.datamodule
+        names = {r.id: r.name for r in data.records("train")} if hasattr(data, "records") else {}
+        return ", ".join(names.get(i, "?") for i in ids[:NAMED]) + (" ..." if len(ids) > NAMED else "")
+
+    def _write(self, trainer: L.Trainer, step: _Step) -> Path | None:
+        """The batch, made again from its images (samples are a function of seed, epoch and id), beside the weights."""
+        data = trainer.datamodule
+        if self.folder is None or not hasattr(data, "samples"):
+            return None
+        file = self.folder / f"step{step.number:06d}-rank{trainer.global_rank}.ckpt"
+        with suppress(OSError):  # a full disk must not hide what happened
+            batch = data.samples(step.ids.tolist(), step.epoch)
+            write_batch(file, trainer.lightning_module, batch, step.number)
+            return file
+        return None
+
+
+def write_batch(file: Path, module: L.LightningModule, batch: Batch, step: int) -> None:
+    """A checkpoint of a module that also holds a batch and its step, for `detlab check batch=FILE`."""
+    content: dict[str, Any] = {"state_dict": module.state_dict(), "batch": _plain(batch), "step": step}
+    module.on_save_checkpoint(content)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(file, buffer.getvalue())
+
+
+def _plain(value: Any) -> Any:
+    """Named tuples of tensors as dictionaries, which load with weights_only=True."""
+    if hasattr(value, "_asdict"):
+        return {k: _plain(v) for k, v in value._asdict().items()}
+    return value.cpu() if isinstance(value, Tensor) else value
+
+
+def _statistics(module: nn.Module) -> list[Tensor]:
+    """Buffers that batch norms in training change with every forward pass."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+    return [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+
+
+def _anywhere(bad: Tensor) -> Tensor:
+    """Whether a flag is set in any process, on the device: otherwise their weights would part."""
+    if not together():
+        return bad
+    count = bad.float()
+    distributed.all_reduce(count, distributed.ReduceOp.MAX)
+    return count > 0
+
+
+def _scaled(trainer: L.Trainer) -> bool:
+    """Whether a loss scaler looks after infinite gradients."""
+    return getattr(trainer.precision_plugin, "scaler", None) is not None

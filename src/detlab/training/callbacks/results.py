@@ -1,0 +1,129 @@
+"""What a test leaves in the run folder: numbers, detections, ground truth, the error report and the worst images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+from detlab.drawing.pictures import Mark, draw_errors
+from detlab.files import write_json
+from detlab.metrics.anchor_coverage import Placement, anchor_stage, coverage
+from detlab.metrics.breakdown import ImageErrors, best_f1, error_report, worst_images
+from detlab.metrics.collected import Found, as_one_class, coco_results, coco_truth
+from detlab.metrics.error_kinds import verdicts
+
+COVERED_IMAGES = 500  # of which anchors are laid over ground truth, spread evenly over the split
+
+
+class ResultWriter(L.Callback):
+    """result.json (metrics, errors), detections.json (COCO results), ground_truth.json (COCO), plots/*.png.
+
+    Plots go to TensorBoard and W&B as well.
+
+    Args:
+        run_dir: the run's folder.
+        errors: say where AP is lost; false leaves the error report and its plots out.
+        score_threshold: of the confusion matrix; null for that of the best F1.
+    """
+
+    def __init__(self, run_dir: str, errors: bool = True, score_threshold: float | None = None) -> None:
+        self.run_dir, self.errors, self.score_threshold = Path(run_dir), errors, score_threshold
+
+    @rank_zero_only
+    def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Write everything."""
+        found = module.found["test"]
+        result = {
+            "split": module.test_split,
+            "images": len(found.truth.image_ids),
+            "metrics": module.results["test"],
+            "class_names": list(module.class_names),
+        }
+        write_json(self.run_dir / "detections.json", coco_results(found), compact=True)
+        write_json(self.run_dir / "ground_truth.json", coco_truth(found.truth), compact=True)
+        write_json(self.run_dir / "result.json", result)  # here already, whatever becomes of the report
+        if self.errors:
+            result["errors"] = self._report(trainer, module, found)
+            write_json(self.run_dir / "result.json", result)
+            self._plot(trainer, result["errors"])
+
+    def _report(self, trainer: L.Trainer, module: L.LightningModule, found: Found) -> dict[str, Any]:
+        data, stage, covered = trainer.datamodule, anchor_stage(module.detector), None
+        if stage is not None:
+            place = Placement(data.resize.target, data.collate.divisor, data.collate.canvas)
+            covered = coverage(stage, found.truth, place, COVERED_IMAGES).iou
+        return error_report(
+            as_one_class(found) if module.detector.class_agnostic else found,
+            score_threshold=self.score_threshold,
+            max_detections=data.max_detections,
+            coverage=covered,
+            proposed=module.proposed,
+        )
+
+    def _plot(self, trainer: L.Trainer, report: dict[str, Any]) -> None:
+        from detlab.drawing.plots import (  # matplotlib is slow to import, and not every command plots
+            error_figures,
+            pixels,
+        )
+
+        (self.run_dir / "plots").mkdir(parents=True, exist_ok=True)
+        for name, figure in error_figures(report).items():
+            figure.savefig(self.run_dir / "plots" / f"{name}.png", dpi=100)
+            show_picture(trainer, f"test/{name}", pixels(figure))
+
+
+class WorstImages(L.Callback):
+    """worst/<place>-<name>.png: the images with most errors, each with what went wrong in it.
+
+    Args:
+        run_dir: the run's folder.
+        count: images; 0 for none.
+        score_threshold: false detections below it do not count, boxes found only below it count as missed; null for
+            that of the best F1.
+    """
+
+    def __init__(self, run_dir: str, count: int = 8, score_threshold: float | None = None) -> None:
+        self.folder = Path(run_dir) / "worst"
+        self.count, self.score_threshold = count, score_threshold
+
+    @rank_zero_only
+    def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Draw them."""
+        if not self.count:
+            return
+        found = module.found["test"]
+        found = as_one_class(found) if module.detector.class_agnostic else found
+        data = trainer.datamodule
+        records = {record.id: record for record in data.records(module.test_split)}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        threshold = self.score_threshold
+        threshold = best_f1(found, verdicts(found))["score"] if threshold is None else threshold
+        for place, errors in enumerate(worst_images(found, self.count, threshold), start=1):
+            image = data.source.image(records[errors.id])
+            title = f"{Path(errors.name).name} (id {errors.id}), scores from {threshold:.2f}"
+            picture = draw_errors(image, marks_of(errors, found.truth.class_names), title)
+            picture.save(self.folder / f"{place:02d}-{Path(errors.name).stem}.png")
+
+
+def marks_of(errors: ImageErrors, class_names: tuple[str, ...]) -> list[Mark]:
+    """What is drawn of an image: right, false and missed boxes."""
+    marks = [Mark(box, "true") for box in errors.right]
+    marks += [Mark(b, "missed", class_names[k]) for b, k in zip(errors.unfound, errors.unfound_labels, strict=True)]
+    false = zip(errors.boxes, errors.kinds, errors.labels, errors.scores, strict=True)
+    return marks + [Mark(b, kind, f"{class_names[k]} {score:.2f}") for b, kind, k, score in false]
+
+
+def show_picture(trainer: L.Trainer, name: str, picture: np.ndarray) -> None:
+    """A picture [H, W, 3] in the loggers that take pictures."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, picture, trainer.global_step, dataformats="HWC")
+        elif isinstance(logger, WandbLogger):
+            import wandb  # slow to import, and most runs do without
+
+            logger.experiment.log({name: wandb.Image(picture), "trainer/global_step": trainer.global_step})

@@ -1,0 +1,112 @@
+"""Running a detector over images once and keeping what it gives of each, one set of files an image."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+import numpy as np
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor, distributed
+from torch.utils.data import DataLoader, Subset
+
+from detlab.data.dataset import Collate, DetectionDataset, Sample
+from detlab.data.sampling import ShardedBatchSampler
+from detlab.detectors import Detector
+from detlab.tensors.structures import Batch
+
+Arrays = dict[str, np.ndarray]
+
+
+class ImageCache:
+    """A folder of arrays by image id: ID.NAME.npy.
+
+    Args:
+        folder: made when something is kept.
+        names: of the arrays; an image is there when its last one is.
+    """
+
+    def __init__(self, folder: Path, names: Iterable[str]) -> None:
+        self.folder, self.names = folder, tuple(names)
+
+    def has(self, id: int) -> bool:
+        """Whether an image's arrays are there, whole."""
+        return self._file(id, self.names[-1]).is_file()
+
+    def keep(self, id: int, arrays: Arrays) -> None:
+        """Write an image's arrays, each whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in self.names:
+            file = self._file(id, name)
+            part = file.with_name(f".{file.name}.{os.getpid()}")
+            with part.open("wb") as stream:
+                np.save(stream, arrays[name])
+            part.replace(file)
+
+    def read(self, id: int) -> Arrays:
+        """An image's arrays, mapped and not read."""
+        return {name: np.load(self._file(id, name), mmap_mode="r", allow_pickle=False) for name in self.names}
+
+    def remove(self) -> None:
+        """Forget everything, once every process has read what it needs."""
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.barrier()
+        if rank_zero_only.rank == 0:
+            shutil.rmtree(self.folder)
+
+    def _file(self, id: int, name: str) -> Path:
+        return self.folder / f"{id}.{name}.npy"
+
+
+class CachingModule(L.LightningModule):
+    """Fills a cache with `trainer.predict`; images that are there already are left out.
+
+    Args:
+        detector: trained.
+        describe: (detector, batch) -> the arrays of each image.
+        dataset: the images, not augmented.
+        cache: to be filled.
+        collate: makes batches.
+        batch_size, num_workers: of the loader.
+    """
+
+    def __init__(
+        self,
+        *,
+        detector: Detector,
+        describe: Callable[[Detector, Batch], list[Arrays]],
+        dataset: DetectionDataset,
+        cache: ImageCache,
+        collate: Collate,
+        batch_size: int,
+        num_workers: int,
+    ) -> None:
+        super().__init__()
+        self.detector, self.describe, self.dataset, self.cache = detector, describe, dataset, cache
+        self.collate, self.batch_size, self.num_workers = collate, batch_size, num_workers
+        # Listed before the processes meet, so that each lists the same.
+        self.missing = [i for i, item in enumerate(dataset.records) if not cache.has(item.id)]
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        """The images that are missing, this process's share."""
+        share = ShardedBatchSampler(
+            len(self.missing),
+            batch_size=self.batch_size,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
+        return DataLoader(
+            Subset(self.dataset, self.missing),
+            batch_sampler=share,
+            collate_fn=self.collate,
+            num_workers=self.num_workers,
+        )
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Keep what the detector gives of a batch; the image ids."""
+        for id, arrays in zip(batch.ids.tolist(), self.describe(self.detector, batch), strict=True):
+            self.cache.keep(id, arrays)
+        return batch.ids

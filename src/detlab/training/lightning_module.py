@@ -1,0 +1,210 @@
+"""The LightningModule of every family: steps, logging, metrics, optimiser, checkpoint facts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from detlab.detectors import TTA, Detector
+from detlab.detectors.compiling import Compiled
+from detlab.detectors.detector import Features
+from detlab.metrics.coco_ap import coco_ap_at
+from detlab.metrics.collected import CollectedDetections, Found
+from detlab.metrics.proposal_recall import proposal_recall_at
+from detlab.metrics.voc_ap import voc_ap_of
+from detlab.model.detect import to_original
+from detlab.model.samplers import mix
+from detlab.tensors.structures import PADDING, Batch, Detections
+
+CHECKPOINT_KEY = "detlab"  # where a checkpoint holds what is needed to build its detector again
+LAYOUT = 2  # of the tensors in checkpoints; 2: fully connected RoI layers read row, column, channel
+
+
+def draw_keys(seed: int, step: int, ids: Tensor) -> Tensor:
+    """[B] int64 seeds of a batch's random draws: a function of (seed, step, image id) alone."""
+    start = ids.new_full((), seed)  # filled on the device: a tensor made of numbers would make a GPU's host wait
+    return mix(mix(mix(start + 1) + step + 1) + ids)
+
+
+class DetectionModule(L.LightningModule):
+    """Trains and judges a detector.
+
+    Args:
+        detector: built for the data set's classes.
+        optim: called as optim(detector, total_batch=..., fused=...) -> optimiser; fused is False where a loss
+            scaler must unscale gradients before they are clipped.
+        lr_schedule: called as lr_schedule(optimizer, total_steps) -> scheduler, stepped after every update.
+        class_names: K names.
+        category_ids: K ids of the annotation file.
+        config: the resolved config as plain containers; it goes into checkpoints, which so load with
+            weights_only=True.
+        seed: of the random draws in assignment.
+        monitor: the metric checkpoints and early stopping watch.
+        tta: called as tta(detector, divisor=...) -> TTA for the test split; None to test each image as it is.
+        divisor: of canvas sides under tta.
+        compiled: compile the losses before training (`detlab.detectors.compiling`).
+    """
+
+    def __init__(
+        self,
+        *,
+        detector: Detector,
+        optim: Callable[..., Optimizer],
+        lr_schedule: Callable[..., LRScheduler],
+        class_names: Sequence[str],
+        category_ids: Sequence[int] = (),
+        config: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        monitor: str = "val/map",
+        tta: Callable[..., TTA] | None = None,
+        divisor: int = 32,
+        compiled: bool = False,
+    ) -> None:
+        super().__init__()
+        self.detector, self.compiled = detector, compiled
+        self._compiled: Compiled | None = None
+        self.optim, self.lr_schedule = optim, lr_schedule
+        self.class_names = tuple(class_names)
+        self.category_ids = tuple(category_ids)
+        self.config = dict(config or {})
+        self.seed, self.monitor = seed, monitor
+        self.tta = None if tta is None else tta(detector, divisor=divisor)
+        self.results: dict[str, dict[str, float]] = {}
+        self.found: dict[str, Found] = {}  # by split: the detections that the results were made from
+        self.proposed: Found | None = None  # of the last test: what an earlier stage handed to the last one
+        self.test_split = "test"  # the split whose ground truth `trainer.test` is judged by
+        self._metric: CollectedDetections | None = None
+        self._proposals: CollectedDetections | None = None
+
+    def on_fit_start(self) -> None:
+        if self.compiled:
+            self._compiled = Compiled(self.detector)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Dropout, too, is a function of (seed, step, process): a resumed run draws what the whole one drew."""
+        torch.manual_seed(hash((self.seed, self.global_step, batch_idx, self.global_rank)) & (2**63 - 1))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Total loss of a batch; every part is logged."""
+        keys = draw_keys(self.seed, self.global_step, batch.ids)
+        losses = (self._compiled or self.detector).loss(batch._replace(keys=keys))
+        total = torch.stack(list(losses.values())).sum()
+        parts = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(parts, batch_size=len(batch.ids))
+        self.log("train/loss", total.detach(), prog_bar=True, batch_size=len(batch.ids))
+        return total
+
+    def on_validation_epoch_start(self) -> None:
+        self._start("val")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Losses and detections of a batch; the detections, in original pixels, go to callbacks too."""
+        return self._evaluate(batch, "val")
+
+    def on_validation_epoch_end(self) -> None:
+        self._finish("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._start("test")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """As `validation_step`, on the test split."""
+        return self._evaluate(batch, "test")
+
+    def on_test_epoch_end(self) -> None:
+        self._finish("test")
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """The optimiser with its per-step schedule; the total batch is over processes and accumulated steps."""
+        total_batch = (
+            self.trainer.datamodule.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        )
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        optimizer = self.optim(self.detector, total_batch=total_batch, fused=not scaled)
+        scheduler = self.lr_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by norm; Lightning refuses fused optimisers under bf16 too, though nothing is scaled there."""
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if scaled or gradient_clip_algorithm not in (None, "norm"):
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the facts a checkpoint needs to be used alone, as plain containers."""
+        checkpoint[CHECKPOINT_KEY] = {
+            "config": self.config,
+            "class_names": list(self.class_names),
+            "category_ids": list(self.category_ids),
+            "version": _version(),
+            "layout": LAYOUT,
+        }
+
+    def _start(self, split: str) -> None:
+        data = self.trainer.datamodule
+        truth = data.ground_truth(self.test_split if split == "test" else split)
+        limit = self.trainer.limit_test_batches if split == "test" else self.trainer.limit_val_batches
+        partial = self.trainer.sanity_checking or not (isinstance(limit, float) and limit >= 1)
+        self._metric = CollectedDetections(truth, self._measures(), partial=partial)
+        self._proposals = CollectedDetections(truth, partial=partial) if split == "test" else None
+
+    def _measures(self) -> list[Callable[[Found], dict[str, float]]]:
+        data = self.trainer.datamodule
+        if self.detector.class_agnostic:
+            return [proposal_recall_at((100, 300, 1000))]
+        return [coco_ap_at(data.max_detections), *([voc_ap_of(data.voc_ap)] if data.voc_ap else [])]
+
+    def _evaluate(self, batch: Batch, split: str) -> dict[str, Any]:
+        features = self.detector.features(batch)
+        losses = self.detector.loss(batch, features)
+        total = torch.stack(list(losses.values())).sum()
+        values = {f"{split}/{name}": value for name, value in {**losses, "loss": total}.items()}
+        self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
+        if split == "test" and self.tta is not None and self.tta.active:
+            found = self.tta.detect(batch)
+        else:
+            found = self.detector.detect(batch, features)
+        detections = to_original(found, batch)
+        self._metric.update(detections, batch.ids)
+        if self._proposals is not None:
+            self._keep_proposals(batch, features)
+        return {"detections": detections, "ids": batch.ids, "batch": batch}
+
+    def _finish(self, split: str) -> None:
+        results = self._metric.compute()
+        if not self.trainer.sanity_checking:
+            self.results[split] = results
+            self.found[split] = self._metric.merged()
+            self.log_dict({f"{split}/{name}": value for name, value in results.items()})
+        if self._proposals is not None:
+            self.proposed = self._proposals.merged()
+        self._metric = self._proposals = None
+
+    def _keep_proposals(self, batch: Batch, features: Features) -> None:
+        proposals = self.detector.first_stage(batch, features)
+        if proposals is None:
+            self._proposals = None
+            return
+        labels = torch.where(proposals.real, 0, PADDING)
+        self._proposals.update(to_original(Detections(*proposals, labels), batch), batch.ids)
+
+
+def _version() -> str:
+    try:
+        return version("detlab")
+    except PackageNotFoundError:  # run from a source tree that was not installed
+        return "unknown"

@@ -1,0 +1,143 @@
+"""Faster R-CNN's 4-step alternating training (Faster R-CNN section 3.2; py-faster-rcnn's train_faster_rcnn_alt_opt.py).
+
+    1-rpn       an RPN, from the backbone's weights
+    2-detector  Fast R-CNN on its proposals, from the same weights: nothing is shared yet
+    3-rpn       an RPN on stage 2's backbone and neck, which stay as they are
+    4-detector  Fast R-CNN on stage 3's proposals; backbone and neck still as they are, the head goes on from stage 2
+
+The result has the layers of stage 2, the RPN of stage 3 and the head of stage 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detlab.data.proposals.store import proposal_file, write_proposals
+from detlab.detectors import Detector
+from detlab.model.detect import to_original
+from detlab.runs.checkpoints import Checkpoint
+from detlab.tensors.structures import Batch, Detections
+from detlab.training.feature_cache import Arrays, ImageCache
+from detlab.training.stages.stage import Length, Stages, fill_cache, unaugmented
+
+SHARED = ("backbone.", "neck.")
+NAMES = ("rpn", "detector", "rpn", "detector")
+
+
+class Alternating:
+    """Trains a Faster R-CNN in four stages.
+
+    Args:
+        stages: {rpn_1, detector_1, rpn_2, detector_2: {max_epochs, lr}}, null for the run's own.
+        hand_over: best or last, the checkpoint a stage gives to the next ones.
+    """
+
+    def __init__(self, *, stages: Mapping[str, Mapping[str, Any]], hand_over: str = "best") -> None:
+        self.lengths = [Length(**stages[key]) for key in ("rpn_1", "detector_1", "rpn_2", "detector_2")]
+        self.hand_over = hand_over
+
+    def __call__(self, config: dict[str, Any]) -> float | None:
+        """Do the stages that are not done yet and test the result; the monitored metric's best value in the last."""
+        stages = Stages(config, NAMES, self.hand_over)
+        stages.do(1, lambda: self._rpn(stages, 1), "RPN, from the initial weights")
+        stages.do(
+            2, lambda: self._detector(stages, 2), "detector on the proposals of stage 1, from the initial weights"
+        )
+        stages.do(3, lambda: self._rpn(stages, 3), "RPN on backbone and neck of stage 2, which are frozen")
+        stages.do(4, lambda: self._detector(stages, 4), "head of stage 2 on the proposals of stage 3, the rest frozen")
+        states = {name: joined(stages.checkpoint(3), stages.checkpoint(4, name)) for name in ("best", "last")}
+        return stages.finish(config, states, stages.score(4))
+
+    def _rpn(self, stages: Stages, number: int) -> float | None:
+        changes = {"model": rpn_of(stages.config["model"]), "monitor": None}
+        if number == 1:
+            return stages.train(1, self.lengths[0], **changes)
+        return stages.train(3, self.lengths[2], Shared(stages.checkpoint(2)), init_from=None, **changes)
+
+    def _detector(self, stages: Stages, number: int) -> float | None:
+        data = stages.config["data"] | {"proposals": str(propose(stages, number - 1)), "proposal_count": None}
+        changes = {"model": fast_of(stages.config["model"]), "data": data}
+        if number == 2:
+            return stages.train(2, self.lengths[1], **changes)
+        return stages.train(4, self.lengths[3], Shared(stages.checkpoint(2), head=True), init_from=None, **changes)
+
+
+class Shared:
+    """Gives a detector another's backbone and neck and freezes them; what the other lacks, as a conv for P6, is free.
+
+    Args:
+        checkpoint: of the other.
+        head: also take its other layers, which train on.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, head: bool = False) -> None:
+        self.checkpoint, self.head = checkpoint, head
+
+    def __call__(self, detector: Detector) -> None:
+        """Fill and freeze."""
+        shared = {name: value for name, value in self.checkpoint.state.items() if name.startswith(SHARED)}
+        detector.load_state_dict(self.checkpoint.state if self.head else shared, strict=self.head)
+        detector.freeze(shared)
+
+
+def rpn_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a Faster R-CNN's RPN alone."""
+    parts = {key: value for key, value in model["proposals"].items() if not key.startswith("_")}
+    shared = {key: model[key] for key in ("backbone", "neck", "anchors")}
+    return {"_target_": "detlab.detectors.RPNDetector", **shared, **parts}
+
+
+def fast_of(model: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a Faster R-CNN without its RPN: a Fast R-CNN."""
+    parts = {key: value for key, value in model.items() if key not in ("anchors", "proposals")}
+    return parts | {"_target_": "detlab.detectors.FastRCNN"}
+
+
+def joined(rpn: Checkpoint, detector: Checkpoint) -> dict[str, Tensor]:
+    """The tensors of a Faster R-CNN from those of its RPN and of its detector.
+
+    Raises:
+        RuntimeError: what both have is not the same to the bit; the checkpoints are not of one run.
+    """
+    both = rpn.state.keys() & detector.state.keys()
+    moved = sorted(name for name in both if not torch.equal(rpn.state[name], detector.state[name]))
+    if moved:
+        raise RuntimeError(f"{rpn.path} and {detector.path} share no layers: {moved[0]} differs; train both again.")
+    return rpn.state | detector.state
+
+
+def propose(stages: Stages, number: int) -> Path:
+    """The folder with an RPN stage's proposals of every split, which are made where they are missing."""
+    folder = stages.folder(number) / "proposals"
+    config = stages.config_of(number) | {"model": rpn_of(stages.config["model"])}
+    for split in ("train", "val", "test"):
+        if (folder / f"{split}.npz").is_file():
+            continue
+        data = unaugmented(config, split)
+        if split == "test" and not data.has("test"):
+            continue
+        cache = ImageCache(folder / split, ("scores", "boxes"))
+        describe = partial(propose_batch, for_training=split == "train")
+        fill_cache(config, stages.checkpoint(number), data, split, cache, describe)
+        records = data.records("val" if split == "val" else "test")
+        found = [(a["boxes"], a["scores"]) for a in (cache.read(item.id) for item in records)]
+        write_proposals(folder / f"{split}.npz", proposal_file("rpn", records, found))
+        cache.remove()
+    return folder
+
+
+def propose_batch(detector: Detector, batch: Batch, *, for_training: bool) -> list[Arrays]:
+    """boxes [n, 4] float32 (px of the image as stored) and scores [n] of each image's proposals."""
+    boxes, scores = detector.rpn.propose(detector.rpn(detector.features(batch)), batch, for_training=for_training)
+    stored = to_original(Detections(boxes, scores, torch.zeros_like(scores).long()), batch).boxes
+    keep = (scores >= 0) & (stored[..., 2:] > stored[..., :2]).all(dim=-1)
+    return [
+        {"boxes": b[k].float().cpu().numpy(), "scores": s[k].float().cpu().numpy()}
+        for b, s, k in zip(stored, scores, keep, strict=True)
+    ]

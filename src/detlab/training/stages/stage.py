@@ -1,0 +1,280 @@
+"""The stages of a run: folders that are done once, configs of their own, and the detector they end in."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, distributed
+
+from detlab.config.rules import ConfigError
+from detlab.data import DetectionData
+from detlab.detectors import Detector
+from detlab.files import read_json, write_json, write_whole
+from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint, write_checkpoint
+from detlab.runs.loading import detector_of
+from detlab.tensors.structures import Batch
+from detlab.training.callbacks.budget import FILE as BUDGET
+from detlab.training.feature_cache import Arrays, CachingModule, ImageCache
+from detlab.training.fit import Run, best_score, build, ending, fit, make_data, report, watched
+from detlab.training.precision import resolve_precision
+
+ADDED = ("epochs", "images_seen", "seconds")  # of budget.json: sums over stages
+Describe = Callable[[Detector, Batch], list[Arrays]]
+
+
+class Length(NamedTuple):
+    """How long a stage trains and how fast; null for the run's own."""
+
+    max_epochs: int | None = None
+    lr: float | None = None
+
+
+class Stages:
+    """The stages of a run folder, in order.
+
+    Args:
+        config: the run's.
+        names: of the stages, such as ("rpn", "detector").
+        hand_over: best or last, the checkpoint a stage gives to others.
+
+    Raises:
+        ConfigError: stages of an earlier run in the way.
+    """
+
+    def __init__(self, config: Mapping[str, Any], names: tuple[str, ...], hand_over: str) -> None:
+        if hand_over not in ("best", "last"):
+            raise ConfigError(f"training.hand_over={hand_over} is not known; use best or last.")
+        self.config, self.names, self.hand_over = config, names, hand_over
+        self.run_dir = Path(config["paths"]["run_dir"])
+        if (self.run_dir / "stages").is_dir() and not config["resume"] and rank_zero_only.rank == 0:
+            raise ConfigError(
+                f"{self.run_dir} holds the stages of an earlier run; resume=true goes on with them, and another "
+                f"hydra.run.dir starts afresh."
+            )
+
+    def folder(self, number: int) -> Path:
+        """Of stage `number`, counted from 1."""
+        return self.run_dir / "stages" / f"{number}-{self.names[number - 1]}"
+
+    def do(self, number: int, work: Callable[[], float | None], what: str) -> None:
+        """Do a stage's work unless it is done; `what` it is, for the log."""
+        done = self.folder(number) / "done.json"
+        heading = f"stage {number} of {len(self.names)}: {what}"
+        if done.is_file():
+            say(f"{heading} (done before)")
+            return
+        say(heading)
+        self._note(state="running", stage=self.folder(number).name, reason=None)
+        start = time.monotonic()
+        try:
+            score = work()
+        except BaseException as error:
+            state, reason = ending(error)
+            self._note(state=state, reason=reason)
+            raise
+        _write(done, {"stage": self.folder(number).name, "score": score, "seconds": time.monotonic() - start})
+        meet()
+
+    @rank_zero_only
+    def _note(self, **facts: Any) -> None:
+        """Change facts of status.json, where the run keeps one."""
+        file = self.run_dir / "status.json"
+        if file.is_file():
+            write_json(file, json.loads(file.read_text()) | facts)
+
+    def score(self, number: int) -> float | None:
+        """The monitored metric's best value in a stage that is done."""
+        return json.loads((self.folder(number) / "done.json").read_text())["score"]
+
+    def train(
+        self, number: int, length: Length, prepare: Callable[[Detector], None] | None = None, **changes: Any
+    ) -> float | None:
+        """Train a stage; changes go into its config's top keys. The monitored metric's best value.
+
+        Every stage draws from the run's seed, so that a random trunk starts the same in each and a run that goes on
+        equals one that was never interrupted.
+        """
+        config = self.config_of(number, length) | changes
+        L.seed_everything(config["seed"], workers=True, verbose=False)
+        return best_score(fit(config, prepare))
+
+    def config_of(self, number: int, length: Length | None = None) -> dict[str, Any]:
+        """The run's config with a stage's own folder, length and learning rate; it is not tested."""
+        folder, length = self.folder(number), length or Length()
+        config = _moved(copy.deepcopy(dict(self.config)), str(self.run_dir), str(folder))
+        trainer, optim, callbacks = config["trainer"], config["optim"], config["callbacks"]
+        if length.max_epochs is not None:
+            trainer["max_epochs"] = min(length.max_epochs, trainer["max_epochs"])
+        if trainer["check_val_every_n_epoch"]:
+            trainer["check_val_every_n_epoch"] = _divisor(trainer["max_epochs"], trainer["check_val_every_n_epoch"])
+        if length.lr is not None:
+            optim["lr"] = length.lr
+        if callbacks.get("status"):
+            callbacks["status"] |= {"run_dir": str(self.run_dir), "stage": folder.name}
+        for node in config["logger"].values():
+            if node and "project" in node:  # W&B: a run per stage, together
+                node |= {"name": f"{node['name']}-{folder.name}", "group": node.get("group") or node["name"]}
+        return config | {"test": False}
+
+    def checkpoint(self, number: int, ckpt: str | None = None) -> Checkpoint:
+        """What a stage hands over."""
+        return read_checkpoint(find_checkpoint(self.folder(number), ckpt or self.hand_over), self.config["trust"])
+
+    def finish(
+        self, config: dict[str, Any], states: Mapping[str, Mapping[str, Tensor]], score: float | None
+    ) -> float | None:
+        """Write the detector of the whole run, test it, and report.
+
+        Args:
+            config: the run's, with the model that the stages end in.
+            states: {"last": tensors, "best": tensors} of that detector.
+            score: the monitored metric's best value, returned.
+        """
+        run = build(config)
+        with watched(run):
+            for name in ("last", "best"):
+                run.module.detector.load_state_dict(states[name])
+                if run.trainer.is_global_zero:
+                    write_checkpoint(self.run_dir / "checkpoints" / f"{name}.ckpt", run.module)
+            if config["test"]:
+                run.trainer.test(run.module, datamodule=run.data, verbose=False)
+        if config["callbacks"].get("budget"):
+            self._add_up(run)
+        report(run, self.run_dir)
+        return score
+
+    @rank_zero_only
+    def _add_up(self, run: Run) -> None:
+        """Write what all stages spent into budget.json; batch and rate are those of the last stage that trains."""
+        file, total = self.run_dir / BUDGET, dict.fromkeys(ADDED, 0)
+        facts: dict[str, Any] = {}
+        for number in range(1, len(self.names) + 1):
+            folder = self.folder(number)
+            spent, done = read_json(folder / BUDGET) or {}, read_json(folder / "done.json") or {}
+            spent["seconds"] = max(spent.get("seconds", 0.0), done.get("seconds", 0.0))  # not every stage trains
+            total = {key: total[key] + spent.get(key, 0) for key in ADDED}
+            facts |= {key: value for key, value in spent.items() if key in ("batch", "lr")}
+        facts |= total | {
+            "hours": total["seconds"] * run.trainer.world_size / 3600,
+            "parameters": sum(p.numel() for p in run.module.detector.parameters()),
+        }
+        write_json(file, (read_json(file) or {}) | facts)
+
+
+def unaugmented(config: Mapping[str, Any], split: str) -> DetectionData:
+    """Data that give the images of a split as they are: as its test images, or as val those of val."""
+    return make_data(config | {"data": config["data"] | ({"same_images": True} if split == "train" else {})})
+
+
+def fill_cache(
+    config: Mapping[str, Any],
+    checkpoint: Checkpoint,
+    data: DetectionData,
+    split: str,
+    cache: ImageCache,
+    describe: Describe,
+) -> None:
+    """Run a checkpoint's detector over the images of a split, each once; on return every process can read the cache.
+
+    Args:
+        config: of the stage.
+        data: from `unaugmented`.
+        cache: images that it has are left out.
+        describe: (detector, batch) -> the arrays of each image.
+    """
+    module = CachingModule(
+        detector=detector_of(checkpoint).eval(),
+        describe=describe,
+        dataset=data.dataset("val" if split == "val" else "test"),
+        cache=cache,
+        collate=data.collate,
+        batch_size=data.eval_batch_size,
+        num_workers=data.num_workers,
+    )
+    if module.missing:
+        trainer = _predicting(config)
+        trainer.predict(module, return_predictions=False)
+        trainer.strategy.barrier("cached")
+
+
+def own_share(count: int) -> range:
+    """Which of `count` pieces of work this process does."""
+    if distributed.is_available() and distributed.is_initialized():
+        return range(distributed.get_rank(), count, distributed.get_world_size())
+    return range(count)
+
+
+def meet() -> None:
+    """Wait for the other processes."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors whole or not at all; processes may write the same."""
+    buffer = io.BytesIO()
+    torch.save(dict(tensors), buffer)
+    write_whole(path, buffer.getvalue())
+
+
+def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
+    """Items with a bar on a terminal."""
+    return track(items, what, transient=True, disable=not sys.stdout.isatty())
+
+
+def say(text: str) -> None:
+    """Print a line, once for all processes."""
+    rank_zero_only(Console().print)(text, soft_wrap=True, highlight=False)
+
+
+def _predicting(config: Mapping[str, Any]) -> L.Trainer:
+    """A trainer like the stage's, without loggers and checkpoints."""
+    bar = config["callbacks"].get("progress")
+    callbacks = [instantiate(bar, _convert_="all")] if bar else []
+    options = dict(config["trainer"])
+    precision = resolve_precision(str(options.pop("precision")), options["accelerator"])
+    return instantiate(
+        options,
+        callbacks=callbacks,
+        logger=False,
+        precision=precision,
+        enable_checkpointing=False,
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+        profiler=None,
+        _convert_="all",
+    )
+
+
+@rank_zero_only
+def _write(path: Path, value: Any) -> None:
+    write_json(path, value)
+
+
+def _divisor(epochs: int | None, at_most: int) -> int:
+    """The largest divisor of a stage's epochs: it is judged, and saved, at its end."""
+    return next(n for n in range(at_most, 0, -1) if not epochs or epochs % n == 0)
+
+
+def _moved(node: Any, old: str, new: str) -> Any:
+    """A config whose paths below a folder lie below another."""
+    if isinstance(node, dict):
+        return {key: _moved(value, old, new) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_moved(value, old, new) for value in node]
+    if isinstance(node, str) and (node == old or node.startswith(f"{old}/")):
+        return new + node[len(old) :]
+    return node

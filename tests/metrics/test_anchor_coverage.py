@@ -1,0 +1,128 @@
+"""Coverage of boxes by anchors, fitted shapes, and the commands that print them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import detlab
+from detlab.commands.anchors import report
+from detlab.config.compose import compose_config, plain_config
+from detlab.config.rules import ConfigError
+from detlab.metrics.anchor_coverage import AnchorStage, Placement, anchor_stage, coverage, coverage_report
+from detlab.metrics.anchor_fit import fit_shapes, shape_iou
+from detlab.model.anchors import Anchors
+from detlab.model.matchers import IoUMatcher
+from detlab.tensors.structures import GroundTruth, Level
+
+SMALL = [
+    "name=test",
+    "data.cache_dir=null",
+    "data.side=64",
+    "data.size=64",
+    "data.sizes=[14, 30]",
+    "data.counts={train: 12, val: 4, test: 4}",
+]
+
+
+def made(boxes: list[list[float]], size: tuple[int, int]) -> GroundTruth:
+    count = len(boxes)
+    corners = torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4)
+    return GroundTruth(
+        image_ids=torch.tensor([3, 5]),
+        sizes=torch.tensor([size, size]),
+        box_image=torch.full((count,), 5),
+        boxes=corners,
+        labels=torch.zeros(count, dtype=torch.int64),
+        area=(corners[:, 2:] - corners[:, :2]).prod(1),
+        crowd=torch.zeros(count, dtype=torch.bool),
+        difficult=torch.zeros(count, dtype=torch.bool),
+        class_names=("a",),
+        category_ids=(1,),
+        file_names=("x", "y"),
+    )
+
+
+def stage(force_best: bool) -> AnchorStage:
+    """Squares of 8 px on a grid of 8 px, and of 32 px on one of 32 px."""
+    anchors = Anchors(sizes=[8, 32], ratios=[1.0])
+    matcher = IoUMatcher(positive=0.5, negative=0.4, force_best=force_best)
+    return AnchorStage(anchors, (Level("P3", 1, 8), Level("P5", 1, 32)), matcher)
+
+
+def test_coverage_by_hand() -> None:
+    """Images of 32 px are seen at 64: a box on an anchor, one half a step off (1/3), one of the coarse level."""
+    truth = made([[4, 4, 8, 8], [14, 4, 18, 8], [0, 0, 16, 16]], (32, 32))
+    place = Placement(target=lambda size: (64, 64), divisor=32, canvas=None)
+    found = coverage(stage(force_best=False), truth, place)
+    assert found.iou == pytest.approx([1, 1 / 3, 1])
+    assert found.level.tolist() == [0, 0, 1]
+    assert found.sides.tolist() == [[8, 8], [8, 8], [32, 32]]
+    assert found.positives.tolist() == [1, 0, 1]
+    assert found.shares == pytest.approx([2 / 68, 66 / 68, 0])
+    assert coverage(stage(force_best=True), truth, place).positives.tolist() == [1, 2, 1]
+    report = coverage_report(found, stage(False), np.array([False, False, True]))
+    assert report["all"]["boxes"] == 2
+    assert report["all"]["recall_0.5"] == report["all"]["without_positive"] == 0.5
+    assert [row["boxes"] for row in report["by_level"]] == [2, 0]
+
+
+def test_images_left_out_do_not_count() -> None:
+    truth = made([[4, 4, 8, 8]], (32, 32))
+    place = Placement(lambda size: size, 32, None)
+    left_out = coverage(stage(False), truth, place, most_images=1)  # the first image, which has no box
+    assert left_out.iou.tolist() == [-1]
+    assert coverage_report(left_out, stage(False), np.array([False]))["all"] == {"boxes": 0}
+
+
+@pytest.mark.parametrize("model", ["retinanet", "faster_rcnn", "rpn", "ssd", "refinedet"])
+def test_every_family_with_anchors_says_so(model: str) -> None:
+    with torch.device("meta"):
+        detector = detlab.build_detector([f"model={model}"], num_classes=2)
+    anchors, levels, matcher = anchor_stage(detector)
+    assert len(anchors.per_level(levels, (320, 320))) == len(levels)
+    assert matcher.positive == (0.7 if model in ("faster_rcnn", "rpn") else 0.5)
+
+
+def test_shape_iou() -> None:
+    assert shape_iou(np.array([[10.0, 20.0]]), np.array([[20.0, 10.0], [10.0, 20.0]])) == pytest.approx(
+        np.array([[1 / 3, 1]])
+    )
+
+
+def test_exact_shapes_are_found_again() -> None:
+    rng = np.random.default_rng(0)
+    size, ratio = rng.choice([16.0, 50.0, 120.0], 300), rng.choice([0.5, 2.0], 300)
+    sides = np.column_stack([size / np.sqrt(ratio), size * np.sqrt(ratio)])
+    fit = fit_shapes(sides, 3, 2)
+    assert fit.sizes == pytest.approx([16, 50, 120])
+    assert fit.ratios == pytest.approx([0.5, 2])
+    assert fit.iou == pytest.approx(1)
+    octaves = fit_shapes(np.column_stack([size, size]), 1, 1, octaves=(1.0, 50 / 16, 120 / 16))
+    assert octaves.sizes == pytest.approx([16], rel=0.02)
+
+
+def config_of(out: Path, name: str, *overrides: str) -> dict[str, Any]:
+    return plain_config(compose_config(name, [f"paths.run_dir={out}", *SMALL, *overrides]))
+
+
+@pytest.mark.parametrize("model", ["retinanet", "ssd"])
+def test_the_command_suggests_overrides_that_work(model: str, tmp_path: Path) -> None:
+    result = report(config_of(tmp_path, "anchors", f"model={model}"))
+    assert json.loads((tmp_path / "anchors.json").read_text())["now"] == result["now"]
+    assert (tmp_path / "anchors.png").stat().st_size > 1000
+    best = result["suggestions"][0]
+    assert best["all"]["iou"] > result["now"]["all"]["iou"]
+    changed = report(config_of(tmp_path, "anchors", f"model={model}", *shlex.split(best["overrides"])))
+    assert changed["now"]["all"] == pytest.approx(best["all"])
+
+
+def test_a_family_without_anchors_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="FastRCNN has no anchors"):
+        report(config_of(tmp_path, "anchors", "model=fast_rcnn"))

@@ -1,0 +1,106 @@
+"""Trains every family for a few steps, in one process or as one of several, and writes what the weights became.
+
+Started by tests/training/test_processes.py: `python -m tests.training.equality_worker OUT FAMILY...`, with torchrun's
+variables set for several processes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+import torch
+
+from detlab.config.compose import compose_config, plain_config
+from detlab.training.fit import build, set_up_torch
+
+IMAGES_PER_STEP = 4
+SMALL = [
+    "data.side=64",
+    "data.size=64",
+    "data.canvas=[64, 64]",
+    "data.sizes=[14, 30]",
+    "data.counts={train: 20, val: 2, test: 2}",
+    "data.num_workers=0",
+    "data.cache_dir=null",
+    "augment=flip",
+    "callbacks=none",
+    "callbacks.progress=null",
+    "logger=none",
+    "optim=sgd",
+    "optim.lr=0.01",
+    "optim.base_batch_size=4",
+    "lr_schedule.warmup_steps=0",
+    "trainer.limit_val_batches=0",
+    "trainer.num_sanity_val_steps=0",
+    "trainer.max_epochs=1",
+    "threads=1",
+    "test=false",
+    "name=equality",
+]
+FPN = "model.neck.width=32"
+FAMILIES: dict[str, list[str]] = {
+    "rpn": [FPN],
+    "retinanet": [FPN, "model.head.width=32", "model.head.depth=1"],
+    "ssd": [],
+    "refinedet": ["model.connection.width=32"],
+    "faster_rcnn": [FPN, "model.head.width=64", "model.sampler.size=16"],
+    "fast_rcnn": [FPN, "model.head.width=64", "data.proposal_count=100"],
+    "sppnet": ["model.head.width=64", "model.head.dropout=0", "data.proposal_count=100"],
+    "rcnn": ["model.pool.crop=32", "model.pool.context=4", "model.sampler.size=8", "data.proposal_count=50"],
+}
+RESNET = ["model/backbone=resnet18", "model.backbone.norm=gn"]
+
+
+class KeepGradients(L.Callback):
+    """The gradients of the first step, after the processes' mean."""
+
+    def __init__(self) -> None:
+        self.gradients: dict[str, torch.Tensor] = {}
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """Copy them once."""
+        if not self.gradients:
+            self.gradients = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
+
+
+def run(family: str, precision: str, steps: int, out: Path) -> dict[str, Any]:
+    """Weights after `steps` and gradients of the first."""
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    trainer = ["trainer=ddp_cpu", f"trainer.devices={world}"] if world > 1 else ["trainer=cpu"]
+    overrides = [
+        f"model={family}",
+        *trainer,
+        *SMALL,
+        *RESNET,
+        *FAMILIES[family],
+        f"data.batch_size={IMAGES_PER_STEP // world}",
+        f"trainer.precision={precision}",
+        f"trainer.limit_train_batches={steps}",
+        f"paths.run_dir={out / family}",
+    ]
+    config = plain_config(compose_config("train", overrides))
+    set_up_torch(config)
+    made = build(config)
+    keep = KeepGradients()
+    made.trainer.callbacks.append(keep)
+    made.trainer.fit(made.module, datamodule=made.data)
+    assert made.trainer.global_step == steps
+    return {"state": made.module.detector.state_dict(), "gradients": keep.gradients}
+
+
+def main(out: Path, families: list[str]) -> None:
+    """Both precisions of every family; rank 0 writes."""
+    for family in families:
+        results = {"double": run(family, "64-true", 5, out), "single": run(family, "32-true", 1, out)}
+        if int(os.environ.get("RANK", 0)) == 0:
+            torch.save(results, out / f"{family}.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2:])

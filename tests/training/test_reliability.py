@@ -1,0 +1,398 @@
+"""What a run does when something goes wrong: nothing is lost, status.json says what happened, and resume goes on.
+
+Kills with signal 9 at any moment are in tests/killing.py, which the slow tests here start.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+import pytest
+import torch
+
+from detlab import files
+from detlab.config.compose import compose_config, config_hash, plain_config
+from detlab.config.rules import ConfigError
+from detlab.detectors import RetinaNet
+from detlab.runs.checkpoints import read_content
+from detlab.runs.replay import load_dumped_batch, replay
+from detlab.runs.resuming import find_run
+from detlab.training.callbacks import NonFiniteLossError
+from detlab.training.fit import train
+from detlab.training.signals import Stopped
+from tests import killing
+from tests.data.writing import simple_voc
+from tests.killing import differences, outcome
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class At(L.Callback):
+    """Does something at the end of a training step."""
+
+    def __init__(self, step: int, action: Callable[[L.Trainer], None]) -> None:
+        self.step, self.action = step, action
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            self.action(trainer)
+
+
+class AtStart(L.Callback):
+    """Does something before training."""
+
+    def __init__(self, action: Callable[[L.Trainer], None]) -> None:
+        self.action = action
+
+    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self.action(trainer)
+
+
+def made(folder: Path, *more: str, at: L.Callback | None = None) -> dict[str, Any]:
+    """The config of the tiny run of tests/killing.py, with a callback of the test's own."""
+    killing.GIVEN[:] = [at]
+    config = killing.config_of(folder, 1, False, *more)
+    config["callbacks"]["places"] = {"_target_": "tests.killing.given"} if at else None
+    return config
+
+
+def run(folder: Path, *more: str, at: L.Callback | None = None) -> Path:
+    """The tiny run in this process."""
+    train(made(folder, *more, at=at))
+    return folder
+
+
+def status(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "status.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing happened to."""
+    return run(tmp_path_factory.mktemp("whole"))
+
+
+def test_the_status_tells_what_was_run(whole: Path) -> None:
+    told = status(whole)
+    assert told["state"] == "finished"
+    assert told["config_hash"] == config_hash(made(whole))
+    assert len(told["data_fingerprint"]) == 12
+    assert {"torch", "lightning", "detlab"} <= told["packages"].keys()
+    assert told["score"] is not None
+
+
+def test_the_same_again_with_two_workers(whole: Path, tmp_path: Path) -> None:
+    again = run(tmp_path, "data.num_workers=2")
+    assert differences(outcome(whole), outcome(again)) == []
+
+
+def test_another_seed_is_another_run(whole: Path, tmp_path: Path) -> None:
+    other = run(tmp_path, "seed=1")
+    assert differences(outcome(whole)["state_dict"], outcome(other)["state_dict"])
+
+
+@pytest.mark.parametrize(("number", "step"), [(signal.SIGTERM, 2), (signal.SIGINT, 3), (signal.SIGUSR1, 5)])
+def test_a_signal_saves_and_leaves_and_nothing_is_lost(whole: Path, tmp_path: Path, number: int, step: int) -> None:
+    """Steps 3 and 6 end an epoch: there the evaluation and the epoch's checkpoint come first."""
+    options, before = ("callbacks.checkpoint.every_n_steps=null",), signal.getsignal(number)
+    with pytest.raises(Stopped) as stop:
+        run(tmp_path, *options, at=At(step, lambda _: os.kill(os.getpid(), number)))
+    assert stop.value.signal == number
+    assert status(tmp_path)["state"] == "stopped"
+    assert signal.Signals(number).name in status(tmp_path)["reason"]
+    assert read_content(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == step
+    run(tmp_path, *options, "resume=true")
+    assert status(tmp_path)["state"] == "finished"
+    assert differences(outcome(whole), outcome(tmp_path)) == []
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty", "another model"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    whole: Path, tmp_path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(Stopped):
+        run(tmp_path, at=At(4, lambda _: os.kill(os.getpid(), signal.SIGTERM)))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    content = last.read_bytes()
+    if damage == "foreign":
+        torch.save({"weights": torch.zeros(3)}, last)
+    elif damage == "another model":
+        stored = torch.load(last, weights_only=True)
+        stored["detlab"]["config"]["model"]["neck"]["width"] = 99
+        torch.save(stored, last)
+    else:
+        middle = len(content) // 2
+        flipped = content[:middle] + bytes(b ^ 255 for b in content[middle : middle + 64]) + content[middle + 64 :]
+        last.write_bytes({"truncated": content[:-1000], "empty": b"", "flipped": flipped}[damage])
+    capsys.readouterr()
+    run(tmp_path, "resume=true")
+    said = capsys.readouterr().out
+    assert f"{last} is" in said
+    assert "It is left out" in said
+    assert "previous.ckpt, step 3" in said
+    assert differences(outcome(whole), outcome(tmp_path)) == []
+
+
+def test_no_checkpoint_that_can_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"PK")
+    with pytest.raises(ConfigError, match=r"found no checkpoint to go on from in .*last.ckpt is not a checkpoint"):
+        run(tmp_path, "resume=true")
+
+
+def test_a_finished_run_says_so(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (whole / "status.json").read_bytes()
+    score = train(made(whole, "resume=true"))
+    assert "is finished: nothing to resume" in capsys.readouterr().out
+    assert score == status(whole)["score"]
+    assert (whole / "status.json").read_bytes() == before
+
+
+def test_the_newest_unfinished_run_of_the_same_config_is_found(tmp_path: Path) -> None:
+    def leave(name: str, state: str, started: str, **changes: Any) -> Path:
+        folder = tmp_path / "2026-01-01" / name
+        config = made(folder)
+        files.write_json(
+            folder / "status.json",
+            {"state": state, "started": started, "config_hash": config_hash(config | changes)},
+        )
+        return folder.resolve()
+
+    own = tmp_path / "2026-01-02" / "new"
+    config = made(own, "resume=true")
+    with pytest.raises(ConfigError, match="found no unfinished run of this config"):
+        find_run(config, tmp_path, own)
+    finished = leave("finished", "finished", "2026-01-09")
+    assert find_run(config, tmp_path, own) == finished
+    leave("older", "failed", "2026-01-01")
+    wanted = leave("newer", "stopped", "2026-01-02")
+    leave("other", "failed", "2026-01-03", seed=5)
+    assert find_run(config, tmp_path, own) == wanted
+
+
+def test_a_folder_that_another_process_trains_in_is_left_alone(tmp_path: Path) -> None:
+    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "detlab"])
+    try:
+        facts = {"state": "running", "host": os.uname().nodename, "process": other.pid}
+        files.write_json(tmp_path / "status.json", facts)
+        with pytest.raises(ConfigError, match=f"is being trained by process {other.pid}"):
+            run(tmp_path, "resume=true")
+    finally:
+        other.kill()
+        other.wait()
+
+
+def test_a_loss_that_is_not_finite_keeps_the_good_checkpoint_and_writes_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest = RetinaNet.loss
+
+    def poison(trainer: L.Trainer) -> None:
+        def broken(self: RetinaNet, batch: Any, features: Any = None) -> dict[str, torch.Tensor]:
+            losses = honest(self, batch, features)
+            return {k: v * torch.nan for k, v in losses.items()} if self.training else losses
+
+        monkeypatch.setattr(RetinaNet, "loss", broken)
+
+    with pytest.raises(NonFiniteLossError, match=r"at step 4 \(image ids \[.*train-00"):
+        run(tmp_path, at=At(4, poison))
+    assert status(tmp_path)["state"] == "failed"
+    good = read_content(tmp_path / "checkpoints" / "last.ckpt")
+    assert good["global_step"] == 4
+    assert all(torch.isfinite(v).all() for v in good["state_dict"].values())
+    file = tmp_path / "nonfinite" / "step000004-rank0.ckpt"
+    assert str(file) in status(tmp_path)["reason"]
+    dumped = load_dumped_batch(file, ["tests"])
+    weights = {k.removeprefix("detector."): v for k, v in good["current_model_state"].items()}
+    assert differences(weights, dumped.checkpoint.state) == []
+    replayed = replay(dumped)
+    assert all(value != value for value in replayed.losses.values())
+    assert replayed.bad_gradients
+    assert replayed.bad_weights == []
+    monkeypatch.setattr(RetinaNet, "loss", honest)
+    assert replay(dumped).bad_gradients == []
+    with pytest.raises(ConfigError, match="is a checkpoint without a batch"):
+        load_dumped_batch(tmp_path / "checkpoints" / "last.ckpt", ["tests"])
+
+
+def test_a_full_disk_ends_the_run_and_keeps_the_old_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = os.fsync
+
+    def full(trainer: L.Trainer) -> None:
+        def no_room(handle: int) -> None:
+            if "ckpt" in os.readlink(f"/proc/self/fd/{handle}"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            sync(handle)
+
+        monkeypatch.setattr(os, "fsync", no_room)
+
+    with pytest.raises(OSError, match="No space left"):
+        run(tmp_path, at=At(4, full))
+    assert status(tmp_path)["reason"] == "OSError: [Errno 28] No space left on device"
+    assert read_content(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 3
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+
+
+def test_a_status_on_a_full_disk_is_written_in_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    path.write_text("x" * 100)
+    files.overwrite(path, b'{"state": "failed"}')
+    assert json.loads(path.read_text()) == {"state": "failed"}
+    with pytest.raises(OSError, match="no room"):
+        files.overwrite(path, b"x" * 101)
+
+
+def voc_run(folder: Path, root: Path, at: L.Callback, *more: str) -> None:
+    """The tiny run on pictures in files."""
+    voc = ("data=voc", f"data.root={root}", "data.size=64", "data.cache_dir=null", "data.batch_size=1")
+    composed = compose_config("train", [*voc, *more, "name=voc", f"paths.run_dir={folder}"])
+    train(made(folder, *more, at=at) | plain_config(composed, ["data"]))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_vanished_data_folder_ends_the_run(tmp_path: Path, workers: int) -> None:
+    root = simple_voc(tmp_path / "voc")
+    with pytest.raises((ValueError, RuntimeError), match=r"voc/JPEGImages/..jpg could be read when training began"):
+        voc_run(tmp_path / "run", root, AtStart(lambda _: shutil.rmtree(root)), f"data.num_workers={workers}")
+    told = status(tmp_path / "run")
+    assert told["state"] == "failed"
+    assert "JPEGImages" in told["reason"]
+
+
+def test_a_worker_that_dies_ends_the_run(tmp_path: Path) -> None:
+    earlier = {child.pid for child in multiprocessing.active_children()}  # workers that other tests left behind
+
+    def kill_worker(trainer: L.Trainer) -> None:
+        own = [child.pid for child in multiprocessing.active_children() if child.pid not in earlier]
+        os.kill(own[-1], signal.SIGKILL)
+
+    ends = r"DataLoader worker \(pid.*(is killed by signal: Killed|exited unexpectedly)"
+    with pytest.raises(RuntimeError, match=ends):
+        run(tmp_path, "data.num_workers=1", at=At(1, kill_worker))
+    assert "DataLoader worker" in status(tmp_path)["reason"]
+
+
+def harness(out: Path, *words: str, limit: float = 550) -> dict[str, Any]:
+    """tests/killing.py in a process of its own, from which runs can be forked."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.killing", str(out), *words],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=limit,
+    )
+    assert done.stdout.strip(), done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return harness(tmp_path_factory.mktemp("faults"), "faults")
+
+
+@pytest.mark.parametrize("fault", ["dead", "hung"])
+def test_a_rank_that_dies_or_hangs_ends_the_others(faults: dict[str, Any], fault: str) -> None:
+    """timeout_s is 5 for the hanging one; the dead one's connections break at once."""
+    seen = faults[fault]
+    assert seen["statuses"] == [1, -signal.SIGKILL]
+    assert seen["state"] == "failed", seen["logs"][0][-2000:]
+    assert seen["reason"]
+    assert seen["s"] < (60 if fault == "dead" else 90)
+
+
+def test_ranks_with_different_configs_refuse_to_run(faults: dict[str, Any]) -> None:
+    seen = faults["other config"]
+    assert seen["statuses"] == [1, 1]
+    for log in seen["logs"]:
+        assert "Rank 1 was started with another config than rank 0" in log
+
+
+def test_a_signal_to_one_rank_stops_all_at_the_same_step(faults: dict[str, Any]) -> None:
+    seen = faults["asked to stop"]
+    assert seen["statuses"] == [128 + signal.SIGTERM] * 2
+    assert (seen["state"], seen["reason"]) == ("stopped", "asked to stop by SIGTERM")
+
+
+@pytest.mark.slow
+def test_the_command_finds_its_run_again_and_repeats_it(tmp_path: Path) -> None:
+    """resume=true without a folder; detlab rerun, whose metrics are the same to the bit."""
+
+    def command(module: str, *words: str) -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"DETLAB_OUTPUTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        return subprocess.run(
+            [sys.executable, "-m", f"detlab.{module}", *words],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+
+    words = [o for o in killing.OVERRIDES if not o.startswith("name=")]
+    first = command("train", *words)
+    assert first.returncode == 0, first.stderr[-2000:]
+    (folder,) = tmp_path.glob("*/*")
+    facts = status(folder)
+    files.write_json(folder / "status.json", facts | {"state": "failed"})
+    again = command("train", *words, "resume=true")
+    assert again.returncode == 0, again.stderr[-2000:]
+    assert "checkpoints/last.ckpt, step 6" in again.stdout.replace("\n", "")
+    assert status(folder)["state"] == "finished"
+    done = command("train", *words, "resume=true")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "is finished: nothing to resume" in done.stdout
+    assert [f.resolve() for f in tmp_path.glob("*/*")] == [folder.resolve()]
+    other = command("train", *words, "resume=true", "seed=5")
+    assert other.returncode == 2
+    assert "found no unfinished run of this config" in other.stderr
+    repeated = command("rerun", str(folder), f"out={tmp_path / 'again'}")
+    assert repeated.returncode == 0, repeated.stdout[-2000:] + repeated.stderr[-2000:]
+    assert "metrics are the same to the bit" in repeated.stdout
+
+
+@pytest.mark.slow
+def test_a_rank_that_lightning_started_dies(tmp_path: Path) -> None:
+    """The first process names it, where Lightning's own observer would kill that process without a word."""
+    more = ("trainer=ddp_cpu", "trainer.max_epochs=1000", f"hydra.run.dir={tmp_path}")
+    words = [o for o in killing.OVERRIDES if not o.startswith(("trainer.max_epochs", "name="))]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "detlab.commands.train", *words, *more], cwd=ROOT, stderr=subprocess.PIPE
+    )
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    try:
+        end = time.monotonic() + 300
+        while not last.is_file() and process.poll() is None and time.monotonic() < end:
+            time.sleep(0.1)
+        listed = subprocess.run(
+            ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True
+        )
+        (child,) = [int(line.split()[0]) for line in listed.stdout.splitlines() if "train_ddp_process_1" in line]
+        os.kill(child, signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode not in (0, -signal.SIGKILL)
+    assert status(tmp_path)["state"] == "failed", errors.decode()[-2000:]
+    assert f"local rank 1 (process {child}) was killed by signal 9" in status(tmp_path)["reason"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "kills"), [(1, 20), (2, 10)])
+def test_runs_killed_anywhere_come_out_the_same_to_the_bit(tmp_path: Path, processes: int, kills: int) -> None:
+    found = harness(tmp_path, f"kills={kills}", f"processes={processes}", limit=3000)
+    assert found["differences"] == []
+    assert sum(found["kills"].values()) == kills
+    assert set(found["kills"]) == {"start", "step", "checkpoint", "evaluation", "test"}
