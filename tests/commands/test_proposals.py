@@ -14,10 +14,9 @@ import torch
 import detlab
 from detlab.commands import proposals as command
 from detlab.config.compose import compose_config, plain_config
-from detlab.config.rules import ConfigError
-from detlab.data import DataError
 from detlab.data.proposals.store import Boxes, open_proposals, proposal_file, read_proposals, write_proposals
 from detlab.data.records import Record, record
+from detlab.errors import ConfigError, DataError
 from detlab.training.fit import train
 
 SMALL = ["data.side=64", "data.size=64", "data.sizes=[14, 30]", "data.counts={train: 40, val: 4, test: 4}"]

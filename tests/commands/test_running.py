@@ -17,8 +17,7 @@ import detlab
 from detlab.commands.evaluate import evaluate
 from detlab.commands.predict import predict
 from detlab.config.compose import compose_config, config_dir, plain_config
-from detlab.config.rules import ConfigError
-from detlab.data import DataError
+from detlab.errors import ConfigError, DataError
 from detlab.runs.checkpoints import read_checkpoint
 from detlab.training.fit import train
 from tests.data.writing import picture, simple_coco, simple_voc

@@ -13,7 +13,8 @@ from hydra.utils import instantiate
 
 import detlab
 from detlab.config.compose import compose_config, config_dir, config_hash, make_detector, plain_config
-from detlab.config.rules import RULES, ConfigError, as_markdown, check
+from detlab.config.rules import RULES, as_markdown, check
+from detlab.errors import ConfigError
 from detlab.training.lightning_module import DetectionModule
 from tests.batches import make_batch
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detlab.data import DataError
 from detlab.data.datamodule import DetectionData
 from detlab.data.formats import bccd as bccd_module
 from detlab.data.formats.bccd import bccd
 from detlab.data.formats.coco import coco
 from detlab.data.formats.voc import voc
 from detlab.data.formats.yolo import yolo
+from detlab.errors import DataError
 from tests.data.writing import coco_json, picture, row, simple_coco, simple_voc, simple_yolo, voc_xml
 
 LOADING = {"size": 40, "cache_dir": None, "batch_size": 2}

@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detlab.config.compose import build_detector
-from detlab.data import DataError
 from detlab.data.audit import AuditReport, check_boxes
 from detlab.data.datamodule import DetectionData
 from detlab.data.formats.coco import coco
@@ -29,6 +28,7 @@ from detlab.data.formats.voc import voc
 from detlab.data.formats.yolo import yolo
 from detlab.data.images import ImageError, inspect, read_image
 from detlab.data.records import record
+from detlab.errors import DataError
 from detlab.tensors.structures import Batch, Targets
 from tests.data.writing import picture, simple_voc, simple_yolo
 

@@ -14,7 +14,7 @@ from detlab.data.dataset import Collate
 from detlab.data.sampling import GroupedBatchSampler, ShardedBatchSampler
 from detlab.data.transforms import IoUCropOrNot, LargeScaleJitter, Resize, as_sample
 from detlab.tensors.structures import Batch
-from detlab.training.fit import make_data
+from detlab.training.build import make_data
 from tests.data.writing import simple_coco
 
 

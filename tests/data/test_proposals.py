@@ -11,7 +11,7 @@ import torch
 from torchvision.transforms import v2
 
 from detlab.config.compose import compose_config, plain_config
-from detlab.data import DataError, DetectionData
+from detlab.data import DetectionData
 from detlab.data.proposals.store import (
     GRID_RATIOS,
     ProposalFile,
@@ -23,7 +23,8 @@ from detlab.data.proposals.store import (
 )
 from detlab.data.records import Record, record
 from detlab.data.transforms import IoUCropOrNot, LargeScaleJitter, Resize, as_sample
-from detlab.training.fit import make_data
+from detlab.errors import DataError
+from detlab.training.build import make_data
 
 
 def records(count: int = 3, size: tuple[int, int] = (40, 60)) -> list[Record]:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from detlab.config.compose import build_detector
-from detlab.config.rules import ConfigError
 from detlab.detectors import Detector
 from detlab.detectors.graph import FORMATS, disagreement, example, export
+from detlab.errors import ConfigError
 from detlab.tensors.structures import Batch
 
 CANVAS = (64, 96)

@@ -14,7 +14,7 @@ import torch
 import detlab
 from detlab.commands.anchors import report
 from detlab.config.compose import compose_config, plain_config
-from detlab.config.rules import ConfigError
+from detlab.errors import ConfigError
 from detlab.metrics.anchor_coverage import AnchorStage, Placement, anchor_stage, coverage, coverage_report
 from detlab.metrics.anchor_fit import fit_shapes, shape_iou
 from detlab.model.anchors import Anchors

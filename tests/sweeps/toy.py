@@ -11,7 +11,7 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from detlab.config.compose import run_app
+from detlab.commands.app import run_app
 from detlab.sweeps import end_with_parent
 
 

@@ -15,7 +15,8 @@ import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
 
 from detlab.config.compose import compose_config, plain_config
-from detlab.training.fit import build, set_up_torch
+from detlab.training.build import build
+from detlab.training.environment import set_up_torch
 
 IMAGES_PER_STEP = 4
 SMALL = [

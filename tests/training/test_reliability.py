@@ -24,8 +24,8 @@ import torch
 
 from detlab import files
 from detlab.config.compose import compose_config, config_hash, plain_config
-from detlab.config.rules import ConfigError
 from detlab.detectors import RetinaNet
+from detlab.errors import ConfigError
 from detlab.runs.checkpoints import read_content
 from detlab.runs.replay import load_dumped_batch, replay
 from detlab.runs.resuming import find_run

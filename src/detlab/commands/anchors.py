@@ -14,14 +14,17 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from detlab.config.compose import config_dir, make_detector, plain_config, run_app
-from detlab.config.rules import ConfigError, check
+from detlab.commands.app import run_app
+from detlab.config.compose import config_dir, make_detector, plain_config
+from detlab.config.rules import check
 from detlab.data import DetectionData
+from detlab.errors import ConfigError
 from detlab.files import write_json
 from detlab.metrics.anchor_coverage import AnchorStage, Coverage, Placement, anchor_stage, coverage, coverage_report
 from detlab.metrics.anchor_fit import fit_shapes
 from detlab.tensors.structures import GroundTruth
-from detlab.training.fit import make_data, say_audit
+from detlab.training.build import make_data
+from detlab.training.console import say_audit
 
 WIDTH = 130  # columns of the tables, also where there is no terminal
 

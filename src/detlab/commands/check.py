@@ -22,14 +22,17 @@ from rich.console import Console
 from rich.table import Table
 
 from detlab.commands.anchors import placement_of, stage_of
-from detlab.config.compose import compose_config, config_dir, explain, plain_config, run_app
-from detlab.config.rules import ConfigError, check
-from detlab.data import DataError, DetectionData
+from detlab.commands.app import run_app
+from detlab.config.compose import compose_config, config_dir, explain, plain_config
+from detlab.config.rules import check
+from detlab.data import DetectionData
+from detlab.errors import ConfigError, DataError
 from detlab.metrics.anchor_coverage import coverage, coverage_report
 from detlab.runs.checkpoints import read_checkpoint
 from detlab.runs.loading import detector_of
 from detlab.runs.replay import repeat_step
-from detlab.training.fit import Run, build, set_up_torch
+from detlab.training.build import Run, build
+from detlab.training.environment import set_up_torch
 
 COVERED_IMAGES = 200
 LOW_RECALL = 0.5  # share of boxes with an anchor above the matcher's upper threshold, below which the check warns

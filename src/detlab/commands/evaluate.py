@@ -8,17 +8,20 @@ from typing import Any
 import hydra
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ProgressBar
 from omegaconf import DictConfig
 from rich.console import Console
 
-from detlab.config.compose import config_dir, plain_config, run_app
-from detlab.config.rules import ConfigError
+from detlab.commands.app import run_app
+from detlab.config.compose import config_dir, plain_config
+from detlab.config.parts import build_part
+from detlab.errors import ConfigError
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
+from detlab.training.build import make_data
 from detlab.training.callbacks import ResultWriter, ValidationPictures, WorstImages, progress_bar
-from detlab.training.fit import make_data, print_results, quieten, say_audit
+from detlab.training.console import print_results, say_audit
+from detlab.training.environment import quieten
 from detlab.training.lightning_module import DetectionModule
 from detlab.training.precision import resolve_precision
 
@@ -67,7 +70,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         config=run,
         seed=run["seed"],
         monitor=run["monitor"],
-        tta=instantiate(tta, _convert_="all") if tta else None,
+        tta=build_part(tta) if tta else None,
         divisor=data_config["size_divisor"],
     )
     run_dir = Path(config["paths"]["run_dir"])

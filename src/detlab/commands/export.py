@@ -10,9 +10,10 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
-from detlab.config.compose import config_dir, plain_config, run_app
-from detlab.config.rules import ConfigError
+from detlab.commands.app import run_app
+from detlab.config.compose import config_dir, plain_config
 from detlab.detectors.graph import FORMATS, disagreement, example, export, latency
+from detlab.errors import ConfigError
 from detlab.runs.checkpoints import find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
 from detlab.tensors.norms import fold_norms

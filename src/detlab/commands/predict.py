@@ -11,10 +11,11 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
-from detlab.config.compose import config_dir, plain_config, run_app
-from detlab.config.rules import ConfigError
+from detlab.commands.app import run_app
+from detlab.config.compose import config_dir, plain_config
 from detlab.data.images import ImageError, read_image
 from detlab.drawing.pictures import Boxes, draw_boxes
+from detlab.errors import ConfigError
 from detlab.files import write_json
 from detlab.runs.loading import Loaded, load
 

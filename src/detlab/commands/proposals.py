@@ -15,15 +15,15 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from detlab.config.compose import config_dir, plain_config, run_app
-from detlab.config.rules import ConfigError
-from detlab.data import DataError, DetectionData
+from detlab.commands.app import run_app
+from detlab.config.compose import config_dir, plain_config
+from detlab.config.parts import build_part
+from detlab.data import DetectionData
 from detlab.data.formats.source import Source
 from detlab.data.proposals.selective_search import MODES, check_opencv, selective_search
 from detlab.data.proposals.store import (
@@ -39,6 +39,7 @@ from detlab.data.proposals.store import (
 )
 from detlab.data.records import Record
 from detlab.data.unlabelled import batches_of_images
+from detlab.errors import ConfigError, DataError
 from detlab.files import write_json
 from detlab.metrics.coco_ap import THRESHOLDS
 from detlab.metrics.collected import Found
@@ -66,7 +67,7 @@ def propose(config: dict[str, Any]) -> Path:
         ConfigError, DataError: before any work, where something does not fit.
     """
     _check(config)
-    data = instantiate(dict(config["data"]), seed=config["seed"], _convert_="all")
+    data = build_part(config["data"], seed=config["seed"])
     data.prepare_data()
     data.setup()
     folder = Path(config["paths"]["run_dir"])

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from detlab.config.compose import compose_config
-from detlab.config.rules import ConfigError
+from detlab.errors import ConfigError
 from detlab.runs.checkpoints import check_targets
 from detlab.runs.resuming import read_status
 

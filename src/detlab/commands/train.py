@@ -13,7 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from detlab.config.compose import config_dir, plain_config, run_app
+from detlab.commands.app import run_app
+from detlab.config.compose import config_dir, plain_config
 from detlab.sweeps import end_with_parent
 
 

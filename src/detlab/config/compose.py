@@ -5,10 +5,9 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detlab.config.rules import ConfigError, check
+from detlab.config.rules import check
+from detlab.errors import ConfigError
 
 if TYPE_CHECKING:
     from detlab.detectors import Detector
@@ -156,31 +156,6 @@ def explain(error: BaseException, name: str = "train") -> str:
     if m := re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", chain):
         return _no_group(m[1]) if "/" in m[1] else _no_key(m[1], name)
     return text.splitlines()[0] if text else type(error).__name__
-
-
-def run_app(main: Callable[[], Any], name: str) -> None:
-    """Run the Hydra main of a config: one sentence instead of a traceback for errors of the user's making.
-
-    HYDRA_FULL_ERROR=1 shows the traceback.
-    """
-    wanted = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing its own account
-    try:
-        check_overrides([argument for argument in sys.argv[1:] if "=" in argument and argument[0] != "-"])
-        sys.argv[1:] = open_keys(name, sys.argv[1:])
-        main()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        mistakes = (HydraException, OmegaConfBaseException, ConfigError, _data_error())
-        if wanted or not isinstance(error, mistakes):
-            raise
-        print(f"detlab: {explain(error, name)}", file=sys.stderr)
-        sys.exit(2)
-
-
-def _data_error() -> type[Exception]:
-    """DataError, where anything that could raise it was imported; torch is not imported for it."""
-    audit = sys.modules.get("detlab.data.audit")
-    return ConfigError if audit is None else audit.DataError
 
 
 def sweep_name(overrides: Sequence[str]) -> str:

@@ -9,13 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from detlab.errors import ConfigError
+
 ONE_STAGE = ("RetinaNet", "RPNDetector", "SSD", "RefineDet")
 ON_PROPOSALS = ("FastRCNN", "SPPNet", "RCNN")  # of files or a grid
 WITH_ROIS = ("FasterRCNN", *ON_PROPOSALS)
-
-
-class ConfigError(ValueError):
-    """A config that cannot work, in one sentence naming the option at fault and one that works."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Data sets, their audit, transforms and batches. Sources: COCO, VOC, YOLO, BCCD and generated shapes."""
 
-from detlab.data.audit import AuditReport, DataError
+from detlab.data.audit import AuditReport
 from detlab.data.datamodule import DetectionData
 from detlab.data.fingerprint import fingerprint
 
-__all__ = ["AuditReport", "DataError", "DetectionData", "fingerprint"]
+__all__ = ["AuditReport", "DetectionData", "fingerprint"]

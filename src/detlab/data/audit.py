@@ -15,14 +15,11 @@ import numpy as np
 
 from detlab.data.images import MAX_PIXELS, SIXTEEN_BIT, ImageError, ImageFacts, inspect
 from detlab.data.records import Record
+from detlab.errors import DataError
 
 EXAMPLES = 5  # names kept per rule
 SLACK = 1.0  # px a box may pass the border before it counts as dirt; VOC tools differ by one
 MODE_NAMES = {"L": "grayscale", "1": "grayscale", "LA": "grayscale", "RGBA": "alpha", "PA": "alpha"}
-
-
-class DataError(ValueError):
-    """Data that cannot be trained on, in one sentence with the file and the option that would work."""
 
 
 class Rule(NamedTuple):

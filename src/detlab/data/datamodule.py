@@ -10,7 +10,7 @@ import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
 from torch.utils.data import DataLoader
 
-from detlab.data.audit import AuditReport, DataError, check_boxes, check_images, drop_duplicates
+from detlab.data.audit import AuditReport, check_boxes, check_images, drop_duplicates
 from detlab.data.dataset import Collate, DetectionDataset, Sample
 from detlab.data.formats.source import Source, Splits
 from detlab.data.images import MAX_PIXELS
@@ -19,6 +19,7 @@ from detlab.data.records import Classes, Record, ground_truth
 from detlab.data.sampling import EpochSampler, ShardedBatchSampler
 from detlab.data.splits import of_classes, with_val
 from detlab.data.transforms import Resize
+from detlab.errors import DataError
 from detlab.tensors.structures import Batch, GroundTruth
 
 SPLITS = ("train", "val", "test")

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detlab.data.audit import DataError
 from detlab.data.formats.source import Splits
 from detlab.data.records import Record
+from detlab.errors import DataError
 
 
 def of_classes(records: list[Record], renumber: Mapping[int, int]) -> list[Record]:

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detlab.config.rules import ConfigError
 from detlab.detectors import Detector
 from detlab.detectors.on_proposals import ProposalDetector
+from detlab.errors import ConfigError
 from detlab.tensors.structures import Batch, Detections
 
 FORMATS = {"onnx": ".onnx", "torch_export": ".pt2"}

@@ -93,3 +93,9 @@ def _highest(mask: Tensor, values: Tensor, most: int, room: Tensor | None = None
     if room is not None:
         keep &= torch.arange(top.shape[1], device=top.device)[None] < room[:, None]
     return torch.zeros_like(mask).scatter_(1, index, keep)
+
+
+def draw_keys(seed: int, step: int, ids: Tensor) -> Tensor:
+    """[B] int64 seeds of a batch's random draws: a function of (seed, step, image id) alone."""
+    start = ids.new_full((), seed)  # filled on the device: a tensor made of numbers would make a GPU's host wait
+    return mix(mix(mix(start + 1) + step + 1) + ids)

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import zipfile
 from collections.abc import Mapping, Sequence
 from inspect import isclass, isroutine
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
-from hydra.utils import get_object
 from torch import Tensor
 
-from detlab.config.rules import ConfigError
+from detlab.config.parts import object_of
 from detlab.detectors import Detector
-from detlab.files import write_whole
+from detlab.errors import ConfigError
 from detlab.model.heads import RoIHead
-from detlab.training.lightning_module import DetectionModule
 
-KEY = "detlab"
+CHECKPOINT_KEY = "detlab"  # where a checkpoint holds what is needed to build its detector again
+LAYOUT = 3  # of configs and tensors in checkpoints; 3: targets in the rooms of model/, detectors/, training/
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 PREFIX = "detector."
 # Of the packages trusted, the parts that configs build from. The rest of torch is no safer than what it imports:
 # torch.hub.load and torch.load run code of a stranger's choice, and torch.os.system is os.system.
-FIRST_LAYERS = ("head.body.1.weight", "head.body.13.weight")  # that read pooled maps, in FCHead and ConvFCHead
 TRUSTED = (
     "detlab.",
     "torch.nn.",
@@ -39,7 +36,8 @@ TRUSTED = (
     "lightning.pytorch.profilers.",
     "lightning.pytorch.strategies.",
 )
-COMMANDS = tuple(f"detlab.{name}." for name in ("cli", "files", "evaluate", "predict", "rerun", "train", "training"))
+CLOSED = ("cli", "commands", "config", "files", "runs", "sweeps", "report", "training.build", "training.fit")
+COMMANDS = tuple(f"detlab.{name}." for name in CLOSED)
 HOMES = (*TRUSTED, "lightning.pytorch.trainer.")  # where what these names mean may be defined
 
 
@@ -81,16 +79,9 @@ def read_checkpoint(path: Path, trust: Sequence[str] = ()) -> Checkpoint:
         ConfigError: not a checkpoint of this project, damaged, or a target outside the trusted prefixes.
     """
     content = read_content(path)
-    facts = content[KEY]
+    facts = content[CHECKPOINT_KEY]
     check_targets(facts["config"], trust)
     state = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
-    pool = str((facts["config"]["model"].get("pool") or {}).get("_target_", ""))
-    reads_map = any(name in state for name in FIRST_LAYERS) and not pool.endswith("SpatialPyramidPool")
-    if "layout" not in facts and reads_map:
-        raise ConfigError(
-            f"{path} was written before fully connected RoI layers read their features in today's order, and would "
-            f"detect nothing; train it again, or use the commit named in its run's status.json."
-        )
     return Checkpoint(path, dict(facts["config"]), tuple(facts["class_names"]), tuple(facts["category_ids"]), state)
 
 
@@ -108,26 +99,19 @@ def read_content(path: Path) -> Mapping[str, Any]:
         raise ConfigError(
             f"{path} is not a checkpoint that loads safely ({type(error).__name__}: {reason})."
         ) from error
-    facts = content.get(KEY) if isinstance(content, Mapping) else None
+    facts = content.get(CHECKPOINT_KEY) if isinstance(content, Mapping) else None
     if not isinstance(facts, Mapping) or "state_dict" not in content:
-        raise ConfigError(f"{path} is a checkpoint, but not of detlab train: it has no {KEY!r} entry.")
+        raise ConfigError(f"{path} is a checkpoint, but not of detlab train: it has no {CHECKPOINT_KEY!r} entry.")
     if not {"config", "class_names", "category_ids"} <= facts.keys():
-        raise ConfigError(f"{path} is a checkpoint of another version of detlab: its {KEY!r} entry lacks its config.")
+        raise ConfigError(
+            f"{path} is a checkpoint of another version of detlab: its {CHECKPOINT_KEY!r} entry lacks its config."
+        )
+    if facts.get("layout") != LAYOUT:
+        raise ConfigError(
+            f"{path} was written by detlab {facts.get('version', 'of an unknown version')} with its classes elsewhere; "
+            f"train it again, or use the commit named in its run's status.json."
+        )
     return content
-
-
-def write_checkpoint(path: Path, module: DetectionModule) -> None:
-    """Write a module's weights as a checkpoint like those of training, but without an optimiser's state, atomically."""
-    content: dict[str, Any] = {
-        "state_dict": module.state_dict(),
-        "epoch": 0,
-        "global_step": 0,
-        "pytorch-lightning_version": L.__version__,
-    }
-    module.on_save_checkpoint(content)
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_whole(path, buffer.getvalue())
 
 
 def _check_sums(path: Path) -> None:
@@ -177,7 +161,7 @@ def _builds_safely(target: str) -> bool:
     ):
         return False
     try:
-        found = get_object(target)
+        found = object_of(target)
     except Exception:  # whatever an import raises: there is no such thing
         return False
     home = f"{getattr(found, '__module__', '')}."

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from torch import Tensor
 
 from detlab.config.compose import compose_config, make_detector, plain_config
+from detlab.config.parts import build_part
 from detlab.data.dataset import Collate
 from detlab.data.proposals.store import Boxes, grid_proposals
 from detlab.data.transforms import Resize
@@ -46,7 +46,7 @@ class Loaded:
         canvas, divisor = data.get("canvas"), data.get("size_divisor", 32)
         self.collate = Collate(divisor=divisor, canvas=tuple(canvas) if canvas else self.resize.canvas)
         views = tta or self.config.get("tta")
-        self.tta = instantiate(dict(views), _convert_="all")(self.detector, divisor=divisor) if views else None
+        self.tta = build_part(views)(self.detector, divisor=divisor) if views else None
 
     def predict(
         self,

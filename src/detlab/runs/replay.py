@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from detlab.config.rules import ConfigError
+from detlab.errors import ConfigError
+from detlab.model.samplers import draw_keys
 from detlab.runs.checkpoints import Checkpoint, read_checkpoint, read_content
 from detlab.runs.loading import detector_of
 from detlab.tensors.structures import Batch, Proposals, Targets
-from detlab.training.lightning_module import draw_keys
 
 
 class Dumped(NamedTuple):

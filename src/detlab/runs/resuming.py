@@ -13,9 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
 from detlab.config.compose import config_hash
-from detlab.config.rules import ConfigError
-from detlab.runs.checkpoints import KEY, read_content
-from detlab.training.callbacks.checkpoint import LAST, PREVIOUS
+from detlab.errors import ConfigError
+from detlab.runs.checkpoints import CHECKPOINT_KEY, LAST, PREVIOUS, read_content
 
 CANDIDATES = (LAST, PREVIOUS, "best.ckpt")  # in this order; each was taken where a run can go on
 FINISHED = "finished"
@@ -139,7 +138,9 @@ def _alive(status: Mapping[str, Any]) -> bool:
 def _same_model(file: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     if "optimizer_states" not in content or "loops" not in content:
         raise ConfigError(f"{file} holds weights only, nothing to go on from.")
-    there, here = (json.dumps(c["model"], sort_keys=True, default=str) for c in (content[KEY]["config"], config))
+    there, here = (
+        json.dumps(c["model"], sort_keys=True, default=str) for c in (content[CHECKPOINT_KEY]["config"], config)
+    )
     if there != here:
         raise ConfigError(f"{file} is of another model than this config's.")
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from detlab.config.overrides import short_names
 from detlab.files import read_json, write_json
 
 OPEN = ("queued", "running")
@@ -158,12 +159,6 @@ def choices_of(jobs: Sequence[Sequence[str]]) -> list[dict[str, str]]:
     keys = list(dict.fromkeys(key for table in tables for key in table))
     varying = [key for key in keys if len(jobs) == 1 or len({table.get(key) for table in tables}) > 1]
     return [{key: table[key] for key in varying if key in table} for table in tables]
-
-
-def short_names(keys: Sequence[str]) -> dict[str, str]:
-    """`model/neck` as `neck`, where no two keys would share the name."""
-    last = {key: re.split(r"[./@]", key)[-1] for key in keys}
-    return {key: last[key] if list(last.values()).count(last[key]) == 1 else key for key in keys}
 
 
 def describe(choices: Mapping[str, str]) -> str:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from detlab.sweeps.job import GOOD, OPEN, Job, read_progress, short_names
+from detlab.config.overrides import short_names
+from detlab.sweeps.job import GOOD, OPEN, Job, read_progress
 
 STYLES = {"done": "green", "running": "cyan", "queued": "dim", "pruned": "yellow"}
 AT_MOST = 24  # rows of the live table; running and failed jobs come first

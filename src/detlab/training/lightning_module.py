@@ -20,17 +20,9 @@ from detlab.metrics.collected import CollectedDetections, Found
 from detlab.metrics.proposal_recall import proposal_recall_at
 from detlab.metrics.voc_ap import voc_ap_of
 from detlab.model.detect import to_original
-from detlab.model.samplers import mix
+from detlab.model.samplers import draw_keys
+from detlab.runs.checkpoints import CHECKPOINT_KEY, LAYOUT
 from detlab.tensors.structures import PADDING, Batch, Detections
-
-CHECKPOINT_KEY = "detlab"  # where a checkpoint holds what is needed to build its detector again
-LAYOUT = 2  # of the tensors in checkpoints; 2: fully connected RoI layers read row, column, channel
-
-
-def draw_keys(seed: int, step: int, ids: Tensor) -> Tensor:
-    """[B] int64 seeds of a batch's random draws: a function of (seed, step, image id) alone."""
-    start = ids.new_full((), seed)  # filled on the device: a tensor made of numbers would make a GPU's host wait
-    return mix(mix(mix(start + 1) + step + 1) + ids)
 
 
 class DetectionModule(L.LightningModule):

@@ -13,7 +13,8 @@ from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, open_dict
 
 from detlab.config.compose import config_hash, plain_config
-from detlab.config.rules import ConfigError, check
+from detlab.config.rules import check
+from detlab.errors import ConfigError
 from detlab.sweeps import Job, SweepRecord
 from detlab.sweeps.slots import visible_gpus
 

@@ -20,8 +20,8 @@ import detlab
 from detlab import build_detector
 from detlab.commands.evaluate import evaluate
 from detlab.config.compose import compose_config, make_detector, plain_config
-from detlab.config.rules import ConfigError
 from detlab.data.proposals.store import read_proposals
+from detlab.errors import ConfigError
 from detlab.runs.checkpoints import Checkpoint, read_checkpoint
 from detlab.tensors.structures import Batch
 from detlab.training.stages.alternating import Shared, fast_of, joined, propose_batch, rpn_of

@@ -13,7 +13,7 @@ from torch import Tensor
 import detlab
 from detlab import build_detector
 from detlab.commands.evaluate import evaluate
-from detlab.config.rules import ConfigError
+from detlab.errors import ConfigError
 from detlab.model.coders import BoxCoder
 from detlab.model.linear import LinearModel
 from detlab.runs.checkpoints import read_checkpoint

@@ -11,11 +11,12 @@ from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from detlab.data.audit import AuditReport, DataError, names
+from detlab.data.audit import AuditReport, names
 from detlab.data.datamodule import DetectionData
 from detlab.data.formats.source import Source, Splits
 from detlab.data.formats.voc import Voc
 from detlab.data.records import Classes
+from detlab.errors import DataError
 
 URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
 CACHE = "~/.cache/detlab"

@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from detlab.data.audit import AuditReport, DataError, inside, printable
+from detlab.data.audit import AuditReport, inside, printable
 from detlab.data.datamodule import DetectionData
 from detlab.data.formats.source import Source, Splits, folder
 from detlab.data.records import Classes, Record, record
+from detlab.errors import DataError
 
 
 class Coco(Source):

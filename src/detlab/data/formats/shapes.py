@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from detlab.data.audit import AuditReport, DataError
+from detlab.data.audit import AuditReport
 from detlab.data.datamodule import DetectionData
 from detlab.data.formats.source import Source, Splits
 from detlab.data.records import Classes, Record, record
+from detlab.errors import DataError
 
 CLASSES = ("rectangle", "ellipse", "triangle")
 SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2}

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from detlab.data.audit import AuditReport, DataError
+from detlab.data.audit import AuditReport
 from detlab.data.images import MAX_PIXELS, ImageError, read_image
 from detlab.data.records import Classes, Record
+from detlab.errors import DataError
 
 Splits = dict[str, list[Record]]  # train, val, test; those the source has
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from detlab.data.audit import AuditReport, DataError, inside
+from detlab.data.audit import AuditReport, inside
 from detlab.data.datamodule import DetectionData
 from detlab.data.formats.source import Source, Splits, folder
 from detlab.data.records import Classes, Record, record
+from detlab.errors import DataError
 
 MAX_XML_BYTES = 10_000_000
 LARGEST_SIDE = 1_000_000  # px; a size beyond it, or infinite, counts as not given

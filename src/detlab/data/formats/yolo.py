@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import yaml
 
-from detlab.data.audit import AuditReport, DataError, inside, printable
+from detlab.data.audit import AuditReport, inside, printable
 from detlab.data.datamodule import DetectionData
 from detlab.data.formats.source import Source, Splits
 from detlab.data.images import ImageError, inspect
 from detlab.data.records import Classes, Record, record
+from detlab.errors import DataError
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 

@@ -8,8 +8,8 @@ import numpy as np
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's own convention
 
-from detlab.data.audit import DataError
 from detlab.data.proposals.store import Boxes
+from detlab.errors import DataError
 
 MODES = ("fast", "quality")
 RESOLUTION = 2**31  # of a seed of C's rand()

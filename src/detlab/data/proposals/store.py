@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detlab.data.audit import DataError
 from detlab.data.records import Record
+from detlab.errors import DataError
 
 FORMAT = "detlab proposals 1"
 SLACK = 1.0  # px a box may pass the border before the file counts as another data set's

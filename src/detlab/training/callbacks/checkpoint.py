@@ -13,12 +13,12 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
 from detlab.files import remove_leftovers, write_whole
+from detlab.runs.checkpoints import LAST, PREVIOUS
 from detlab.training.callbacks.nonfinite import NonFiniteGuard
 from detlab.training.processes import WATCH, Agreement
 from detlab.training.signals import STOP, Stopped
 
 NOTHING, SAVE = 0, 1  # what a process wishes after a step; above SAVE: to stop, by the number of the signal
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class CheckpointFiles(TorchCheckpointIO):

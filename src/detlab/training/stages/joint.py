@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from detlab.training.fit import best_score, fit, report
+from detlab.training.console import report
+from detlab.training.fit import best_score, fit
 
 
 class Joint:

@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from detlab.config.rules import ConfigError
 from detlab.detectors import Detector
+from detlab.errors import ConfigError
 from detlab.model.coders import BoxCoder
 from detlab.model.linear import BoxRidge, LinearModel, MinedSVM, NormMeter, without_duplicates
 from detlab.tensors.boxes import pairwise_overlap

@@ -13,23 +13,26 @@ from typing import Any, NamedTuple
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, distributed
 
-from detlab.config.rules import ConfigError
+from detlab.config.parts import build_part
 from detlab.data import DetectionData
 from detlab.detectors import Detector
+from detlab.errors import ConfigError
 from detlab.files import read_json, write_json, write_whole
-from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint, write_checkpoint
+from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
 from detlab.tensors.structures import Batch
+from detlab.training.build import Run, build, make_data
 from detlab.training.callbacks.budget import FILE as BUDGET
+from detlab.training.console import report
 from detlab.training.feature_cache import Arrays, CachingModule, ImageCache
-from detlab.training.fit import Run, best_score, build, ending, fit, make_data, report, watched
+from detlab.training.fit import best_score, ending, fit, watched
+from detlab.training.lightning_module import DetectionModule
 from detlab.training.precision import resolve_precision
 
 ADDED = ("epochs", "images_seen", "seconds")  # of budget.json: sums over stages
@@ -231,6 +234,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     write_whole(path, buffer.getvalue())
 
 
+def write_checkpoint(path: Path, module: DetectionModule) -> None:
+    """Write a module's weights as a checkpoint like those of training, but without an optimiser's state, atomically."""
+    content: dict[str, Any] = {
+        "state_dict": module.state_dict(),
+        "epoch": 0,
+        "global_step": 0,
+        "pytorch-lightning_version": L.__version__,
+    }
+    module.on_save_checkpoint(content)
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_whole(path, buffer.getvalue())
+
+
 def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
     """Items with a bar on a terminal."""
     return track(items, what, transient=True, disable=not sys.stdout.isatty())
@@ -244,10 +261,10 @@ def say(text: str) -> None:
 def _predicting(config: Mapping[str, Any]) -> L.Trainer:
     """A trainer like the stage's, without loggers and checkpoints."""
     bar = config["callbacks"].get("progress")
-    callbacks = [instantiate(bar, _convert_="all")] if bar else []
+    callbacks = [build_part(bar)] if bar else []
     options = dict(config["trainer"])
     precision = resolve_precision(str(options.pop("precision")), options["accelerator"])
-    return instantiate(
+    return build_part(
         options,
         callbacks=callbacks,
         logger=False,
@@ -255,7 +272,6 @@ def _predicting(config: Mapping[str, Any]) -> L.Trainer:
         enable_checkpointing=False,
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
         profiler=None,
-        _convert_="all",
     )
 
 

@@ -1,0 +1,106 @@
+"""The objects of a run, built from its config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+
+from detlab.config.compose import config_hash, make_detector
+from detlab.config.parts import build_part, class_of
+from detlab.data import DetectionData, fingerprint
+from detlab.detectors import Detector
+from detlab.runs.checkpoints import find_checkpoint, initialise_from, read_checkpoint
+from detlab.runs.resuming import NEW, Start, logger_facts
+from detlab.training.callbacks import CheckpointFiles, RunStatus, SameConfig
+from detlab.training.console import say_audit, say_plan
+from detlab.training.lightning_module import DetectionModule
+from detlab.training.loggers import flat
+from detlab.training.precision import resolve_precision
+
+MONITORS = {False: "val/map", True: "val/ar_300"}  # by Detector.class_agnostic
+
+
+class Run(NamedTuple):
+    """The objects of a run."""
+
+    trainer: L.Trainer
+    module: DetectionModule
+    data: DetectionData
+
+
+def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = None, start: Start = NEW) -> Run:
+    """All objects of a run, in the order in which mistakes show soonest.
+
+    Args:
+        config: of the run, or of one stage of it.
+        prepare: fills or freezes the new detector before training.
+        start: where training starts, for the loggers.
+    """
+    identity = config_hash(config)  # before null options get their values
+    data = make_data(config)
+    say_audit(data)
+    detector = make_detector(config["model"], data.num_classes)
+    config["monitor"] = config["monitor"] or MONITORS[detector.class_agnostic]
+    if config["init_from"] and start.checkpoint is None:
+        _initialise(detector, config, data)
+    if prepare is not None:
+        prepare(detector)
+    module = DetectionModule(
+        detector=detector,
+        optim=build_part(config["optim"]),
+        lr_schedule=build_part(config["lr_schedule"]),
+        class_names=data.class_names,
+        category_ids=data.category_ids,
+        config=config,
+        seed=config["seed"],
+        monitor=config["monitor"],
+        tta=build_part(config["tta"]),
+        divisor=config["data"]["size_divisor"],
+        compiled=config["compile"],
+    )
+    callbacks = [build_part(node) for node in _with_monitor(config["callbacks"], config["monitor"]) if node]
+    for callback in callbacks:
+        if isinstance(callback, RunStatus):
+            callback.note(config_hash=config.get("config_hash") or identity, data_fingerprint=fingerprint(data))
+    loggers = [build_part(node, **logger_facts(node, start)) for node in config["logger"].values() if node]
+    precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
+    trainer = build_part(
+        config["trainer"],
+        callbacks=[*callbacks, SameConfig(identity, config["paths"]["run_dir"])],
+        plugins=[CheckpointFiles()],
+        logger=loggers or False,
+        precision=precision,
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+    )
+    for logger in trainer.loggers:
+        logger.log_hyperparams(flat(config))
+    say_plan(config, identity, trainer, module, data)
+    return Run(trainer, module, data)
+
+
+def make_data(config: Mapping[str, Any]) -> DetectionData:
+    """The data set of a config, audited."""
+    augment = build_part(config["augment"])
+    family = class_of(config["model"]["_target_"])
+    facts = {"resize_default": family.resize, "needs_proposals": family.needs_proposals}
+    data = build_part(config["data"], augment=augment, seed=config["seed"], **facts)
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def _with_monitor(callbacks: Mapping[str, Any], monitor: str) -> list[dict[str, Any]]:
+    """Callback configs; those that watch a metric watch the run's one."""
+    return [{**node, "monitor": monitor} if node and "monitor" in node else node for node in callbacks.values()]
+
+
+def _initialise(detector: Detector, config: Mapping[str, Any], data: DetectionData) -> None:
+    checkpoint = read_checkpoint(find_checkpoint(config["init_from"]), config["trust"])
+    skipped = initialise_from(detector, checkpoint, data.class_names)
+    shown = f"; left random: {', '.join(skipped[:6])}{' ...' if len(skipped) > 6 else ''}" if skipped else ""
+    rank_zero_only(Console().print)(f"init_from   {checkpoint.path}{shown}", soft_wrap=True)

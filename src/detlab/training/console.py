@@ -1,0 +1,102 @@
+"""What a run says before it trains and after its test."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+from detlab.data import DetectionData
+from detlab.metrics.summary import summary_rows
+from detlab.training.callbacks import ValidationPictures
+from detlab.training.lightning_module import DetectionModule
+from detlab.training.optim import effective_lr
+
+if TYPE_CHECKING:
+    from detlab.training.build import Run
+
+
+def report(run: Run, run_dir: Path) -> None:
+    """Print the final table, the run folder and the picture."""
+    results = run.module.results.get("test") or run.module.results.get("val")
+    if not run.trainer.is_global_zero or results is None:
+        return
+    split = "test" if "test" in run.module.results else "val"
+    print_results(results, f"{split} split")
+    say = Console().print
+    say(f"run folder  {run_dir}", soft_wrap=True)
+    pictures = next((c for c in run.trainer.callbacks if isinstance(c, ValidationPictures)), None)
+    if pictures is not None and pictures.latest is not None:
+        say(f"picture     {pictures.latest}", soft_wrap=True)
+
+
+def print_results(results: Mapping[str, float], title: str) -> None:
+    """A metric's result as a table."""
+    table = Table(title=title)
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for name, value in summary_rows(results):
+        table.add_row(name, value)
+    Console().print(table)
+
+
+@rank_zero_only
+def say_audit(data: DetectionData) -> None:
+    """Print what the audit found."""
+    console = Console()
+    counts = ", ".join(f"{s} {len(data.records(s))}" for s in ("train", "val", "test") if data.has(s))
+    console.print(f"data        {counts} images; {data.num_classes} classes: {', '.join(data.class_names)}")
+    for note in data.notes:
+        console.print(f"note        {note}", soft_wrap=True, highlight=False)
+    rows = data.report.as_rows()
+    if rows:
+        table = Table("split", "dirt", "count", "what is done", "examples", title="data audit")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+@rank_zero_only
+def say_plan(
+    config: Mapping[str, Any], identity: str, trainer: L.Trainer, module: DetectionModule, data: DetectionData
+) -> None:
+    """Print what hides in other frameworks: parameters trained, total batch, learning rate, input size."""
+    table = Table("stage", "trainable", "parameters", title="parameters")
+    rows = [(f"backbone {name}", a, b) for name, a, b in module.detector.backbone.trainable_report()]
+    for name, child in module.detector.named_children():
+        sizes = [(p.numel(), p.requires_grad) for p in child.parameters()]
+        if name != "backbone" and sizes:
+            rows.append((name, sum(n for n, grad in sizes if grad), sum(n for n, _ in sizes)))
+    for name, trainable, total in rows:
+        table.add_row(name, f"{trainable:,}", f"{total:,}")
+    table.add_row("all", *(f"{sum(row[i] for row in rows):,}" for i in (1, 2)), style="bold")
+    console = Console()
+    console.print(table)
+    backbone = module.detector.backbone
+    total = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+    optim = config["optim"]
+    rate = effective_lr(optim["lr"], total, optim["base_batch_size"], optim["lr_scaling"])
+    accumulated = f" x {trainer.accumulate_grad_batches} steps" if trainer.accumulate_grad_batches > 1 else ""
+    lines = {
+        "backbone": f"weights {backbone.weights}, norm {backbone.norm}, frozen stages {backbone.frozen_stages}",
+        **({"neck": module.detector.neck.note} if module.detector.neck.note else {}),
+        "input": f"{data.resize.mode} {config['data']['size']}, at most {config['data'].get('max_size')} px",
+        "batch": f"{total} = {data.batch_size} x {trainer.world_size} processes{accumulated}",
+        "optimiser": (
+            f"{_class_name(optim['_target_'])}, learning rate {rate:.3g} ({optim['lr']} at {optim['base_batch_size']} "
+            f"images, {optim['lr_scaling']} scaling)"
+        ),
+        "precision": f"{trainer.precision} on {trainer.strategy.root_device}",
+        "run": f"{config['paths']['run_dir']} (config {identity})",
+    }
+    for name, text in lines.items():
+        console.print(f"{name:11} {text}", soft_wrap=True, highlight=False)
+
+
+def _class_name(target: str) -> str:
+    return target.rsplit(".", 1)[-1]
