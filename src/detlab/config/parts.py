@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
-from hydra.utils import get_class, get_object, instantiate
+from hydra.utils import get_object, instantiate
+
+from detlab.errors import ConfigError
 
 
 def build_part(node: Mapping[str, Any], **facts: Any) -> Any:
@@ -14,10 +16,26 @@ def build_part(node: Mapping[str, Any], **facts: Any) -> Any:
 
 
 def class_of(target: str) -> type:
-    """The class that a `_target_` names."""
-    return get_class(target)
+    """The class that a `_target_` names, or the one that a function there says it returns.
+
+    Raises:
+        ConfigError: nothing of that name can be imported.
+    """
+    found = object_of(target)
+    if isinstance(found, type):
+        return found
+    made = get_type_hints(found).get("return")
+    return made if isinstance(made, type) else type(None)
 
 
 def object_of(target: str) -> Any:
-    """The class or function that a `_target_` names."""
-    return get_object(target)
+    """The class or function that a `_target_` names.
+
+    Raises:
+        ConfigError: nothing of that name can be imported.
+    """
+    try:
+        return get_object(target)
+    except Exception as error:
+        cause = error.__cause__ or error
+        raise ConfigError(f"_target_={target} cannot be imported ({type(cause).__name__}: {cause}).") from error

@@ -1,6 +1,8 @@
 """What is refused, in one table: each rule has a reason in shapes or papers, and names an option that works.
 
-Whatever no rule refuses must train. `detlab rules` prints the table; docs/rules.md is its output.
+Whatever no rule refuses must train. `detlab rules` prints the table; docs/rules.md is its output. Rules ask the class
+that a `_target_` names for its facts (class attributes such as `Detector.reads` and `Neck.single_map`), never for its
+name, so a subclass and a family from a user's own package are judged like the built-in ones.
 """
 
 from __future__ import annotations
@@ -9,11 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from detlab.config.parts import class_of
 from detlab.errors import ConfigError
-
-ONE_STAGE = ("RetinaNet", "RPNDetector", "SSD", "RefineDet")
-ON_PROPOSALS = ("FastRCNN", "SPPNet", "RCNN")  # of files or a grid
-WITH_ROIS = ("FasterRCNN", *ON_PROPOSALS)
 
 
 @dataclass(frozen=True)
@@ -27,11 +26,6 @@ class Rule:
     instead: str  # option that works
 
 
-def _kind(node: Any) -> str:
-    """Class name of a config node."""
-    return str(node.get("_target_", "")).rsplit(".", 1)[-1] if isinstance(node, Mapping) else ""
-
-
 def _model(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return config.get("model") or {}
 
@@ -41,6 +35,24 @@ def _part(config: Mapping[str, Any], *path: str) -> Any:
     for key in path:
         node = node.get(key) if isinstance(node, Mapping) else None
     return node if node is not None else {}
+
+
+def _fact(node: Any, name: str) -> Any:
+    """What the class that a node names says of itself; None where it does not say, or where no class is named."""
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    return getattr(class_of(target), name, None) if target else None
+
+
+def _family(config: Mapping[str, Any], name: str) -> Any:
+    return _fact(_model(config), name)
+
+
+def _reads_rois(config: Mapping[str, Any]) -> bool:
+    return _family(config, "reads") in ("rois", "crops")
+
+
+def _pools(config: Mapping[str, Any], what: str) -> bool:
+    return _fact(_part(config, "pool"), "gives") == what
 
 
 def _fresh(config: Mapping[str, Any]) -> bool:
@@ -53,20 +65,15 @@ def _on_cpu(config: Mapping[str, Any]) -> bool:
     return trainer.get("accelerator") == "cpu" and trainer.get("devices") not in (1, "1")
 
 
-def _training(config: Mapping[str, Any]) -> str:
-    return _kind(config.get("training"))
-
-
-def _dense_detect(config: Mapping[str, Any]) -> bool:
-    return _kind(_model(config)) in ("RetinaNet", "SSD", "RefineDet", *WITH_ROIS)
+def _one_map(config: Mapping[str, Any]) -> bool:
+    return bool(_fact(_part(config, "neck"), "single_map"))
 
 
 def _unequal_boxes(config: Mapping[str, Any]) -> bool:
     """Whether the anchors differ in number from level to level."""
     anchors = _part(config, "anchors")
-    ratios = anchors.get("ratios") or []
-    numbers = {len(row) for row in ratios if isinstance(row, list)}
-    return _kind(anchors) == "DefaultBoxes" and len(numbers) > 1
+    numbers = {len(row) for row in anchors.get("ratios") or [] if isinstance(row, list)}
+    return bool(_fact(anchors, "by_level")) and len(numbers) > 1
 
 
 RULES: tuple[Rule, ...] = (
@@ -97,28 +104,28 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "loss-ranked sampling of RoIs",
-        lambda c: _kind(_model(c)) in WITH_ROIS and _kind(_part(c, "sampler")) == "HardNegativeSampler",
+        lambda c: _reads_rois(c) and bool(_fact(_part(c, "sampler"), "ranks_by_loss")),
         "model/sampler=hard_negative",
         "it ranks by loss, but RoIs are sampled before they are pooled and scored",
         "model/sampler=roi",
     ),
     Rule(
         "a RoI pool without RoIs",
-        lambda c: _kind(_model(c)) in ONE_STAGE and bool(_part(c, "pool")),
+        lambda c: _family(c, "reads") == "maps" and bool(_part(c, "pool")),
         "model/pool",
         "a one-stage family reads its maps densely and pools no region",
         "model=faster_rcnn",
     ),
     Rule(
         "a RoI head on a dense family",
-        lambda c: _kind(_model(c)) in ONE_STAGE and _kind(_part(c, "head")) == "roi_head",
+        lambda c: _family(c, "reads") == "maps" and _fact(_part(c, "head"), "reads") == "vectors",
         "model/head",
         "a RoI head reads vectors of pooled regions, a dense head maps",
         "model/head=retinanet, model/head=rpn or model/head=ssd",
     ),
     Rule(
         "a dense head on a RoI family",
-        lambda c: _kind(_model(c)) in WITH_ROIS and _kind(_part(c, "head")) in ("DenseHead", "PerLevelHead"),
+        lambda c: _reads_rois(c) and _fact(_part(c, "head"), "reads") == "maps",
         "model/head",
         "a dense head reads maps, a RoI head vectors of pooled regions",
         "model/head=roi; the RPN's head is model/head@model.proposals.head=...",
@@ -127,7 +134,7 @@ RULES: tuple[Rule, ...] = (
         "unequal default boxes on a shared head",
         lambda c: (
             _unequal_boxes(c)
-            and "DenseHead" in [_kind(_part(c, *path, "head")) for path in ((), ("proposals",), ("arm",))]
+            and any(_fact(_part(c, *path, "head"), "one_for_all_levels") for path in ((), ("proposals",), ("arm",)))
         ),
         "model/anchors",
         "four boxes a cell on some levels and six on others cannot come from one conv over all levels",
@@ -136,9 +143,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "default boxes of several levels on one map",
         lambda c: (
-            _kind(_part(c, "anchors")) == "DefaultBoxes"
+            bool(_fact(_part(c, "anchors"), "by_level"))
             and _part(c, "anchors").get("scales") is not None
-            and _kind(_part(c, "neck")) in ("SingleMap", "SPP")
+            and _one_map(c)
         ),
         "model/anchors",
         "it has one scale per level, and a single map would keep the smallest boxes alone",
@@ -146,7 +153,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "proposal selection as the last step",
-        lambda c: _dense_detect(c) and _kind(_part(c, "detect")) == "ProposalDetect",
+        lambda c: _family(c, "class_agnostic") is False and _fact(_part(c, "detect"), "class_wise") is False,
         "model/detect=proposals",
         "it suppresses without classes, as an RPN does",
         "model/detect=retinanet, model/detect=roi or model/detect=ssd",
@@ -154,8 +161,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "class-wise selection of proposals",
         lambda c: (
-            (_kind(_model(c)) == "RPNDetector" and _kind(_part(c, "detect")) == "Detect")
-            or _kind(_part(c, "proposals", "detect")) == "Detect"
+            (bool(_family(c, "class_agnostic")) and bool(_fact(_part(c, "detect"), "class_wise")))
+            or bool(_fact(_part(c, "proposals", "detect"), "class_wise"))
         ),
         "model/detect",
         "an RPN scores objects without classes and suppresses within levels",
@@ -163,7 +170,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "the backbone's tail on a pyramid",
-        lambda c: _part(c, "head").get("body") == "tail" and _kind(_part(c, "neck")) not in ("SingleMap", "SPP"),
+        lambda c: _part(c, "head").get("body") == "tail" and not _one_map(c),
         "model/head=tail",
         "conv5 (fc6 on VGG) reads one C4 map; a pyramid's maps have other channels and strides",
         "model/neck=none, or model/head=roi",
@@ -171,9 +178,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "the backbone's tail on another map",
         lambda c: (
-            _part(c, "head").get("body") == "tail"
-            and _kind(_part(c, "neck")) in ("SingleMap", "SPP")
-            and _part(c, "neck").get("level") != "C4"
+            _part(c, "head").get("body") == "tail" and _one_map(c) and _part(c, "neck").get("level", "C4") != "C4"
         ),
         "model/head=tail",
         "conv5 (fc6 on VGG) continues C4 and reads its channels",
@@ -181,42 +186,42 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "the backbone's tail on a vector",
-        lambda c: _part(c, "head").get("body") == "tail" and _kind(_part(c, "pool")) == "SpatialPyramidPool",
+        lambda c: _part(c, "head").get("body") == "tail" and _pools(c, "vectors"),
         "model/pool=spp",
         "it gives a vector of bins from several grids, but conv5 and fc6 read one 14x14 or 7x7 map",
         "model/pool=roi_align, or model/head=fc",
     ),
     Rule(
         "convs on a vector",
-        lambda c: bool(_part(c, "head").get("convs")) and _kind(_part(c, "pool")) == "SpatialPyramidPool",
+        lambda c: bool(_part(c, "head").get("convs")) and _pools(c, "vectors"),
         "model/pool=spp",
         "it gives a vector, but the head's 3x3 convs read a map",
         "model/pool=roi_align, or model/head=fc",
     ),
     Rule(
         "crops of the image as a pool of maps",
-        lambda c: _kind(_model(c)) in WITH_ROIS[:-1] and _kind(_part(c, "pool")) == "WarpedCrop",
+        lambda c: _family(c, "reads") == "rois" and _pools(c, "crops"),
         "model/pool=warp",
         "it cuts RoIs from the image and sends each through the network, but this family makes maps once per image",
         "model=rcnn, or model/pool=roi_align",
     ),
     Rule(
         "a pool of maps on R-CNN",
-        lambda c: _kind(_model(c)) == "RCNN" and _kind(_part(c, "pool")) != "WarpedCrop",
+        lambda c: _family(c, "reads") == "crops" and not _pools(c, "crops"),
         "model/pool",
         "R-CNN has no map of the whole image to pool from, only crops",
         "model/pool=warp, or model=fast_rcnn",
     ),
     Rule(
         "a pyramid of maps of one crop",
-        lambda c: _kind(_model(c)) == "RCNN" and _kind(_part(c, "neck")) not in ("SingleMap", "SPP"),
+        lambda c: _family(c, "reads") == "crops" and not _one_map(c),
         "model/neck",
         "R-CNN's crop is one object at one size, described by one map; which level would it be read from?",
         "model/neck=none",
     ),
     Rule(
         "proposals that nobody reads",
-        lambda c: _kind(_model(c)) in ONE_STAGE and (c.get("data") or {}).get("proposals") is not None,
+        lambda c: _family(c, "box_source") in ("anchors", "rpn") and (c.get("data") or {}).get("proposals") is not None,
         "data.proposals",
         "this family places its own boxes",
         "data.proposals=null, or model=fast_rcnn",
@@ -224,8 +229,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "a pyramid with maps nobody reads",
         lambda c: (
-            _kind(_part(c, "neck")) == "FPN"
-            and _part(c, "neck").get("top_down") is False
+            _part(c, "neck").get("top_down") is False
             and (_part(c, "neck").get("finest_only") or _part(c, "neck").get("lateral") is False)
         ),
         "model.neck.top_down=false",
@@ -234,14 +238,14 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "alternating training of a family without an RPN and a RoI head",
-        lambda c: _training(c) == "Alternating" and _kind(_model(c)) != "FasterRCNN",
+        lambda c: _fact(c.get("training"), "needs_box_source") not in (None, _family(c, "box_source")),
         "training=alternating",
         "its four steps train an RPN and a detector on its proposals in turn",
         "model=faster_rcnn, or training=joint",
     ),
     Rule(
         "linear SVMs of a family without cached regions",
-        lambda c: _training(c) == "LinearSVM" and _kind(_model(c)) not in ("RCNN", "SPPNet"),
+        lambda c: bool(_fact(c.get("training"), "needs_linear_models")) and not _family(c, "fits_linear_models"),
         "training=svm",
         "R-CNN and SPPnet fit them on features of fixed regions; in other families the features train on",
         "model=rcnn or model=sppnet, or training=joint",
@@ -249,7 +253,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "stages without checkpoints",
         lambda c: (
-            _training(c) in ("Alternating", "LinearSVM")
+            bool(_fact(c.get("training"), "several"))
             and "callbacks" in c
             and not (c["callbacks"] or {}).get("checkpoint")
         ),

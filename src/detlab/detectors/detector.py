@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,11 @@ class Detector(nn.Module, ABC):
     `loss` and `detect` are two methods; nothing changes its return type with `self.training`. Both take the features
     if they have been made already, so that one validation pass gives losses and detections.
 
+
+
+    Class attributes are the facts of a family, which the rules (`detlab.config.rules`) and the data layer ask for; a
+    family of your own states those that differ from the defaults here.
+
     Args:
         num_classes: K, without background.
         backbone: built with all its levels; what nothing reads is removed at the end of `__init__`.
@@ -31,7 +37,11 @@ class Detector(nn.Module, ABC):
 
     resize = "short_side"  # the family's default of data.resize
     class_agnostic = False  # labels collapse to one class; the metric is proposal recall
-    needs_proposals = False  # reads Batch.proposals, which the data layer then fills
+    reads: Literal["maps", "rois", "crops"] = (
+        "maps"  # what the last head reads: whole maps, regions of them, warped crops
+    )
+    box_source: Literal["anchors", "rpn", "proposals"] = "anchors"  # where the boxes come from that it classifies
+    fits_linear_models = False  # features of fixed regions can be cached, and SVMs and ridge regression fitted to them
 
     def __init__(self, *, num_classes: int, backbone: Backbone, neck: Callable[..., Neck]) -> None:
         super().__init__()

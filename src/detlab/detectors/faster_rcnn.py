@@ -30,6 +30,8 @@ class FasterRCNN(RoIDetector):
         stage: head, pool, criterion, matcher, sampler, coder, cls_loss, box_loss and detect of `RoIDetector`.
     """
 
+    box_source = "rpn"
+
     def __init__(
         self,
         *,

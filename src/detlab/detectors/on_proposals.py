@@ -27,7 +27,7 @@ class ProposalDetector(RoIDetector):
         stage: the arguments of `RoIDetector`.
     """
 
-    needs_proposals = True
+    box_source = "proposals"
 
     def __init__(
         self,

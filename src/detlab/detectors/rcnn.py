@@ -26,6 +26,9 @@ class RCNN(ProposalDetector):
         parts: of `ProposalDetector` and `RoIDetector`.
     """
 
+    reads = "crops"
+    fits_linear_models = True
+
     def __init__(self, *, chunk: int = 256, **parts: Any) -> None:
         super().__init__(**parts)
         if chunk < 1:

@@ -52,6 +52,8 @@ class RoIDetector(Detector):
         append_truth: ground-truth boxes are among the RoIs to sample from in training.
     """
 
+    reads = "rois"
+
     def __init__(
         self,
         *,

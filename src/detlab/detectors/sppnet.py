@@ -29,6 +29,8 @@ class SPPNet(ProposalDetector):
         parts: of `ProposalDetector` and `RoIDetector`.
     """
 
+    fits_linear_models = True
+
     def __init__(self, *, train_sizes: Sequence[float] = (1.0,), **parts: Any) -> None:
         super().__init__(**parts)
         if not train_sizes or min(train_sizes) <= 0:

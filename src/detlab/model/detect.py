@@ -33,6 +33,8 @@ class Detect(nn.Module):
         nms_first: suppress by the boxes before they are regressed, and regress those that are left (R-CNN).
     """
 
+    class_wise = True  # scores and suppresses each class by itself
+
     def __init__(
         self,
         *,
@@ -130,6 +132,8 @@ class ProposalDetect(nn.Module):
         nms_threshold: IoU above which the lower-scored one of two boxes of a level goes.
         min_size: shortest side kept, px of the canvas.
     """
+
+    class_wise = False
 
     def __init__(
         self,

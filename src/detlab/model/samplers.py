@@ -68,6 +68,8 @@ class RandomSampler(nn.Module):
 class HardNegativeSampler(nn.Module):
     """All positives and the negatives of highest loss, at most `ratio` per positive in each image (SSD 2.2)."""
 
+    ranks_by_loss = True
+
     size: int | None = None
 
     def __init__(self, *, ratio: float) -> None:

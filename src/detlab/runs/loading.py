@@ -92,7 +92,7 @@ class Loaded:
         proposals: Sequence[np.ndarray] | None = None,
     ) -> Iterator[tuple[Batch, Detections]]:
         """Batches and their detections in original pixels, on the CPU."""
-        propose = self._proposing(proposals) if self.detector.needs_proposals else None
+        propose = self._proposing(proposals) if self.detector.box_source == "proposals" else None
         for batch in batches_of_images(
             images, resize=self.resize, collate=self.collate, batch_size=batch_size, propose=propose
         ):

@@ -87,7 +87,7 @@ def make_data(config: Mapping[str, Any]) -> DetectionData:
     """The data set of a config, audited."""
     augment = build_part(config["augment"])
     family = class_of(config["model"]["_target_"])
-    facts = {"resize_default": family.resize, "needs_proposals": family.needs_proposals}
+    facts = {"resize_default": family.resize, "needs_proposals": family.box_source == "proposals"}
     data = build_part(config["data"], augment=augment, seed=config["seed"], **facts)
     data.prepare_data()
     data.setup()

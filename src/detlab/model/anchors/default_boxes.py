@@ -34,6 +34,8 @@ class DefaultBoxes(AnchorGenerator):
         clip: none (Caffe); sides: no side longer than the canvas' (torchvision); corners: cut at the canvas.
     """
 
+    by_level = True  # a scale per level, and numbers of boxes that may differ between levels
+
     def __init__(
         self,
         *,

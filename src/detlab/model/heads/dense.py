@@ -33,6 +33,9 @@ class DenseHead(nn.Module):
         init_std: standard deviation of the convs' weights.
     """
 
+    reads = "maps"
+    one_for_all_levels = True  # so every level needs the same number of anchors per location
+
     def __init__(
         self,
         *,

@@ -25,6 +25,9 @@ class PerLevelHead(nn.Module):
         prior: foreground probability of the untrained head; null leaves the bias 0 (heads that mine negatives).
     """
 
+    reads = "maps"
+    one_for_all_levels = False
+
     def __init__(
         self,
         *,

@@ -33,6 +33,8 @@ class RoIHead(nn.Module):
         class_agnostic: one box per RoI instead of one per class.
     """
 
+    reads = "vectors"  # of pooled regions
+
     def __init__(
         self,
         *,

@@ -18,6 +18,8 @@ class SingleMap(Neck):
         level: which one.
     """
 
+    single_map = True
+
     def __init__(self, *, levels: Sequence[Level], level: str = "C4") -> None:
         super().__init__()
         self.levels = tuple(pick(levels, [level], "model.neck.level"))

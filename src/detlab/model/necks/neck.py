@@ -18,7 +18,10 @@ class Neck(nn.Module, ABC):
         levels: what it gives, by ascending stride.
         for_rois: names of the levels RoIs are read from; the others are for anchors only.
         note: what a user should know before training, one line; empty where there is nothing to say.
+        single_map: whether it always gives one map (a fact of the class, which rules ask for).
     """
+
+    single_map = False
 
     reads: tuple[str, ...]
     levels: tuple[Level, ...]

@@ -42,6 +42,8 @@ class SPP(Neck):
         kernels: odd sides of the pools.
     """
 
+    single_map = True
+
     def __init__(self, *, levels: Sequence[Level], level: str = "C4", kernels: Sequence[int] = (5, 9, 13)) -> None:
         super().__init__()
         self.levels = tuple(pick(levels, [level], "model.neck.level"))

@@ -122,6 +122,8 @@ class SpatialPyramidPool(_LevelPool):
         grids: sides of the grids; (4, 2, 1) gives 21 bins, (6, 3, 2, 1) 50.
     """
 
+    gives = "vectors"  # bins of several grids, which no conv can read
+
     spatial = False
 
     def __init__(self, *, levels: Sequence[Level], size: int, grids: Sequence[int] = (4, 2, 1)) -> None:

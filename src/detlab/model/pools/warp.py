@@ -24,6 +24,8 @@ class WarpedCrop(nn.Module):
         context: px of the crop around the RoI (R-CNN: 16 of 227); beyond the image lies the mean.
     """
 
+    gives = "crops"
+
     spatial = True
 
     def __init__(self, *, levels: Sequence[Level], size: int, crop: int = 224, context: int = 16) -> None:

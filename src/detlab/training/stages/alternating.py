@@ -38,6 +38,9 @@ class Alternating:
         hand_over: best or last, the checkpoint a stage gives to the next ones.
     """
 
+    several = True  # stages, each starting from what the one before left behind
+    needs_box_source = "rpn"
+
     def __init__(self, *, stages: Mapping[str, Mapping[str, Any]], hand_over: str = "best") -> None:
         self.lengths = [Length(**stages[key]) for key in ("rpn_1", "detector_1", "rpn_2", "detector_2")]
         self.hand_over = hand_over

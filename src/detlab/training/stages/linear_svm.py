@@ -78,6 +78,9 @@ class LinearSVM:
         ridge_iou: regions above it with a box of a class learn the offsets to their best one.
     """
 
+    several = True  # stages, each starting from what the one before left behind
+    needs_linear_models = True
+
     def __init__(
         self,
         *,
