@@ -24,8 +24,6 @@ class Detector(nn.Module, ABC):
     `loss` and `detect` are two methods; nothing changes its return type with `self.training`. Both take the features
     if they have been made already, so that one validation pass gives losses and detections.
 
-
-
     Class attributes are the facts of a family, which the rules (`detlab.config.rules`) and the data layer ask for; a
     family of your own states those that differ from the defaults here.
 
@@ -37,9 +35,7 @@ class Detector(nn.Module, ABC):
 
     resize = "short_side"  # the family's default of data.resize
     class_agnostic = False  # labels collapse to one class; the metric is proposal recall
-    reads: Literal["maps", "rois", "crops"] = (
-        "maps"  # what the last head reads: whole maps, regions of them, warped crops
-    )
+    reads: Literal["maps", "rois", "crops"] = "maps"  # of the last head: whole maps, regions of them, warped crops
     box_source: Literal["anchors", "rpn", "proposals"] = "anchors"  # where the boxes come from that it classifies
     fits_linear_models = False  # features of fixed regions can be cached, and SVMs and ridge regression fitted to them
 
