@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
+import detlab.cli
 from detlab.config.rules import as_markdown
 
 
@@ -14,8 +16,9 @@ def test_help_names_every_command() -> None:
     for arguments in ((), ("--help",)):
         found = run(*arguments)
         assert found.returncode == 0
-        for command in ("train", "evaluate", "predict", "anchors", "check", "benchmark", "rules"):
-            assert command in found.stdout
+        for file in (Path(detlab.cli.__file__).parent / "commands").glob("*.py"):
+            if file.stem not in ("__init__", "app"):
+                assert f"\n  {file.stem} " in found.stdout, f"commands/{file.name} has no USAGE"
 
 
 def test_unknown_commands_are_refused_with_the_nearest() -> None:

@@ -1,26 +1,15 @@
-"""The `detlab` command: each sub-command is a module, run so that its argv can be run again."""
+"""The `detlab` command: each sub-command is a file of commands/, run as a module so that its argv can be run again."""
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
-COMMANDS = {
-    "train": "compose a detector, train it, test it        detlab train model=retinanet data=shapes",
-    "evaluate": "metrics of a run or checkpoint              detlab evaluate run=outputs/... ckpt=best",
-    "predict": "pictures and json for your images           detlab predict run=outputs/... source=images/",
-    "proposals": "boxes of every image, for data.proposals   detlab proposals data=... method=selective_search",
-    "benchmark": "speed and memory beside torchvision        detlab benchmark target=step",
-    "anchors": "do a model's anchors cover your boxes?    detlab anchors model=retinanet data=...",
-    "check": "everything once, before a long run         detlab check model=retinanet data=...",
-    "report": "which differences are real              detlab report outputs/sweeps/NAME",
-    "compare": "two runs side by side                    detlab compare RUN_A RUN_B",
-    "export": "one graph of a run, NMS included        detlab export run=outputs/... format=onnx",
-    "rerun": "a run again, and what differs              detlab rerun outputs/...",
-    "rules": "the table of combinations that are refused",
-}
-
-USAGE = """usage: detlab COMMAND [KEY=VALUE ...]
+FOLDER = Path(__file__).parent / "commands"
+HELP = """usage: detlab COMMAND [KEY=VALUE ...]
 
 {commands}
 
@@ -30,12 +19,37 @@ detlab COMMAND --help lists the groups and keys of a command; --cfg job prints t
 """
 
 
+class Command(NamedTuple):
+    """What a file of commands/ says of itself."""
+
+    name: str
+    summary: str  # the first line of its docstring
+    usage: str  # its USAGE
+
+
+def commands() -> dict[str, Command]:
+    """Every sub-command by name: the files that have a USAGE, read and not imported, since torch takes seconds."""
+    found = {}
+    for file in sorted(FOLDER.glob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        usage = next((ast.literal_eval(n.value) for n in tree.body if _is_usage(n)), None)  # type: ignore[attr-defined]
+        if usage is not None:
+            first = (ast.get_docstring(tree) or "").partition("\n")[0]
+            found[file.stem] = Command(file.stem, first.partition(": ")[2], usage)
+    return found
+
+
+def _is_usage(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "USAGE"
+
+
 def main() -> None:
     """Run a sub-command in this process's place."""
     arguments = sys.argv[1:]
+    known = commands()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        lines = "\n".join(f"  {name:9} {text}" for name, text in COMMANDS.items())
-        print(USAGE.format(commands=lines))
+        lines = "\n".join(f"  {c.name:10} {c.summary}\n  {'':10} {c.usage}" for c in known.values())
+        print(HELP.format(commands=lines))
         return
     command = arguments[0]
     if command in ("-V", "--version"):
@@ -43,18 +57,13 @@ def main() -> None:
 
         print(f"detlab {version('detlab')}")
         return
-    if command not in COMMANDS:
+    if command not in known:
         import difflib
 
-        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        near = difflib.get_close_matches(command, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         print(f"detlab: there is no command {command}{hint}. See detlab --help.", file=sys.stderr)
         sys.exit(2)
-    if command == "rules":
-        from detlab.config.rules import as_markdown
-
-        print(as_markdown(), end="")
-        return
     # A module of its own keeps sys.argv re-executable: Lightning runs it again for the other DDP ranks.
     os.execv(sys.executable, [sys.executable, "-m", f"detlab.commands.{command}", *arguments[1:]])
 

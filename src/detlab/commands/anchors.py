@@ -26,6 +26,8 @@ from detlab.tensors.structures import GroundTruth
 from detlab.training.build import make_data
 from detlab.training.console import say_audit
 
+USAGE = "detlab anchors model=retinanet data=..."
+
 WIDTH = 130  # columns of the tables, also where there is no terminal
 
 

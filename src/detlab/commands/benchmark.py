@@ -1,4 +1,4 @@
-"""detlab benchmark: `python -m detlab.commands.benchmark target=step KEY=VALUE ...`; the last line is `ratio X`."""
+"""detlab benchmark: speed and memory beside torchvision's detectors; the last line is `ratio X`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from detlab.benchmark.options import Option, OptionError, parse, settle
+
+USAGE = "detlab benchmark target=step"
 
 TARGETS = {
     "step": "time of a training step, and where it goes",

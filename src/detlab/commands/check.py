@@ -1,4 +1,4 @@
-"""detlab check: data, anchors, some steps, an evaluation, a checkpoint and its loading; what a run will cost."""
+"""detlab check: everything once before a long run: data, anchors, a step, an evaluation, time and memory."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ from detlab.runs.loading import detector_of
 from detlab.runs.replay import repeat_step
 from detlab.training.build import Run, build
 from detlab.training.environment import set_up_torch
+
+USAGE = "detlab check model=retinanet data=..."
 
 COVERED_IMAGES = 200
 LOW_RECALL = 0.5  # share of boxes with an anchor above the matcher's upper threshold, below which the check warns

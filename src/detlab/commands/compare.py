@@ -1,4 +1,4 @@
-"""detlab compare RUN_A RUN_B: what differs between two runs: config, metrics, and images one got right alone."""
+"""detlab compare: two runs side by side: config, metrics, and the images that one of them got right alone."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from detlab.report.bootstrap import contrast, draw_weights, resampled_ap
 from detlab.report.detections import Judged, Truth, read_judged
 from detlab.report.runs import ReportError, Run, read_run
 from detlab.report.tables import DASH
+
+USAGE = "detlab compare RUN_A RUN_B"
 
 OPTIONS = {
     "resamples": "of the interval; 1000",

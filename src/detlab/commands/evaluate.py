@@ -18,12 +18,14 @@ from detlab.config.parts import build_part
 from detlab.errors import ConfigError
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
-from detlab.training.build import make_data
+from detlab.training.build import make_data, measures_of
 from detlab.training.callbacks import ResultWriter, ValidationPictures, WorstImages, progress_bar
 from detlab.training.console import print_results, say_audit
 from detlab.training.environment import quieten
 from detlab.training.lightning_module import DetectionModule
 from detlab.training.precision import resolve_precision
+
+USAGE = "detlab evaluate run=outputs/... ckpt=best"
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="evaluate")
@@ -68,6 +70,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         class_names=data.class_names,
         category_ids=data.category_ids,
         config=run,
+        measures=measures_of(run["metrics"], detector, data),
         seed=run["seed"],
         monitor=run["monitor"],
         tta=build_part(tta) if tta else None,

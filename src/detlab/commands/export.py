@@ -19,6 +19,8 @@ from detlab.runs.loading import detector_of
 from detlab.tensors.norms import fold_norms
 from detlab.tensors.structures import Batch
 
+USAGE = "detlab export run=outputs/... format=onnx"
+
 TOLERANCE = 1e-3  # of scores, and of coordinates as a share of the canvas
 
 

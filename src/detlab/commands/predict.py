@@ -19,6 +19,8 @@ from detlab.errors import ConfigError
 from detlab.files import write_json
 from detlab.runs.loading import Loaded, load
 
+USAGE = "detlab predict run=outputs/... source=images/"
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 

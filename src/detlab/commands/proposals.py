@@ -47,6 +47,8 @@ from detlab.metrics.proposal_recall import recall_by_iou
 from detlab.runs.loading import Loaded, load
 from detlab.tensors.boxes import clip
 
+USAGE = "detlab proposals data=... method=selective_search"
+
 METHODS = ("grid", "selective_search", "rpn")
 PART = 16  # images of one part: what a killed command loses at most, for each process
 RECALL_AT = (100, 300, 1000, 2000)  # proposals per image

@@ -1,4 +1,4 @@
-"""detlab report FOLDER... [KEY=VALUE ...]: one HTML page, with Markdown, CSV and LaTeX tables beside it."""
+"""detlab report: which differences are real: one HTML page, with Markdown, CSV and LaTeX tables beside it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from detlab.report.page import answer, html_page, markdown_report
 from detlab.report.rows import make_sweep
 from detlab.report.runs import ReportError, find_runs
 from detlab.report.tables import all_tables, as_csv, as_latex
+
+USAGE = "detlab report outputs/sweeps/NAME"
 
 OPTIONS = {
     "baseline": "choices of the row that the others are compared with, such as baseline=neck=none; the first row",

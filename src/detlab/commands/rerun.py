@@ -1,4 +1,4 @@
-"""detlab rerun RUN: the command of a run folder again, in a new folder, and whether it came to the same."""
+"""detlab rerun: the command of a run folder again, in a new folder, and whether it came to the same."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from detlab.config.compose import compose_config
 from detlab.errors import ConfigError
 from detlab.runs.checkpoints import check_targets
 from detlab.runs.resuming import read_status
+
+USAGE = "detlab rerun outputs/..."
 
 USAGE = "usage: detlab rerun RUN [out=FOLDER] [trust=[PREFIX,...]]"
 COMPARED = ("config_hash", "data_fingerprint", "git", "packages", "python", "device", "processes")

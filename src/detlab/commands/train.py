@@ -1,4 +1,6 @@
-"""detlab train: `python -m detlab.commands.train KEY=VALUE ...`, also what Lightning starts for the other ranks."""
+"""detlab train: compose a detector, train it and test it.
+Lightning runs this module again for the other ranks: `python -m detlab.commands.train KEY=VALUE ...`.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,8 @@ from omegaconf import DictConfig
 from detlab.commands.app import run_app
 from detlab.config.compose import config_dir, plain_config
 from detlab.sweeps import end_with_parent
+
+USAGE = "detlab train model=retinanet data=shapes"
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")

@@ -39,6 +39,7 @@ MODEL_PARTS = {  # keys under model that are groups, wherever they stand
     "arm",
     "pool",
     "detect",
+    "criterion",
 }
 
 

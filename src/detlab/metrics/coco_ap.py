@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detlab.metrics.collected import CollectedDetections, Found
+from detlab.metrics.collected import CollectedDetections, Found, Judged, Measure
 from detlab.metrics.matching import AREAS, RECALLS, THRESHOLDS, Matched, match, pairs_of, place_in_group
 from detlab.tensors.structures import GroundTruth
 
@@ -32,11 +32,15 @@ class CocoAP(CollectedDetections):
     def __init__(
         self, ground_truth: GroundTruth, max_detections: Sequence[int] = (1, 10, 100), *, partial: bool = False
     ) -> None:
-        super().__init__(ground_truth, [coco_ap_at(max_detections)], partial=partial)
+        super().__init__(ground_truth, [_up_to(max_detections)], partial=partial)
 
 
-def coco_ap_at(max_detections: Sequence[int]) -> partial:
-    """The measure of `CocoAP` for these numbers of detections."""
+def coco_measure(data: Judged) -> Measure:
+    """The measure of `CocoAP` with as many detections as `data.max_detections` says."""
+    return _up_to(data.max_detections)
+
+
+def _up_to(max_detections: Sequence[int]) -> Measure:
     return partial(coco_ap, max_detections=tuple(sorted(max_detections)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,14 @@ class Found(NamedTuple):
 
 
 Measure = Callable[[Found], dict[str, float]]  # values by name; what is undefined is absent
+
+
+class Judged(Protocol):
+    """What a measure may ask the data module for."""
+
+    class_names: tuple[str, ...]
+    max_detections: tuple[int, ...]
+    voc_ap: str | None
 
 
 class CollectedDetections(Metric):

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from detlab.metrics.coco_ap import AREAS, mean_defined, precision_recall
-from detlab.metrics.collected import CollectedDetections, Found
+from detlab.metrics.collected import CollectedDetections, Found, Judged, Measure
 from detlab.tensors.structures import GroundTruth
 
 
@@ -24,11 +24,15 @@ class ProposalRecall(CollectedDetections):
     def __init__(
         self, ground_truth: GroundTruth, max_detections: Sequence[int] = (100, 300, 1000), *, partial: bool = False
     ) -> None:
-        super().__init__(ground_truth, [proposal_recall_at(max_detections)], partial=partial)
+        super().__init__(ground_truth, [_up_to(max_detections)], partial=partial)
 
 
-def proposal_recall_at(max_detections: Sequence[int]) -> partial:
+def recall_measure(data: Judged, max_detections: Sequence[int] = (100, 300, 1000)) -> Measure:
     """The measure of `ProposalRecall` for these numbers of proposals."""
+    return _up_to(max_detections)
+
+
+def _up_to(max_detections: Sequence[int]) -> Measure:
     return partial(proposal_recall, max_detections=tuple(sorted(max_detections)))
 
 

@@ -10,7 +10,8 @@ from functools import partial
 
 import numpy as np
 
-from detlab.metrics.collected import CollectedDetections, Found
+from detlab.errors import ConfigError
+from detlab.metrics.collected import CollectedDetections, Found, Judged, Measure
 from detlab.metrics.matching import pairs_of
 from detlab.tensors.structures import GroundTruth
 
@@ -28,17 +29,21 @@ class VocAP(CollectedDetections):
     """
 
     def __init__(self, ground_truth: GroundTruth, kind: str = "voc07", *, partial: bool = False) -> None:
-        super().__init__(ground_truth, [voc_ap_of(kind)], partial=partial)
+        super().__init__(ground_truth, [_of_kind(kind)], partial=partial)
 
 
-def voc_ap_of(kind: str) -> partial:
-    """The measure of `VocAP`.
+def voc_measure(data: Judged) -> Measure | None:
+    """The measure of `VocAP` of the kind that `data.voc_ap` names; None without one.
 
     Raises:
-        ValueError: an unknown kind.
+        ConfigError: an unknown kind.
     """
+    return None if data.voc_ap is None else _of_kind(data.voc_ap)
+
+
+def _of_kind(kind: str) -> Measure:
     if kind not in KINDS:
-        raise ValueError(f"data.voc_ap={kind} is not known; use null, {' or '.join(KINDS)}.")
+        raise ConfigError(f"data.voc_ap={kind} is not known; use null, {' or '.join(KINDS)}.")
     return partial(voc_ap, kind=kind)
 
 

@@ -94,7 +94,7 @@ def read_run(folder: Path) -> Run:
         reason=reason,
         seed=int(overrides.get("seed", config.get("seed", 0))),
         overrides=kept,
-        groups={k: str(v) for k, v in groups.items() if not k.startswith(GROUPS_OF_PLACE)},
+        groups={k: str(v) for k, v in groups.items() if not k.startswith(GROUPS_OF_PLACE) and "/common@" not in k},
         config=config,
         metrics=result.get("metrics") or {},
         errors=result.get("errors") or {},

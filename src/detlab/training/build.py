@@ -14,6 +14,7 @@ from detlab.config.compose import config_hash, make_detector
 from detlab.config.parts import build_part, class_of
 from detlab.data import DetectionData, fingerprint
 from detlab.detectors import Detector
+from detlab.metrics.collected import Measure
 from detlab.runs.checkpoints import find_checkpoint, initialise_from, read_checkpoint
 from detlab.runs.resuming import NEW, Start, logger_facts
 from detlab.training.callbacks import CheckpointFiles, RunStatus, SameConfig
@@ -57,6 +58,7 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         class_names=data.class_names,
         category_ids=data.category_ids,
         config=config,
+        measures=measures_of(config["metrics"], detector, data),
         seed=config["seed"],
         monitor=config["monitor"],
         tta=build_part(config["tta"]),
@@ -92,6 +94,13 @@ def make_data(config: Mapping[str, Any]) -> DetectionData:
     data.prepare_data()
     data.setup()
     return data
+
+
+def measures_of(metrics: Mapping[str, Any], detector: Detector, data: DetectionData) -> list[Measure]:
+    """What a detector is judged by on this data, from the config's `metrics` node."""
+    nodes = metrics["proposals" if detector.class_agnostic else "classes"]
+    made = [build_part(node)(data) for node in nodes.values() if node]
+    return [measure for measure in made if measure is not None]
 
 
 def _with_monitor(callbacks: Mapping[str, Any], monitor: str) -> list[dict[str, Any]]:

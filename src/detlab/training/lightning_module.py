@@ -15,10 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from detlab.detectors import TTA, Detector
 from detlab.detectors.compiling import Compiled
 from detlab.detectors.detector import Features
-from detlab.metrics.coco_ap import coco_ap_at
-from detlab.metrics.collected import CollectedDetections, Found
-from detlab.metrics.proposal_recall import proposal_recall_at
-from detlab.metrics.voc_ap import voc_ap_of
+from detlab.metrics.collected import CollectedDetections, Found, Measure
 from detlab.model.detect import to_original
 from detlab.model.samplers import draw_keys
 from detlab.runs.checkpoints import CHECKPOINT_KEY, LAYOUT
@@ -37,6 +34,7 @@ class DetectionModule(L.LightningModule):
         category_ids: K ids of the annotation file.
         config: the resolved config as plain containers; it goes into checkpoints, which so load with
             weights_only=True.
+        measures: what a split is judged by, functions of all its detections.
         seed: of the random draws in assignment.
         monitor: the metric checkpoints and early stopping watch.
         tta: called as tta(detector, divisor=...) -> TTA for the test split; None to test each image as it is.
@@ -53,6 +51,7 @@ class DetectionModule(L.LightningModule):
         class_names: Sequence[str],
         category_ids: Sequence[int] = (),
         config: Mapping[str, Any] | None = None,
+        measures: Sequence[Measure] = (),
         seed: int = 0,
         monitor: str = "val/map",
         tta: Callable[..., TTA] | None = None,
@@ -66,6 +65,7 @@ class DetectionModule(L.LightningModule):
         self.class_names = tuple(class_names)
         self.category_ids = tuple(category_ids)
         self.config = dict(config or {})
+        self.measures = tuple(measures)
         self.seed, self.monitor = seed, monitor
         self.tta = None if tta is None else tta(detector, divisor=divisor)
         self.results: dict[str, dict[str, float]] = {}
@@ -151,14 +151,8 @@ class DetectionModule(L.LightningModule):
         truth = data.ground_truth(self.test_split if split == "test" else split)
         limit = self.trainer.limit_test_batches if split == "test" else self.trainer.limit_val_batches
         partial = self.trainer.sanity_checking or not (isinstance(limit, float) and limit >= 1)
-        self._metric = CollectedDetections(truth, self._measures(), partial=partial)
+        self._metric = CollectedDetections(truth, self.measures, partial=partial)
         self._proposals = CollectedDetections(truth, partial=partial) if split == "test" else None
-
-    def _measures(self) -> list[Callable[[Found], dict[str, float]]]:
-        data = self.trainer.datamodule
-        if self.detector.class_agnostic:
-            return [proposal_recall_at((100, 300, 1000))]
-        return [coco_ap_at(data.max_detections), *([voc_ap_of(data.voc_ap)] if data.voc_ap else [])]
 
     def _evaluate(self, batch: Batch, split: str) -> dict[str, Any]:
         features = self.detector.features(batch)
