@@ -14,6 +14,7 @@ from detlab.model.coders import BoxCoder
 from detlab.model.criterion import Assignment, Criterion
 from detlab.model.losses import CrossEntropyLoss, SmoothL1Loss
 from detlab.model.matchers import IoUMatcher
+from detlab.model.pools import RoIAlign
 from detlab.model.samplers import RandomSampler
 from detlab.tensors.structures import Batch, Prediction, Proposals
 from tests.batches import make_batch
@@ -243,6 +244,13 @@ def test_small_crops_for_fc6_are_refused() -> None:
         Exception, match=r"model.pool.crop=64 gives a map of 4 x 4, too small .*use model.pool.crop=224"
     ):
         build_detector(["model=rcnn", "model/backbone=vgg16", "model.pool.crop=64"], num_classes=3)
+
+
+def test_a_pool_that_cuts_no_crops_is_refused() -> None:
+    detector = build_detector(["model=rcnn", "model/backbone=resnet18"], num_classes=3)
+    detector.head.pool = RoIAlign(levels=detector.pooled_levels(), size=7)
+    with pytest.raises(ValueError, match=r"R-CNN cuts its RoIs from the image; use model/pool=warp"):
+        detector._check_head()
 
 
 def test_crops_in_parts_are_the_same(batch: Batch) -> None:

@@ -195,6 +195,28 @@ def test_which_convs_are_replaced() -> None:
     assert list(layers.state_dict()) == names
 
 
+def test_replacing_keeps_the_very_weights_and_draws_nothing() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(4, 8, 3, padding=1)
+    layers = nn.ModuleDict({"one": nn.Sequential(conv), "two": nn.Sequential(conv)}).eval()
+    state = torch.get_rng_state()
+    gather_on_small_maps(layers)
+    one, two = layers["one"][0], layers["two"][0]
+    assert one is two
+    assert type(one) is SmallMapConv2d
+    assert one.weight is conv.weight
+    assert one.bias is conv.bias
+    assert not one.training
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_conv_with_hooks_stays() -> None:
+    layers = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1))
+    layers[0].register_forward_hook(lambda module, given, made: made + 1)
+    gather_on_small_maps(layers)
+    assert [type(conv) for conv in layers] == [nn.Conv2d, SmallMapConv2d]
+
+
 def test_double_stays_double_under_autocast() -> None:
     sparse, dense = _pair(4, 3, 3)
     x = torch.randn(1, 4, 15, 17).double()

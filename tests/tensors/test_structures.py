@@ -32,3 +32,9 @@ def test_a_batch_moves_with_all_its_parts(small_batch: Batch) -> None:
 def test_draws_follow_image_ids_unless_keys_are_given(small_batch: Batch) -> None:
     assert small_batch.draw_keys.tolist() == [1, 2]
     assert small_batch._replace(keys=torch.tensor([7, 8])).draw_keys.tolist() == [7, 8]
+
+
+def test_a_loss_without_targets_is_one_sentence(small_batch: Batch) -> None:
+    assert small_batch.truth is small_batch.targets
+    with pytest.raises(ValueError, match="no targets, and a loss needs them"):
+        _ = small_batch._replace(targets=None).truth

@@ -142,8 +142,7 @@ def _maker(config: dict[str, Any], source: Source) -> Any:
             f"model=faster_rcnn."
         )
     selection = loaded.detector.rpn.detect
-    selection.post_nms[False] = config["count"]
-    selection.pre_nms[False] = max(selection.pre_nms[False], config["count"])
+    selection.keep_in_testing(config["count"])
     return _RPNProposals(loaded, source, config["batch_size"])
 
 

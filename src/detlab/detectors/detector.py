@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,18 @@ from detlab.tensors.convs import gather_on_small_maps
 from detlab.tensors.structures import Batch, Detections, Proposals
 
 Features = dict[str, Tensor]  # {neck level: [B, C, h, w]}
+
+
+class Selection(Protocol):
+    """What picks the final boxes, as test-time augmentation knows it."""
+
+    @property
+    def nms_threshold(self) -> float:
+        """IoU above which the lower-scored one of two boxes goes."""
+
+    @property
+    def max_detections(self) -> int:
+        """Boxes kept per image in testing."""
 
 
 class Detector(nn.Module, ABC):
@@ -38,6 +50,8 @@ class Detector(nn.Module, ABC):
     reads: Literal["maps", "rois", "crops"] = "maps"  # of the last head: whole maps, regions of them, warped crops
     box_source: Literal["anchors", "rpn", "proposals"] = "anchors"  # where the boxes come from that it classifies
     fits_linear_models = False  # features of fixed regions can be cached, and SVMs and ridge regression fitted to them
+    final: Selection  # the last step of `detect`
+    class_names: tuple[str, ...] = ()  # K names, where the weights came with them (`from_torchvision`)
 
     def __init__(self, *, num_classes: int, backbone: Backbone, neck: Callable[..., Neck]) -> None:
         super().__init__()
@@ -46,7 +60,7 @@ class Detector(nn.Module, ABC):
         self.num_classes = num_classes
         self.backbone = backbone
         named = inspect.signature(neck).parameters
-        facts = {"fc_weights": backbone.fc_weights} if "fc_weights" in named else {}
+        facts: Mapping[str, Any] = {"fc_weights": backbone.fc_weights} if "fc_weights" in named else {}
         self.neck = neck(levels=backbone.levels, **facts)
         self._frozen: list[nn.Module] = []
 
@@ -57,8 +71,8 @@ class Detector(nn.Module, ABC):
         self.to(memory_format=torch.channels_last)
 
     @property
-    def selection(self) -> nn.Module:
-        """What picks the final boxes; it has `nms_threshold` and `max_detections`."""
+    def selection(self) -> Selection:
+        """What picks the final boxes; a family that has no `final` says here what does."""
         return self.final
 
     def freeze(self, names: Iterable[str]) -> None:

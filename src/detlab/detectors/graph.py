@@ -47,7 +47,8 @@ class Exported(nn.Module):
             sizes: int64 [B, 2], (height, width) of the image inside the canvas.
         """
         ids = torch.zeros(images.shape[0], dtype=torch.int64, device=images.device)
-        return tuple(self.detector.detect(Batch(images, sizes, sizes, ids)))
+        found = self.detector.detect(Batch(images, sizes, sizes, ids))
+        return found.boxes, found.scores, found.labels
 
 
 def example(batch: int, canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -129,6 +130,7 @@ def _onnx(program: torch.export.ExportedProgram, path: Path) -> Callable[..., De
         written = torch.onnx.export(
             program, input_names=INPUTS, output_names=OUTPUTS, opset_version=OPSET, dynamo=True, verbose=False
         )
+    assert written is not None  # dynamo=True always gives a program
     written.save(str(path))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -56,14 +57,13 @@ class ProposalDetector(RoIDetector):
         if features is not None or self.pyramid is None:
             return super().roi_features(batch, boxes, used, features)
         scale = self.pyramid.nearest(boxes, batch.sizes)
-        described = None
-        for number, view in enumerate(self.pyramid.views(batch)):
-            own = used & (scale == number)
-            moved = boxes * view_scale(batch, view.sizes)
-            part = super().roi_features(view, moved, own, self.features(view))
-            part = torch.where(own[..., None], part, 0)
-            described = part if described is None else described + part
-        return described
+        views = enumerate(self.pyramid.views(batch))
+        return reduce(torch.add, (self._read_at(view, batch, boxes, used & (scale == n)) for n, view in views))
+
+    def _read_at(self, view: Batch, batch: Batch, boxes: Tensor, own: Tensor) -> Tensor:
+        """Features [B, S, F] of the RoIs that are a view's own, [B, S] bool; zeros for the others."""
+        moved = boxes * view_scale(batch, view.sizes)
+        return torch.where(own[..., None], super().roi_features(view, moved, own, self.features(view)), 0)
 
     def detect_from(self, prediction: Prediction, proposals: Proposals, batch: Batch) -> Detections:
         """As `RoIDetector.detect_from`; without `box_outputs` every box is its proposal."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from detlab.detectors.detector import Detector, Features
 from detlab.model.anchors import AnchorGenerator
@@ -12,8 +12,11 @@ from detlab.model.backbones import Backbone
 from detlab.model.coders import BoxCoder
 from detlab.model.criterion import Criterion
 from detlab.model.detect import Detect
+from detlab.model.heads import Head
 from detlab.model.losses import BoxLoss, ClassificationLoss
+from detlab.model.matchers import Matcher
 from detlab.model.necks import Neck
+from detlab.model.samplers import Sampler
 from detlab.tensors.boxes import at_least_float32
 from detlab.tensors.structures import Batch, Detections
 
@@ -31,6 +34,8 @@ class OneStage(Detector):
         matcher, sampler, coder, cls_loss, box_loss, detect: the parts.
     """
 
+    final: Detect
+
     def __init__(
         self,
         *,
@@ -38,10 +43,10 @@ class OneStage(Detector):
         backbone: Backbone,
         neck: Callable[..., Neck],
         anchors: AnchorGenerator,
-        head: Callable[..., nn.Module],
+        head: Callable[..., Head],
         criterion: Callable[..., Criterion],
-        matcher: nn.Module,
-        sampler: nn.Module,
+        matcher: Matcher,
+        sampler: Sampler,
         coder: BoxCoder,
         cls_loss: ClassificationLoss,
         box_loss: BoxLoss,
@@ -64,7 +69,7 @@ class OneStage(Detector):
         """`loss_cls` and `loss_box`."""
         prediction = self.head(self.features(batch) if features is None else features)
         anchors = self.anchors(self.neck.levels, batch.canvas, batch.images.device)
-        assignment = self.criterion.assign(anchors, batch.targets, self.num_classes)
+        assignment = self.criterion.assign(anchors, batch.truth, self.num_classes)
         locations = sum(h * w for h, w in self._sizes(batch))
         return self.criterion(prediction, anchors, assignment, batch.draw_keys, STAGE, locations)
 

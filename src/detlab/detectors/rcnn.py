@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detlab.detectors.detector import Features
 from detlab.detectors.on_proposals import ProposalDetector
+from detlab.model.pools import WarpedCrop
 from detlab.tensors.structures import Batch
 
 IMAGE = "image"  # the one "map" that RoIs are read from
@@ -53,19 +54,28 @@ class RCNN(ProposalDetector):
         kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
         return any(isinstance(module, kinds) for module in self.modules())
 
-    def _describe(self, images: Tensor, rois: Tensor) -> Tensor:
+    @property
+    def pool(self) -> WarpedCrop:
+        """What cuts the crops and pools their maps."""
         pool = self.head.pool
-        maps = self.neck(self.backbone(pool.crop(images, rois)))
-        return self.head.body(pool(maps))
+        if not isinstance(pool, WarpedCrop):
+            raise ValueError(
+                f"model/pool gives a {type(pool).__name__}, but R-CNN cuts its RoIs from the image; use "
+                f"model/pool=warp, or a subclass of detlab.model.pools.WarpedCrop."
+            )
+        return pool
+
+    def _describe(self, images: Tensor, rois: Tensor) -> Tensor:
+        maps = self.neck(self.backbone(self.pool.crop(images, rois)))
+        return self.head.describe(maps, rois)
 
     def _check_head(self) -> None:
         """Refuse a crop that is too small for a body of fixed input, such as VGG-16's fc6."""
-        entry = next((m for m in self.head.body if not isinstance(m, nn.Flatten)), None)
+        entry = next((m for m in self.head.body.children() if not isinstance(m, nn.Flatten)), None)
         (level,) = self.pooled_levels()
-        given = level.channels * self.head.pool.bins
+        given = level.channels * self.pool.bins
         if isinstance(entry, nn.Linear) and entry.in_features != given:
             raise ValueError(
-                f"model.pool.crop={self.head.pool.crop_side} gives a map of {self.head.pool.size} x "
-                f"{self.head.pool.size}, too small for the backbone's fully connected layers; use "
-                f"model.pool.crop=224, or model/head=fc."
+                f"model.pool.crop={self.pool.crop_side} gives a map of {self.pool.size} x {self.pool.size}, too small "
+                f"for the backbone's fully connected layers; use model.pool.crop=224, or model/head=fc."
             )

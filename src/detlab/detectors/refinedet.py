@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detlab.detectors.detector import Detector, Features
 from detlab.model.anchors import AnchorGenerator
@@ -18,9 +18,11 @@ from detlab.model.backbones import Backbone
 from detlab.model.coders import BoxCoder
 from detlab.model.criterion import Assignment, Criterion
 from detlab.model.detect import Detect
+from detlab.model.heads import Head
 from detlab.model.losses import BoxLoss, ClassificationLoss
-from detlab.model.matchers import IGNORED, NEGATIVE
+from detlab.model.matchers import IGNORED, NEGATIVE, Matcher
 from detlab.model.necks import Neck, TransferConnection
+from detlab.model.samplers import Sampler
 from detlab.tensors.boxes import at_least_float32
 from detlab.tensors.structures import Batch, Detections, Prediction
 
@@ -45,6 +47,7 @@ class RefineDet(Detector):
     """
 
     resize = "warp"
+    final: Detect
 
     def __init__(
         self,
@@ -55,10 +58,10 @@ class RefineDet(Detector):
         anchors: AnchorGenerator,
         arm: Callable[..., AnchorRefinement],
         connection: Callable[..., TransferConnection],
-        head: Callable[..., nn.Module],
+        head: Callable[..., Head],
         criterion: Callable[..., Criterion],
-        matcher: nn.Module,
-        sampler: nn.Module,
+        matcher: Matcher,
+        sampler: Sampler,
         coder: BoxCoder,
         cls_loss: ClassificationLoss,
         box_loss: BoxLoss,
@@ -98,7 +101,7 @@ class RefineDet(Detector):
         locations = sum(rows * columns for rows, columns in sizes)
         losses = {f"arm/{k}": v for k, v in self.arm.loss(first, anchors, batch, locations).items()}
         references = self._references(first, anchors)
-        assignment = self.criterion.assign(references, batch.targets, self.num_classes)
+        assignment = self.criterion.assign(references, batch.truth, self.num_classes)
         if self.negative_filtering is not None:
             assignment = self._without_easy(assignment, first)
         second = self.head(features)
@@ -131,6 +134,7 @@ class RefineDet(Detector):
 
     def _easy(self, first: Prediction) -> Tensor:
         """Anchors that the ARM is sure are background, [B, A] bool."""
+        assert self.negative_filtering is not None  # the caller has asked
         return self.arm.objectness(first) < 1 - self.negative_filtering
 
     def _without_easy(self, assignment: Assignment, first: Prediction) -> Assignment:

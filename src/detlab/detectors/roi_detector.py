@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from detlab.detectors.detector import Detector, Features
 from detlab.model.backbones import Backbone
@@ -22,9 +22,10 @@ from detlab.model.criterion import Assignment, Criterion
 from detlab.model.detect import Detect
 from detlab.model.heads import RoIHead
 from detlab.model.losses import BoxLoss, ClassificationLoss
-from detlab.model.matchers import IGNORED, POSITIVE
+from detlab.model.matchers import IGNORED, POSITIVE, Matcher
 from detlab.model.necks import Neck
-from detlab.model.samplers import draw
+from detlab.model.pools import Pool
+from detlab.model.samplers import Sampler, draw
 from detlab.tensors.boxes import at_least_float32
 from detlab.tensors.structures import Batch, Detections, Level, Prediction, Proposals, fixed_shapes
 
@@ -53,6 +54,7 @@ class RoIDetector(Detector):
     """
 
     reads = "rois"
+    final: Detect
 
     def __init__(
         self,
@@ -61,10 +63,10 @@ class RoIDetector(Detector):
         backbone: Backbone,
         neck: Callable[..., Neck],
         head: Callable[..., RoIHead],
-        pool: Callable[..., nn.Module],
+        pool: Callable[..., Pool],
         criterion: Callable[..., Criterion],
-        matcher: nn.Module,
-        sampler: nn.Module,
+        matcher: Matcher,
+        sampler: Sampler,
         coder: BoxCoder,
         cls_loss: ClassificationLoss,
         box_loss: BoxLoss,
@@ -146,7 +148,7 @@ class RoIDetector(Detector):
     @torch.no_grad()
     def sample(self, proposals: Proposals, batch: Batch) -> SampledRoIs:
         """Choose RoIs among proposals and, with `append_truth`, ground-truth boxes (as in py-faster-rcnn)."""
-        truth = batch.targets
+        truth = batch.truth
         boxes, usable = proposals.boxes, proposals.real
         draws = draw(batch.draw_keys, STAGE, boxes.shape[1])
         if self.append_truth:

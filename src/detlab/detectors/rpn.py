@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from detlab.detectors.detector import Detector, Features
+from detlab.detectors.detector import Detector, Features, Selection
 from detlab.model.anchors import AnchorGenerator
 from detlab.model.backbones import Backbone
 from detlab.model.necks import Neck
@@ -42,7 +42,7 @@ class RPNDetector(Detector):
         self.seal()
 
     @property
-    def selection(self) -> nn.Module:
+    def selection(self) -> Selection:
         """What picks the proposals."""
         return self.rpn.detect
 

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 
 from detlab.model.coders import BoxCoder
 from detlab.model.criterion import Criterion
+from detlab.model.heads import Head
 from detlab.model.losses import BoxLoss, ClassificationLoss
+from detlab.model.matchers import Matcher
+from detlab.model.samplers import Sampler
 from detlab.tensors.boxes import at_least_float32
 from detlab.tensors.structures import Batch, Level, Prediction
 
@@ -32,10 +35,10 @@ class AnchorRefinement(nn.Module):
         *,
         levels: Sequence[Level],
         num_anchors: Sequence[int],
-        head: Callable[..., nn.Module],
+        head: Callable[..., Head],
         criterion: Callable[..., Criterion],
-        matcher: nn.Module,
-        sampler: nn.Module,
+        matcher: Matcher,
+        sampler: Sampler,
         coder: BoxCoder,
         cls_loss: ClassificationLoss,
         box_loss: BoxLoss,
@@ -50,7 +53,7 @@ class AnchorRefinement(nn.Module):
 
     def loss(self, prediction: Prediction, anchors: Tensor, batch: Batch, locations: int) -> dict[str, Tensor]:
         """`loss_cls` and `loss_box` of this stage, every class being one; anchors [1, A, 4]."""
-        assignment = self.criterion.assign(anchors, batch.targets.agnostic(), num_classes=1)
+        assignment = self.criterion.assign(anchors, batch.truth.agnostic(), num_classes=1)
         return self.criterion(prediction, anchors, assignment, batch.draw_keys, STAGE, locations)
 
     @torch.no_grad()

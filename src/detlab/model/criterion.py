@@ -12,8 +12,8 @@ from torch import Tensor, distributed, nn
 
 from detlab.model.coders import BoxCoder
 from detlab.model.losses import BoxLoss, ClassificationLoss
-from detlab.model.matchers import IGNORED, NEGATIVE, POSITIVE, Matches
-from detlab.model.samplers import draw
+from detlab.model.matchers import IGNORED, POSITIVE, Matcher
+from detlab.model.samplers import Sampler, draw
 from detlab.tensors.boxes import at_least_float32
 from detlab.tensors.structures import Prediction, Targets
 
@@ -45,8 +45,8 @@ class Criterion(nn.Module):
     def __init__(
         self,
         *,
-        matcher: nn.Module,
-        sampler: nn.Module,
+        matcher: Matcher,
+        sampler: Sampler,
         cls_loss: ClassificationLoss,
         box_loss: BoxLoss,
         coder: BoxCoder,
@@ -66,7 +66,7 @@ class Criterion(nn.Module):
     @torch.no_grad()
     def assign(self, anchors: Tensor, targets: Targets, num_classes: int, usable: Tensor | None = None) -> Assignment:
         """Labels and boxes for anchors [1 or B, A, 4] (px, xyxy); those not usable [B, A] match nothing, ignored."""
-        matches: Matches = self.matcher(_without(anchors, usable), targets)
+        matches = self.matcher(_without(anchors, usable), targets)
         if usable is not None:
             matches = matches._replace(state=torch.where(usable, matches.state, IGNORED))
         if targets.labels.shape[1] == 0:
@@ -151,6 +151,3 @@ def _of_class(deltas: Tensor, labels: Tensor) -> Tensor:
         return deltas
     column = labels.clamp(max=deltas.shape[2] - 1)[..., None, None].expand(-1, -1, 1, 4)
     return deltas.gather(2, column).squeeze(2)
-
-
-__all__ = ["IGNORED", "NEGATIVE", "POSITIVE", "Assignment", "Criterion", "share_of_processes"]

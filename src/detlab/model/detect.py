@@ -83,7 +83,7 @@ class Detect(nn.Module):
         per_class = deltas.dim() == 4 and deltas.shape[2] > 1
         offset_row = index if per_class else row
         offsets = deltas.reshape(deltas.shape[0], -1, 4).gather(1, offset_row[..., None].expand(-1, -1, 4))
-        start = _rows(references, row)
+        start = _taken(references, row)
         boxes = clip(coder.decode(start, offsets), sizes)
         return self.suppress(boxes, top, label, start if self.nms_first else None)
 
@@ -155,6 +155,11 @@ class ProposalDetect(nn.Module):
         """Proposals kept per image in testing."""
         return self.post_nms[False]
 
+    def keep_in_testing(self, count: int) -> None:
+        """Keep so many proposals per image in testing, of at least as many candidates per level."""
+        self.post_nms[False] = count
+        self.pre_nms[False] = max(self.pre_nms[False], count)
+
     @torch.no_grad()
     def forward(
         self,
@@ -171,7 +176,7 @@ class ProposalDetect(nn.Module):
         scores = at_least_float32(scores)
         top, row = _top_per_level(scores[..., None], counts, self.pre_nms[for_training])
         offsets = deltas.gather(1, row[..., None].expand(-1, -1, 4))
-        boxes = clip(coder.decode(_rows(anchors, row), offsets), sizes)
+        boxes = clip(coder.decode(_taken(anchors, row), offsets), sizes)
         level = _levels(counts, self.pre_nms[for_training], row)
         w, h = sides(boxes)
         usable = (w >= self.min_size) & (h >= self.min_size)
@@ -184,9 +189,9 @@ class ProposalDetect(nn.Module):
             box, score, group = box[use], score[use], group[use]
             keep = batched_nms(box, score, group, self.nms_threshold)[:most]
             found.append((box[keep], score[keep]))
-        rows = max(len(s) for _, s in found)
-        out = boxes.new_zeros(len(found), rows, 4)
-        out_scores = top.new_full((len(found), rows), -1.0)
+        longest = max(len(s) for _, s in found)
+        out = boxes.new_zeros(len(found), longest, 4)
+        out_scores = top.new_full((len(found), longest), -1.0)
         for i, (box, score) in enumerate(found):
             out[i, : len(score)], out_scores[i, : len(score)] = box, score
         return Proposals(out, out_scores)
@@ -235,11 +240,12 @@ def _levels(counts: Sequence[int], k: int | None, like: Tensor) -> Tensor:
 
 def _kept_rows(boxes: Tensor, scores: Tensor, groups: Tensor, usable: Tensor, threshold: float, most: int) -> Tensor:
     """`_kept` of every image, [B, most]; in one call where a graph leaves the number of images open."""
-    if isinstance(boxes.shape[0], int):
+    batch: int | torch.SymInt = boxes.shape[0]
+    if isinstance(batch, int):
         inputs = zip(boxes, scores, groups, usable, strict=True)
         return torch.stack([_kept(*one, threshold, most) for one in inputs])
     candidates, step = scores.shape[1], boxes.max() + 1
-    image = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand_as(groups)
+    image = torch.arange(batch, device=boxes.device)[:, None].expand_as(groups)
     shift = torch.stack([groups, image, groups, image], dim=2)  # classes apart in x, images in y
     apart = (boxes + shift.to(boxes.dtype) * step).flatten(0, 1)
     rows = usable.flatten().nonzero()[:, 0]
@@ -281,7 +287,7 @@ def _top_per_class(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top.flatten(1), index.flatten(1)
 
 
-def _rows(references: Tensor, row: Tensor) -> Tensor:
+def _taken(references: Tensor, row: Tensor) -> Tensor:
     """Rows [B, C] of references [1 or B, A, 4] -> [B, C, 4]."""
     if references.shape[0] == 1:
         return references[0][row]

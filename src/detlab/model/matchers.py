@@ -6,7 +6,7 @@ A matcher sees boxes, not a ready IoU matrix, so assignment by other rules (grid
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,19 @@ class Matches(NamedTuple):
     """Assignment of A anchors (or R proposals) in each of B images."""
 
     state: Tensor  # [B, A] int8: POSITIVE, NEGATIVE or IGNORED
-    index: Tensor  # [B, A] int64: row of the matched box in Targets; meaningful where state is POSITIVE
+    # [B, A] int64: row of the matched box in Targets; meaningful where state is POSITIVE
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of it
     overlap: Tensor  # [B, A] float32: best IoU with a box that is not a crowd; 0 where there is none
+
+
+class Matcher(Protocol):
+    """What a criterion asks of its matcher, an `nn.Module`."""
+
+    def forward(self, anchors: Tensor, targets: Targets) -> Matches:
+        """Match anchors [1 or B, A, 4] (px, xyxy) to the boxes of targets (M rows each), without gradient."""
+
+    def __call__(self, anchors: Tensor, targets: Targets) -> Matches:
+        """As `forward`; `nn.Module` has it."""
 
 
 class IoUMatcher(nn.Module):
@@ -81,7 +92,8 @@ class IoUMatcher(nn.Module):
         overlap = pairwise_overlap(targets.boxes, anchors, crowd if crowds else None)  # [B, M, A]
         crowded = None
         if crowds and self.crowd_overlap is not None:
-            crowded = torch.where((real & crowd)[..., None], overlap, 0.0).amax(dim=1)
+            inside = torch.where((real & crowd)[..., None], overlap, 0.0).amax(dim=1)
+            crowded = inside > self.crowd_overlap  # [B, A]
         iou = overlap.masked_fill_(~(real & ~crowd)[..., None], -1.0)
         best, index = iou.max(dim=1)
         state = torch.full_like(index, IGNORED, dtype=torch.int8)
@@ -91,7 +103,7 @@ class IoUMatcher(nn.Module):
         forced, index = self._force(iou, index)
         state = state.masked_fill(forced, POSITIVE)
         if crowded is not None:
-            state = state.masked_fill((state == NEGATIVE) & (crowded > self.crowd_overlap), IGNORED)
+            state = state.masked_fill((state == NEGATIVE) & crowded, IGNORED)
         return Matches(state, index, best.clamp(min=0))
 
     def _force(self, iou: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

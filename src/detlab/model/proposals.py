@@ -13,7 +13,10 @@ from detlab.model.anchors import AnchorGenerator
 from detlab.model.coders import BoxCoder
 from detlab.model.criterion import Criterion
 from detlab.model.detect import ProposalDetect
+from detlab.model.heads import Head
 from detlab.model.losses import BoxLoss, ClassificationLoss
+from detlab.model.matchers import Matcher
+from detlab.model.samplers import Sampler
 from detlab.tensors.boxes import within
 from detlab.tensors.structures import Batch, Level, Prediction, Proposals
 
@@ -38,10 +41,10 @@ class RPN(nn.Module):
         *,
         levels: Sequence[Level],
         anchors: AnchorGenerator,
-        head: Callable[..., nn.Module],
+        head: Callable[..., Head],
         criterion: Callable[..., Criterion],
-        matcher: nn.Module,
-        sampler: nn.Module,
+        matcher: Matcher,
+        sampler: Sampler,
         coder: BoxCoder,
         cls_loss: ClassificationLoss,
         box_loss: BoxLoss,
@@ -63,7 +66,7 @@ class RPN(nn.Module):
     def loss(self, prediction: Prediction, batch: Batch) -> dict[str, Tensor]:
         """`loss_cls` and `loss_box` of this stage."""
         anchors = self.anchors(self.levels, batch.canvas, batch.images.device)
-        targets = batch.targets.agnostic()
+        targets = batch.truth.agnostic()
         usable = within(anchors, batch.sizes) if self.drop_crossing else None
         assignment = self.criterion.assign(anchors, targets, num_classes=1, usable=usable)
         return self.criterion(prediction, anchors, assignment, batch.draw_keys, STAGE, locations=self._locations(batch))

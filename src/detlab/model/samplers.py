@@ -6,6 +6,8 @@ images are dealt to batches and processes. The key holds seed, step and image id
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,20 @@ def draw(keys: Tensor, stage: int, count: int) -> Tensor:
     rows = mix(keys * _GOLDEN + stage + 1)[:, None]
     columns = torch.arange(1, count + 1, device=keys.device)[None] * _GOLDEN
     return ((mix(rows + columns) >> 40) & 0xFFFFFF).float() / 2**24
+
+
+class Sampler(Protocol):
+    """What a criterion and a RoI stage ask of their sampler, an `nn.Module`."""
+
+    @property
+    def size(self) -> int | None:
+        """Most rows chosen per image; None where it is not bounded."""
+
+    def forward(self, state: Tensor, losses: Tensor, draws: Tensor) -> Tensor:
+        """state [B, A] int8, losses [B, A], draws [B, A] in [0, 1) -> the chosen ones, [B, A] bool."""
+
+    def __call__(self, state: Tensor, losses: Tensor, draws: Tensor) -> Tensor:
+        """As `forward`; `nn.Module` has it."""
 
 
 class AllSampler(nn.Module):

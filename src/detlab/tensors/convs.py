@@ -38,6 +38,20 @@ class SmallMapConv2d(nn.Conv2d):
     def __init__(self, entry: int, width: int, kernel: int, *, stride: int = 1, bias: bool = True) -> None:
         super().__init__(entry, width, kernel, stride=stride, padding=kernel // 2, bias=bias)
 
+    @classmethod
+    def over_weights_of(cls, conv: nn.Conv2d) -> SmallMapConv2d:
+        """The same conv: its very parameters, its mode."""
+        with torch.device("meta"):  # draws no random numbers for weights that are replaced at once
+            made = cls(
+                conv.in_channels,
+                conv.out_channels,
+                conv.kernel_size[0],
+                stride=conv.stride[0],
+                bias=conv.bias is not None,
+            )
+        made.weight, made.bias = conv.weight, conv.bias
+        return made.train(conv.training)
+
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, O, ceil(h / stride), ceil(w / stride)]."""
         return self.over([x])[0]
@@ -70,14 +84,23 @@ class SparseConv2d(SmallMapConv2d):
 
 
 def gather_on_small_maps(module: nn.Module) -> None:
-    """Make a module's plain convs of larger kernels `SmallMapConv2d`, in place: the same objects, of another class."""
-    for conv in module.modules():
-        if type(conv) is nn.Conv2d and _fits(conv):
-            conv.__class__ = SmallMapConv2d
+    """Replace the plain convs of larger kernels inside a module by `SmallMapConv2d` over the same parameters.
+
+    Names in the state dict stay. A conv with hooks stays as well, since they would not come along.
+    """
+    made: dict[nn.Conv2d, SmallMapConv2d] = {}  # a conv that stands in two places stays one
+    for parent in list(module.modules()):
+        for name, conv in list(parent.named_children()):
+            if type(conv) is nn.Conv2d and _fits(conv):
+                if conv not in made:
+                    made[conv] = SmallMapConv2d.over_weights_of(conv)
+                setattr(parent, name, made[conv])
 
 
 def _fits(conv: nn.Conv2d) -> bool:
     """Whether a conv is one of those: a 1x1 conv's weights have but one layout and gain nothing."""
+    if conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks or conv._backward_pre_hooks:
+        return False
     kernel = conv.kernel_size[0]
     square = conv.kernel_size == (kernel, kernel) and conv.stride == (conv.stride[0],) * 2
     plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
@@ -96,7 +119,7 @@ class _Gathering(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, needs_bias = needs = ctx.needs_input_grad[:3]
-        rows = _rows(gradient)
+        rows = _by_location(gradient)
         live = None
         if FEW * len(rows) <= len(weight):
             live = torch.arange(len(rows))
@@ -122,7 +145,7 @@ def _dense(
     )
 
 
-def _rows(x: Tensor) -> Tensor:
+def _by_location(x: Tensor) -> Tensor:
     """[B, C, h, w] -> [B * h * w, C]; a view where x is channels-last."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
@@ -145,7 +168,7 @@ def _windows(live: Tensor, size: torch.Size, entry: torch.Size, kernel: int, str
 
 def _to_weight(rows: Tensor, places: Tensor, x: Tensor, weight: Tensor) -> Tensor:
     """Gradient of the weight, laid out channels-last, as a detector's weights are."""
-    table = _rows(x)
+    table = _by_location(x)
     patches = table[(places - 1).clamp(min=0)]  # [n, k * k, C]
     patches.masked_fill_((places == 0)[..., None], 0)
     product = rows.t() @ patches.flatten(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from torch import nn
@@ -60,9 +60,15 @@ def fold_norms(module: Module) -> Module:
         for (_, conv), (name, norm) in pairwise(list(parent.named_children())):
             plain = type(conv).forward in (nn.Conv2d.forward, SmallMapConv2d.forward) and type(norm) in FOLDED
             if plain and norm.running_mean is not None and parents[id(conv)] == parents[id(norm)] == 1:
-                statistics = norm.running_mean, norm.running_var, norm.eps
-                conv.weight, conv.bias = fuse_conv_bn_weights(
-                    conv.weight, conv.bias, *statistics, norm.weight, norm.bias
-                )
+                _fold(cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, norm))
                 setattr(parent, name, nn.Identity())
     return module.eval()
+
+
+def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
+    """Multiply a batch norm's evaluation into the conv before it; FrozenBatchNorm2d has the same five tensors."""
+    assert norm.running_mean is not None  # the caller has asked
+    assert norm.running_var is not None
+    conv.weight, conv.bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )

@@ -102,12 +102,24 @@ class Batch(NamedTuple):
         return int(self.images.shape[-2]), int(self.images.shape[-1])
 
     @property
+    def truth(self) -> Targets:
+        """The targets, which a loss needs.
+
+        Raises:
+            ValueError: the batch has none.
+        """
+        if self.targets is None:
+            raise ValueError("This batch has no targets, and a loss needs them; give Batch(..., targets=Targets(...)).")
+        return self.targets
+
+    @property
     def draw_keys(self) -> Tensor:
         """[B] int64: seeds of this batch's random draws."""
         return self.ids if self.keys is None else self.keys
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        return Batch(*(None if v is None else v.to(device, non_blocking=non_blocking) for v in self))
+        there = {k: v.to(device, non_blocking=non_blocking) for k, v in self._asdict().items() if v is not None}
+        return self._replace(**there)
 
 
 class Prediction(NamedTuple):

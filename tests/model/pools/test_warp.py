@@ -45,7 +45,8 @@ def test_large_rois_are_averaged_not_aliased() -> None:
 def test_the_map_is_at_most_the_heads(crop: int, size: int, side: int) -> None:
     pool = WarpedCrop(levels=LEVELS, size=size, crop=crop)
     assert pool.bins == side * side
-    assert pool({"C4": torch.randn(3, 8, -(-crop // 16), -(-crop // 16))}).shape == (3, 8, side, side)
+    maps = {"C4": torch.randn(3, 8, -(-crop // 16), -(-crop // 16))}
+    assert pool(maps, torch.zeros(3, 5)).shape == (3, 8, side, side)
 
 
 def test_context_must_leave_something() -> None:

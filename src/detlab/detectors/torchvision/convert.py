@@ -68,10 +68,12 @@ def from_torchvision(
     if state_dict is None and name != published:
         raise ValueError(f"torchvision publishes no weights of {name}; pass state_dict, or use {published}.")
     state = dict(state_dict) if state_dict is not None else _published(name)
+    detector: Detector
     if name == SSD300:
         detector, converted = ssd300(num_classes), convert_ssd300(state)
     else:
-        detector = _BUILDERS[published](_resnet(name, state, frozen_bn_eps), num_classes, name.endswith("_v2"))
+        backbone = _resnet(int(name.split("resnet")[1].split("_")[0]), state, frozen_bn_eps)
+        detector = _BUILDERS[published](backbone, num_classes, name.endswith("_v2"))
         converted = convert(name, state)
     own = detector.state_dict()
     lacking = [
@@ -90,9 +92,8 @@ def from_torchvision(
     return detector.eval()
 
 
-def _resnet(name: str, state: Mapping[str, Tensor], frozen_bn_eps: float) -> ResNet:
+def _resnet(depth: int, state: Mapping[str, Tensor], frozen_bn_eps: float) -> ResNet:
     """With trainable batch norm where the state dict counts batches, frozen where it does not."""
-    depth = int(re.search(r"resnet(\d+)", name)[1])
     if any(key.endswith("num_batches_tracked") for key in state):
         return ResNet(depth=depth, norm="bn")
     return ResNet(depth=depth, norm="frozen_bn", norm_eps=frozen_bn_eps)

@@ -61,8 +61,9 @@ class DefaultBoxes(AnchorGenerator):
             raise ValueError(f"model.anchors.clip={clip} is not known; use one of {', '.join(CLIPS)}.")
         self.scales = None if scales is None else [float(s) for s in scales]
         self.s_min, self.s_max = s_min, s_max
-        self.per_level_ratios = any(isinstance(row, Sequence) for row in ratios)
-        self.ratios = rows if self.per_level_ratios else [ratio for row in rows for ratio in row]
+        per_level = any(isinstance(row, Sequence) for row in ratios)
+        self.ratios = [] if per_level else [ratio for row in rows for ratio in row]  # of every level
+        self.ratios_by_level = rows if per_level else None
         self.extra_square, self.clip = extra_square, clip
 
     def num_anchors(self, levels: Sequence[Level]) -> list[int]:
@@ -99,14 +100,14 @@ class DefaultBoxes(AnchorGenerator):
         return self.scales[: levels + 1]
 
     def _ratios(self, levels: int) -> list[list[float]]:
-        if not self.per_level_ratios:
+        if self.ratios_by_level is None:
             return [self.ratios] * levels
-        if levels > len(self.ratios):
+        if levels > len(self.ratios_by_level):
             raise ValueError(
-                f"model.anchors.ratios has {len(self.ratios)} lists, but model.neck gives {levels} levels; give one "
-                f"list for each, or one list of numbers for all."
+                f"model.anchors.ratios has {len(self.ratios_by_level)} lists, but model.neck gives {levels} levels; "
+                f"give one list for each, or one list of numbers for all."
             )
-        return self.ratios[:levels]
+        return self.ratios_by_level[:levels]
 
     def _base(self, side: float, following: float, ratios: Sequence[float], canvas: tuple[int, int]) -> Tensor:
         """Boxes of one location, centred on (0, 0): [anchors, 4] float64."""

@@ -19,7 +19,7 @@ class AnchorGenerator(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self._cache: OrderedDict[tuple, Tensor] = OrderedDict()
+        self._cache: OrderedDict[tuple[object, ...], Tensor] = OrderedDict()
 
     @abstractmethod
     def num_anchors(self, levels: Sequence[Level]) -> list[int]:

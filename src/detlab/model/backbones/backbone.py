@@ -36,6 +36,8 @@ class Backbone(nn.Module, ABC):
 
     levels: tuple[Level, ...]
     tail: Tail
+    mean: Tensor  # [1, 3, 1, 1] of values 0..255
+    std: Tensor
 
     def __init__(self, *, weights: str | None, norm: str, frozen_stages: int) -> None:
         super().__init__()

@@ -56,13 +56,10 @@ class ResNet(Backbone):
                     "model.backbone.norm=gn cannot take batch-norm weights; use model.backbone.norm=frozen_bn, or "
                     "model.backbone.weights=null."
                 )
-            self._fill(load_weights(name, weights))
+            state = load_weights(name, weights)
+            fill(self, state | {"mean": self.mean, "std": self.std}, "model.backbone.weights")
         self.reads: tuple[str, ...] = STAGES
         self.freeze()
-
-    def _fill(self, state: dict[str, Tensor]) -> None:
-        mean, std = self.mean, self.std
-        fill(self, state | {"mean": mean, "std": std}, "model.backbone.weights")
 
     def stages(self) -> list[tuple[str, nn.Module]]:
         """(name, module) in order of depth; only those still there."""

@@ -46,7 +46,8 @@ class VGG16(Backbone):
                 module.ceil_mode = True
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         pools = [i for i, module in enumerate(self.features) if isinstance(module, nn.MaxPool2d)]
         # A stage ends just before the next pool; C5 is the pool itself.
         self._ends = {"C2": pools[2], "C3": pools[3], "C4": pools[4], "C5": pools[4] + 1}

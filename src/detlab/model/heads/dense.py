@@ -61,7 +61,8 @@ class DenseHead(nn.Module):
         width = width or levels[0].channels
         entry = width if len(channels) > 1 else levels[0].channels
         differ = [level for level in levels if level.channels != width] if len(channels) > 1 else []
-        self.stems = nn.ModuleDict({level.name: nn.Conv2d(level.channels, width, 1) for level in differ})
+        stems = {level.name: nn.Conv2d(level.channels, width, 1) for level in differ}
+        self.stems = nn.ModuleDict(stems)
         self.outputs = cls_loss.outputs(num_classes)
         self.level_names = [level.name for level in levels]
         self.cls_tower = _tower(entry, width, depth, norm)
@@ -74,9 +75,9 @@ class DenseHead(nn.Module):
                 nn.init.normal_(module.weight, std=init_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        for stem in self.stems.values():
+        for stem in stems.values():
             nn.init.kaiming_uniform_(stem.weight, a=1)
-        if prior is not None:
+        if prior is not None and self.cls.bias is not None:
             with torch.no_grad():
                 self.cls.bias.copy_(cls_loss.prior_bias(prior, num_classes).repeat(num_anchors[0]))
 

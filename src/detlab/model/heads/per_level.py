@@ -42,15 +42,17 @@ class PerLevelHead(nn.Module):
         self.outputs = cls_loss.outputs(num_classes)
         self.level_names = [level.name for level in levels]
         pairs = list(zip(levels, num_anchors, strict=True))
-        self.cls = nn.ModuleDict({v.name: SparseConv2d(v.channels, n * self.outputs, kernel) for v, n in pairs})
-        self.box = nn.ModuleDict({v.name: SparseConv2d(v.channels, n * 4, kernel) for v, n in pairs})
-        for conv in (*self.cls.values(), *self.box.values()):
+        cls = {v.name: SparseConv2d(v.channels, n * self.outputs, kernel) for v, n in pairs}
+        box = {v.name: SparseConv2d(v.channels, n * 4, kernel) for v, n in pairs}
+        self.cls, self.box = nn.ModuleDict(cls), nn.ModuleDict(box)
+        for conv in (*cls.values(), *box.values()):
             nn.init.xavier_uniform_(conv.weight)
-            nn.init.zeros_(conv.bias)
-        if prior is not None:
-            with torch.no_grad():
-                for level, count in pairs:
-                    self.cls[level.name].bias.copy_(cls_loss.prior_bias(prior, num_classes).repeat(count))
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+        for conv, (_, count) in zip(cls.values(), pairs, strict=True):
+            if prior is not None and conv.bias is not None:
+                with torch.no_grad():
+                    conv.bias.copy_(cls_loss.prior_bias(prior, num_classes).repeat(count))
 
     def forward(self, features: Mapping[str, Tensor]) -> Prediction:
         """Maps {level: [B, C, h, w]} -> logits [B, A, O], deltas [B, A, 4]; rows by level, row, column, anchor."""

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from functools import partial
 
 from torch import Tensor, nn
 
+from detlab.model.backbones import Backbone
 from detlab.model.losses import ClassificationLoss
+from detlab.model.pools import Pool
 from detlab.tensors.norms import norm_layer
 from detlab.tensors.structures import Level, Prediction
 
 STEM_WIDTH = 256  # channels that levels of unequal width are brought to, as in FPN
-
-
-class Pool(Protocol):
-    """What a head needs to know of a pool (`detlab.model.pools`)."""
-
-    bins: int
-    spatial: bool
-
-    def __call__(self, features: Mapping[str, Tensor], rois: Tensor) -> Tensor: ...
 
 
 class RoIHead(nn.Module):
@@ -38,7 +31,7 @@ class RoIHead(nn.Module):
     def __init__(
         self,
         *,
-        pool: nn.Module,
+        pool: Pool,
         body: nn.Module,
         width: int,
         cls_loss: ClassificationLoss,
@@ -113,8 +106,8 @@ class ConvFCHead(nn.Sequential):
 def roi_head(
     *,
     levels: Sequence[Level],
-    backbone: nn.Module,
-    pool: Callable[..., nn.Module],
+    backbone: Backbone,
+    pool: Callable[..., Pool],
     cls_loss: ClassificationLoss,
     num_classes: int,
     body: str = "auto",
@@ -147,16 +140,13 @@ def roi_head(
             f"levels are {[level.name for level in levels]}; use model/neck=none and model/pool=roi_align, or "
             f"model/head=fc."
         )
-    common = {"cls_loss": cls_loss, "num_classes": num_classes, "class_agnostic": class_agnostic}
+    head = partial(RoIHead, cls_loss=cls_loss, num_classes=num_classes, class_agnostic=class_agnostic)
     if body == "tail" or (body == "auto" and fits and spatial):
         pooled = pool(levels=levels, size=size or tail.size)
-        return RoIHead(pool=pooled, body=backbone.take_tail(), width=tail.width, **common)
-    channels = {level.channels for level in levels}
-    pooled = pool(levels=levels, size=size or 7)
-    if len(channels) > 1:
-        pooled = StemmedPool(pooled, levels, STEM_WIDTH)
-        channels = {pooled.channels}
-    entry = channels.pop()
+        return head(pool=pooled, body=backbone.take_tail(), width=tail.width)
+    entry, pooled = levels[0].channels, pool(levels=levels, size=size or 7)
+    if any(level.channels != entry for level in levels):
+        entry, pooled = STEM_WIDTH, StemmedPool(pooled, levels, STEM_WIDTH)
     if convs:
         inner: nn.Module = ConvFCHead(entry, pooled.bins, convs=convs, width=width, norm=norm or "bn")
     else:
@@ -165,13 +155,13 @@ def roi_head(
             if isinstance(module, nn.Linear):
                 nn.init.kaiming_uniform_(module.weight, a=1)
                 nn.init.zeros_(module.bias)
-    return RoIHead(pool=pooled, body=inner, width=width, **common)
+    return head(pool=pooled, body=inner, width=width)
 
 
 class StemmedPool(nn.Module):
     """A pool over levels of unequal channels: a 1x1 conv first brings those that differ to one width."""
 
-    def __init__(self, pool: nn.Module, levels: Sequence[Level], channels: int) -> None:
+    def __init__(self, pool: Pool, levels: Sequence[Level], channels: int) -> None:
         super().__init__()
         self.pool, self.channels = pool, channels
         self.bins, self.spatial = pool.bins, pool.spatial

@@ -29,7 +29,7 @@ class Focal(torch.autograd.Function):
         rows = max(count, 1) if whole else max(1, CACHED // classes)
         for start in range(0, count, rows):
             part = slice(start, start + rows)
-            _rows(logits[part], labels[part], alpha, gamma, loss[part], None if slope is None else slope[part])
+            _write(logits[part], labels[part], alpha, gamma, loss[part], None if slope is None else slope[part])
         ctx.save_for_backward(*([] if slope is None else [slope]))
         return loss
 
@@ -41,7 +41,7 @@ class Focal(torch.autograd.Function):
         return slope * gradient[:, None], None, None, None
 
 
-def _rows(x: Tensor, labels: Tensor, alpha: float, gamma: float, loss: Tensor, slope: Tensor | None) -> None:
+def _write(x: Tensor, labels: Tensor, alpha: float, gamma: float, loss: Tensor, slope: Tensor | None) -> None:
     """Write the loss [n] and, if wanted, its derivative [n, K] of rows x [n, K]."""
     classes = x.shape[1]
     weight = (alpha, 1 - alpha) if alpha >= 0 else (1.0, 1.0)
@@ -51,7 +51,7 @@ def _rows(x: Tensor, labels: Tensor, alpha: float, gamma: float, loss: Tensor, s
     own, own_slope = _terms(-x.gather(1, column), gamma, slope is not None)
     terms.mul_(weight[1]).scatter_(1, column, torch.where(foreground, own * weight[0], terms.gather(1, column)))
     torch.sum(terms, dim=1, out=loss)
-    if slope is not None:
+    if slope is not None and slopes is not None and own_slope is not None:  # all three or none
         torch.mul(slopes, weight[1], out=slope)
         slope.scatter_(1, column, torch.where(foreground, own_slope * -weight[0], slope.gather(1, column)))
 

@@ -67,7 +67,8 @@ class FPN(Neck):
         self.output = nn.ModuleDict({_p(c.name): _conv(width, width, 3, norm) for c in outputs})
         made = [Level(_p(c.name), width, c.stride) for c in outputs]
         self.for_rois = tuple(level.name for level in made)
-        self.p6 = self.p7 = None
+        self.p6: nn.Conv2d | None = None
+        self.p7: nn.Conv2d | None = None
         if self.extra == "pool":
             made.append(self._coarser(made[-1]))
         elif self.extra in ("conv_c", "conv_p"):
@@ -96,12 +97,13 @@ class FPN(Neck):
             if above is not None and self.top_down:
                 up = F.interpolate(above, size=maps[name].shape[-2:], mode="nearest")
                 here = up if here is None else here + up
+            assert here is not None  # the coarsest map always has its lateral, and top_down=false all of them
             merged[name] = above = here
         out = {_p(n): self.output[_p(n)](merged[n]) for n in self.reads if _p(n) in self.output}
         names = [level.name for level in self.levels[len(out) :]]
         if self.extra == "pool":
             out[names[0]] = F.max_pool2d(out[self.for_rois[-1]], kernel_size=1, stride=2)
-        elif self.p6 is not None:
+        elif self.p6 is not None and self.p7 is not None:
             out[names[0]] = _halved(self.p6, top if self.extra == "conv_c" else out[self.for_rois[-1]])
             out[names[1]] = _halved(self.p7, F.relu(out[names[0]]))
         return out

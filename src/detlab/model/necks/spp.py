@@ -26,7 +26,8 @@ class SPPBlock(nn.Module):
         self.pools = nn.ModuleList(nn.MaxPool2d(k, stride=1, padding=k // 2) for k in kernels)
         self.reduce = nn.Conv2d(channels * (len(kernels) + 1), channels, 1)
         nn.init.kaiming_uniform_(self.reduce.weight, a=1)
-        nn.init.zeros_(self.reduce.bias)
+        if self.reduce.bias is not None:
+            nn.init.zeros_(self.reduce.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, C, h, w]."""

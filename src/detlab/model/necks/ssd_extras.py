@@ -46,15 +46,19 @@ class ExtraBlock(nn.Module):
     A map below the kernel (an image smaller than those trained on) gets rows and columns of zeros, so that at least
     one cell comes out. A map of one cell that a conv halves gets some too, which changes no value: on CPUs the weight
     gradient of such a conv in bfloat16 is read from memory that was never written (torch 2.15).
+
+    Args:
+        channels: of the map.
+        spec: width of the 1x1, channels, kernel, stride, padding.
+        norm: None, or bn, gn, ... after both convs.
     """
 
-    def __init__(
-        self, channels: int, width: int, out: int, kernel: int, stride: int, padding: int, norm: str | None
-    ) -> None:
+    def __init__(self, channels: int, spec: Sequence[int], norm: str | None) -> None:
         super().__init__()
+        width, out, kernel, stride, padding = spec
         self.smallest = kernel - 2 * padding if stride == 1 else 2
-        self.reduce = _conv(channels, width, norm, kernel_size=1)
-        self.conv = _conv(width, out, norm, kernel_size=kernel, stride=stride, padding=padding)
+        self.reduce = _conv(channels, width, norm, kernel=1)
+        self.conv = _conv(width, out, norm, kernel=kernel, stride=stride, padding=padding)
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, h, w] -> [B, out, h', w']."""
@@ -103,8 +107,7 @@ class SSDExtras(Neck):
     ) -> None:
         super().__init__()
         c3, c4, c5 = pick(levels, ["C3", "C4", "C5"], "model.neck.sources")
-        has_fc = fc_weights is not None
-        if has_fc:
+        if fc_weights is not None:
             fc7 = Level("fc7", FC_WIDTH, 16 if atrous else 32)
             maps = [c3, fc7] if atrous else [c3, c4, fc7]
         else:
@@ -116,16 +119,16 @@ class SSDExtras(Neck):
         self.levels = tuple(level for level in maps if sources is None or level.name in sources)
         self.for_rois = tuple(v.name for v in self.levels if v.stride <= ROI_STRIDE and not v.shrink)
         self.fc: nn.Module | None = None
-        if "fc7" in names:
+        if fc_weights is not None and "fc7" in names:
             self.fc = _fc_convs(c4.channels, atrous, dilation or (ATROUS_DILATION if atrous else 1), fc_weights)
         read = [level.name for level in self.levels if level in levels]
         feed = "C4" if self.fc is not None else [level.name for level in maps if level in levels][-1]
         self.reads = tuple(sorted({*read, feed}))
-        scales = l2_scales if has_fc and l2_scales else {}
+        scales = l2_scales if fc_weights is not None and l2_scales else {}
         self.l2 = nn.ModuleDict({v.name: L2Norm(v.channels, scales[v.name]) for v in self.levels if v.name in scales})
         before = {after.name: level.channels for level, after in itertools.pairwise(maps)}
         self.blocks = nn.ModuleDict(
-            {v.name: ExtraBlock(before[v.name], *spec, norm=norm) for v, spec in specs if v.name in names}
+            {v.name: ExtraBlock(before[v.name], spec, norm) for v, spec in specs if v.name in names}
         )
 
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -213,15 +216,18 @@ def _fc_convs(channels: int, atrous: bool, dilation: int, weights: Mapping[str, 
             whole = weights["fc6.weight"].unflatten(1, (channels, side, side))
             every = whole.shape[0] // FC_WIDTH  # 4096 / 1024
             fc6.weight.copy_(whole[::every, :, :: side // 2, :: side // 2])  # taps 0, 3 and 6 of 7
-            fc6.bias.copy_(weights["fc6.bias"][::every])
             fc7.weight.copy_(weights["fc7.weight"][::every, ::every, None, None])
-            fc7.bias.copy_(weights["fc7.bias"][::every])
+            for conv, name in ((fc6, "fc6.bias"), (fc7, "fc7.bias")):
+                if conv.bias is not None:
+                    conv.bias.copy_(weights[name][::every])
     pool = nn.MaxPool2d(3, stride=1, padding=1) if atrous else nn.MaxPool2d(2, stride=2, ceil_mode=True)
     return nn.Sequential(pool, fc6, nn.ReLU(inplace=True), fc7, nn.ReLU(inplace=True))
 
 
-def _conv(channels: int, out: int, norm: str | None, **options: int) -> nn.Sequential:
-    conv = nn.Conv2d(channels, out, bias=norm is None, **options)
+def _conv(
+    channels: int, out: int, norm: str | None, *, kernel: int, stride: int = 1, padding: int = 0
+) -> nn.Sequential:
+    conv = nn.Conv2d(channels, out, kernel, stride=stride, padding=padding, bias=norm is None)
     _xavier(conv)
     layers: list[nn.Module] = [conv]
     if norm is not None:

@@ -36,7 +36,8 @@ class TransferConnection(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def forward(self, maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """{name: [B, C, h, w]} -> {tcb_name: [B, width, h, w]}, finest first."""

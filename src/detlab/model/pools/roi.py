@@ -56,10 +56,9 @@ class _LevelPool(nn.Module, ABC):
         if len(maps) == 1:
             return self.read(maps[0], rois, self.strides[0])
         level = fpn_level(rois[:, 1:], self.strides)
-        out: Tensor | None = None
-        for i, (x, stride) in enumerate(zip(maps, self.strides, strict=True)):
-            part = self._read_own(x, rois, stride, level == i)
-            out = part if out is None else out + part
+        out = self._read_own(maps[0], rois, self.strides[0], level == 0)
+        for i, (x, stride) in enumerate(zip(maps[1:], self.strides[1:], strict=True), start=1):
+            out = out + self._read_own(x, rois, stride, level == i)
         return out
 
     def _read_own(self, x: Tensor, rois: Tensor, stride: int, own: Tensor) -> Tensor:

@@ -56,7 +56,10 @@ class WarpedCrop(nn.Module):
         crops = roi_align(images.contiguous(), wide.to(images.dtype), self.crop_side, 1.0, 0, True)
         return crops.contiguous(memory_format=torch.channels_last)
 
-    def forward(self, maps: Mapping[str, Tensor]) -> Tensor:
-        """The map of N crops, [N, C, h, w] -> [N, C, size, size] by maxima (VGG-16's pool5 at 224 px)."""
-        x = maps[self.names[0]]
+    def forward(self, features: Mapping[str, Tensor], rois: Tensor) -> Tensor:
+        """The map of N crops, [N, C, h, w] -> [N, C, size, size] by maxima (VGG-16's pool5 at 224 px).
+
+        The RoIs [N, 5] are those of `crop`; nothing is left to be read from them.
+        """
+        x = features[self.names[0]]
         return x if x.shape[-1] == self.size else F.adaptive_max_pool2d(x, self.size)
