@@ -15,7 +15,14 @@ import detlab
 from detlab.commands.anchors import report
 from detlab.config.compose import compose_config, plain_config
 from detlab.errors import ConfigError
-from detlab.metrics.anchor_coverage import AnchorStage, Placement, anchor_stage, coverage, coverage_report
+from detlab.metrics.anchor_coverage import (
+    AnchorStage,
+    Placement,
+    anchor_stage,
+    coverage,
+    coverage_report,
+    thresholds_of,
+)
 from detlab.metrics.anchor_fit import fit_shapes, shape_iou
 from detlab.model.anchors import Anchors
 from detlab.model.matchers import IoUMatcher
@@ -126,3 +133,14 @@ def test_the_command_suggests_overrides_that_work(model: str, tmp_path: Path) ->
 def test_a_family_without_anchors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="FastRCNN has no anchors"):
         report(config_of(tmp_path, "anchors", "model=fast_rcnn"))
+
+
+def test_a_matcher_without_thresholds_is_judged_at_a_half() -> None:
+    """A matcher of a user's own may assign by other rules than IoU."""
+
+    class Nearest(torch.nn.Module):
+        pass
+
+    assert thresholds_of(Nearest()) == [0.5]
+    assert thresholds_of(IoUMatcher(positive=0.7, negative=0.3, force_best=True)) == [0.3, 0.7]
+    assert thresholds_of(IoUMatcher(positive=0.5, negative=0.5, force_best=True)) == [0.5]

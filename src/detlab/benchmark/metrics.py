@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from detlab.metrics.coco_ap import RECALLS, THRESHOLDS, CocoAP
+from detlab.metrics.coco_ap import CocoAP
+from detlab.metrics.matching import RECALLS, THRESHOLDS
 from detlab.tensors.structures import Detections, GroundTruth
 
 PARTS = 16  # images per update on either side

@@ -41,8 +41,8 @@ from detlab.data.records import Record
 from detlab.data.unlabelled import batches_of_images
 from detlab.errors import ConfigError, DataError
 from detlab.files import write_json
-from detlab.metrics.coco_ap import THRESHOLDS
 from detlab.metrics.collected import Found
+from detlab.metrics.matching import THRESHOLDS
 from detlab.metrics.proposal_recall import recall_by_iou
 from detlab.runs.loading import Loaded, load
 from detlab.tensors.boxes import clip

@@ -10,7 +10,7 @@ place of `predict_from`, between features that are cached and the same last sele
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -53,7 +53,7 @@ class RoIDetector(Detector):
         append_truth: ground-truth boxes are among the RoIs to sample from in training.
     """
 
-    reads = "rois"
+    reads: Literal["maps", "rois", "crops"] = "rois"
     final: Detect
 
     def __init__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -165,7 +165,8 @@ def _with_legend(picture: Image.Image, title: str, counts: dict[str, int]) -> Im
 
 
 def _font(short: float) -> ImageFont.FreeTypeFont:
-    return ImageFont.load_default(size=min(max(short * TEXT_SHARE, SMALLEST_FONT), LARGEST_FONT))
+    font = ImageFont.load_default(size=min(max(short * TEXT_SHARE, SMALLEST_FONT), LARGEST_FONT))
+    return cast(ImageFont.FreeTypeFont, font)  # a size needs FreeType, which every wheel of Pillow holds
 
 
 def _draw_one(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -67,8 +68,9 @@ def pr_curves(curves: Mapping[str, Any], thresholds: Sequence[float] = (0.5, 0.7
         axes = figure.add_subplot(1, len(thresholds), i + 1)
         row = curves["iou"].index(threshold)
         for n, name in enumerate(shown):
-            style = {"color": PALETTE[n % len(PALETTE)], "linestyle": "-" if n < len(PALETTE) else "--"}
-            axes.plot(recall, tables[name][row], label=f"{name} {tables[name][row].mean():.2f}", **style)
+            colour, style = PALETTE[n % len(PALETTE)], "-" if n < len(PALETTE) else "--"
+            label = f"{name} {tables[name][row].mean():.2f}"
+            axes.plot(recall, tables[name][row], label=label, color=colour, linestyle=style)
         if len(tables) > 1:
             mean = np.mean([table[row] for table in tables.values()], axis=0)
             axes.plot(recall, mean, color="black", linewidth=2, label=f"mean {mean.mean():.2f}")
@@ -167,14 +169,16 @@ def anchor_coverage(report: Mapping[str, Any], sides: np.ndarray, shapes: np.nda
     middle.set_xticks(x, names, fontsize=7)
     middle.set(xlabel="square root of the area, px; boxes", ylim=(0, 1.02))
     middle.legend(fontsize=7, loc="lower right")
-    right.scatter(*sides[:: max(1, len(sides) // 3000)].T, s=3, color=PALETTE[1], label="boxes", alpha=0.5)
-    right.scatter(*shapes.T, s=30, marker="s", facecolors="none", edgecolors=PALETTE[5], label="anchors")
+    some = sides[:: max(1, len(sides) // 3000)]
+    right.scatter(some[:, 0], some[:, 1], s=3, color=PALETTE[1], label="boxes", alpha=0.5)
+    widths, heights = shapes[:, 0], shapes[:, 1]
+    right.scatter(widths, heights, s=30, marker="s", facecolors="none", edgecolors=PALETTE[5], label="anchors")
     right.set(xscale="log", yscale="log", xlabel="width, px", ylabel="height, px")
     right.legend(fontsize=7, loc="upper left")
     return figure
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Any]:
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 

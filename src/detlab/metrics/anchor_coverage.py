@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from detlab.model.matchers import IGNORED, POSITIVE
+from detlab.model.anchors import AnchorGenerator
+from detlab.model.matchers import IGNORED, POSITIVE, Matcher
 from detlab.tensors.boxes import pairwise_overlap
 from detlab.tensors.structures import GroundTruth, Level, Targets
 
@@ -25,19 +26,25 @@ EDGES = np.linspace(0, 1, 21)  # of the histogram of best IoUs
 class AnchorStage(NamedTuple):
     """The part of a detector that tiles anchors."""
 
-    anchors: Any  # per_level(levels, canvas) -> L tensors [A_l, 4]
+    anchors: AnchorGenerator
     levels: tuple[Level, ...]
-    matcher: nn.Module
+    matcher: Matcher
 
 
 def anchor_stage(detector: nn.Module) -> AnchorStage | None:
     """A detector's anchors, levels and their matcher: those of its first stage, where it has two; None without."""
-    stage = getattr(detector, "rpn", detector)
+    stage: Any = getattr(detector, "rpn", detector)  # asked for what it has, since families differ
     anchors = getattr(stage, "anchors", None)
     if anchors is None:
         return None
-    matcher = getattr(stage, "arm", stage).criterion.matcher
-    return AnchorStage(anchors, tuple(getattr(stage, "levels", detector.neck.levels)), matcher)
+    levels = stage.levels if hasattr(stage, "levels") else stage.neck.levels
+    return AnchorStage(anchors, tuple(levels), getattr(stage, "arm", stage).criterion.matcher)
+
+
+def thresholds_of(matcher: Matcher) -> list[float]:
+    """The IoUs at which a matcher tells negatives and positives apart, ascending; 0.5 for one that has none."""
+    own = {getattr(matcher, name, None) for name in ("negative", "positive")}
+    return sorted(t for t in own if t is not None) or [0.5]
 
 
 class Placement(NamedTuple):
@@ -49,7 +56,10 @@ class Placement(NamedTuple):
 
     def canvas_of(self, size: tuple[int, int]) -> tuple[int, int]:
         """The canvas of an image alone in its batch."""
-        return self.canvas or tuple(-(-side // self.divisor) * self.divisor for side in size)
+        if self.canvas is not None:
+            return self.canvas
+        rows, columns = (-(-side // self.divisor) * self.divisor for side in size)
+        return rows, columns
 
 
 class Coverage(NamedTuple):
@@ -63,7 +73,7 @@ class Coverage(NamedTuple):
 
     def of(self, rows: np.ndarray) -> Coverage:
         """Some boxes only."""
-        return Coverage(*(field[rows] for field in self[:4]), self.shares)
+        return Coverage(self.iou[rows], self.level[rows], self.sides[rows], self.positives[rows], self.shares)
 
 
 @torch.no_grad()
@@ -83,9 +93,10 @@ def coverage(stage: AnchorStage, truth: GroundTruth, placement: Placement, most_
     groups: dict[tuple[int, int], list[tuple[list[int], float, float]]] = defaultdict(list)
     for image in _chosen(truth, most_images):
         rows = rows_of.get(int(truth.image_ids[image]), [])
-        size = tuple(truth.sizes[image].tolist())
-        height, width = placement.target(size)
-        groups[placement.canvas_of((height, width))].append((rows, width / size[1], height / size[0]))
+        stored_height, stored_width = truth.sizes[image].tolist()
+        height, width = placement.target((stored_height, stored_width))
+        canvas = placement.canvas_of((height, width))
+        groups[canvas].append((rows, width / stored_width, height / stored_height))
     for canvas, members in groups.items():
         per_level = stage.anchors.per_level(stage.levels, canvas)
         anchors = torch.cat(per_level)[None]
@@ -134,7 +145,7 @@ def coverage_report(covered: Coverage, stage: AnchorStage, crowd: np.ndarray) ->
         crowd: [G] bool; crowds do not count.
     """
     kept = covered.of(~crowd & (covered.iou >= 0))
-    thresholds = sorted({stage.matcher.negative, stage.matcher.positive})
+    thresholds = thresholds_of(stage.matcher)
     extent = np.sqrt(kept.sides.prod(1))
     sizes = [
         {"from": low, "to": None if np.isinf(high) else high, **_row(kept.of(rows), thresholds)}

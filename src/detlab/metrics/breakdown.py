@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detlab.metrics.coco_ap import IOU_50, IOU_75, THRESHOLDS, precision_recall
+from detlab.metrics.coco_ap import IOU_50, IOU_75, precision_recall
 from detlab.metrics.collected import Found, as_one_class
 from detlab.metrics.error_kinds import IGNORED, KINDS, TRUE, Verdicts, error_shares, verdicts
-from detlab.metrics.matching import match, pairs_of, place_in_group
+from detlab.metrics.matching import THRESHOLDS, match, pairs_of, place_in_group
 from detlab.metrics.proposal_recall import proposal_recall
 
 SIZES = (0, 16, 32, 64, 96, 128, 256, 512, np.inf)  # px: square root of the annotation's area

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, distributed
 from torchmetrics import Metric
 
+from detlab.tensors.ranks import of_all, together
 from detlab.tensors.structures import Detections, GroundTruth
 
 COLUMNS = 6  # x1, y1, x2, y2, score, label
@@ -93,12 +94,12 @@ class CollectedDetections(Metric):
             ids = np.concatenate(self._ids) if self._ids else np.zeros(0, np.int64)
             counts = np.concatenate(self._counts) if self._counts else np.zeros(0, np.int64)
             rows = np.concatenate(self._rows) if self._rows else np.zeros((0, COLUMNS))
-            self._merged = self._judged(*_merge(_gather((ids, counts, rows))))
+            self._merged = self._judged(*_merge(of_all((ids, counts, rows))))
         return self._merged
 
     def on_rank_zero(self, work: Callable[[], dict[str, float]]) -> dict[str, float]:
         """The result of `work`, done on rank 0 and sent to all."""
-        if not _together():
+        if not together():
             return work()
         box: list[Any] = [None]
         if distributed.get_rank() == 0:
@@ -185,19 +186,7 @@ def _only(truth: GroundTruth, ids: np.ndarray) -> GroundTruth:
     )
 
 
-def _together() -> bool:
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-
-
-def _gather(part: tuple[np.ndarray, ...]) -> list[tuple[np.ndarray, ...]]:
-    if not _together():
-        return [part]
-    parts: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(parts, part)
-    return parts
-
-
-def _merge(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _merge(parts: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Image ids seen, rows and their image ids; each image from the first part that has it, ordered by id."""
     ids = np.concatenate([p[0] for p in parts])
     counts = np.concatenate([p[1] for p in parts])

@@ -7,8 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from detlab.metrics.coco_ap import AREAS, mean_defined, precision_recall
+from detlab.metrics.coco_ap import mean_defined, precision_recall
 from detlab.metrics.collected import CollectedDetections, Found, Judged, Measure
+from detlab.metrics.matching import AREAS
 from detlab.tensors.structures import GroundTruth
 
 

@@ -15,6 +15,7 @@ from detlab.model.losses import BoxLoss, ClassificationLoss
 from detlab.model.matchers import IGNORED, POSITIVE, Matcher
 from detlab.model.samplers import Sampler, draw
 from detlab.tensors.boxes import at_least_float32
+from detlab.tensors.ranks import together
 from detlab.tensors.structures import Prediction, Targets
 
 NORMALIZERS = ("positives", "images", "sampled", "paper")
@@ -138,7 +139,7 @@ def share_of_processes(count: Tensor) -> Tensor:
     """Mean of a count over all processes, at least 1 / their number; DDP averages gradients, so sums divided by it
     equal one process's sums over the whole batch divided by the whole count."""
     count = count.float()
-    if not (distributed.is_available() and distributed.is_initialized()):
+    if not together():
         return count.clamp(min=1)
     count = count.clone()
     distributed.all_reduce(count)

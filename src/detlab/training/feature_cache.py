@@ -10,12 +10,13 @@ from pathlib import Path
 import lightning as L  # noqa: N812 - Lightning's own convention
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_only
-from torch import Tensor, distributed
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from detlab.data.dataset import Collate, DetectionDataset, Sample
 from detlab.data.sampling import ShardedBatchSampler
 from detlab.detectors import Detector
+from detlab.tensors.ranks import meet
 from detlab.tensors.structures import Batch
 
 Arrays = dict[str, np.ndarray]
@@ -52,8 +53,7 @@ class ImageCache:
 
     def remove(self) -> None:
         """Forget everything, once every process has read what it needs."""
-        if distributed.is_available() and distributed.is_initialized():
-            distributed.barrier()
+        meet()
         if rank_zero_only.rank == 0:
             shutil.rmtree(self.folder)
 

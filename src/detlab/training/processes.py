@@ -19,22 +19,10 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 
+from detlab.tensors.ranks import together
+
 LOOK_EVERY_S = 0.5  # between looks at the other processes
 FAREWELL_S = 5.0  # for the main thread to end by itself once another rank is dead
-
-
-def together() -> bool:
-    """Whether this process is one of several."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-
-
-def of_all(value: Any) -> list[Any]:
-    """The value of each process, by rank; every process must call it."""
-    if not together():
-        return [value]
-    values: list[Any] = [None] * distributed.get_world_size()
-    distributed.all_gather_object(values, value)
-    return values
 
 
 class Agreement:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 
-from detlab.training.processes import of_all
+from detlab.tensors.ranks import of_all
 
 
 class DifferentConfigsError(RuntimeError):

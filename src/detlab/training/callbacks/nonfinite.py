@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from detlab.files import write_whole
+from detlab.tensors.ranks import of_all, together
 from detlab.tensors.structures import Batch
-from detlab.training.processes import of_all, together
 
 REMEMBERED = 64  # steps whose images are known; more than check_every
 NAMED = 16  # images that the message names

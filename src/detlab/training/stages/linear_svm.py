@@ -25,14 +25,13 @@ from detlab.errors import ConfigError
 from detlab.model.coders import BoxCoder
 from detlab.model.linear import BoxRidge, LinearModel, MinedSVM, NormMeter, without_duplicates
 from detlab.tensors.boxes import pairwise_overlap
+from detlab.tensors.ranks import meet, own_share
 from detlab.tensors.structures import Batch
 from detlab.training.feature_cache import Arrays, ImageCache
 from detlab.training.stages.stage import (
     Length,
     Stages,
     fill_cache,
-    meet,
-    own_share,
     progress,
     unaugmented,
     write_tensors,

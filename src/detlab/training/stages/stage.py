@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor, distributed
+from torch import Tensor
 
 from detlab.config.parts import build_part
 from detlab.data import DetectionData
@@ -26,6 +26,7 @@ from detlab.errors import ConfigError
 from detlab.files import read_json, write_json, write_whole
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
+from detlab.tensors.ranks import meet
 from detlab.tensors.structures import Batch
 from detlab.training.build import Run, build, make_data
 from detlab.training.callbacks.budget import FILE as BUDGET
@@ -212,19 +213,6 @@ def fill_cache(
         trainer = _predicting(config)
         trainer.predict(module, return_predictions=False)
         trainer.strategy.barrier("cached")
-
-
-def own_share(count: int) -> range:
-    """Which of `count` pieces of work this process does."""
-    if distributed.is_available() and distributed.is_initialized():
-        return range(distributed.get_rank(), count, distributed.get_world_size())
-    return range(count)
-
-
-def meet() -> None:
-    """Wait for the other processes."""
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

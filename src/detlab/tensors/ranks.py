@@ -1,0 +1,34 @@
+"""What the processes of one run do together through `torch.distributed`; alone, a process needs no other."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+from torch import distributed
+
+Value = TypeVar("Value")
+
+
+def together() -> bool:
+    """Whether this process is one of several."""
+    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+
+
+def of_all(value: Value) -> list[Value]:
+    """The value of each process, by rank; every process must call it."""
+    if not together():
+        return [value]
+    values: list[Any] = [None] * distributed.get_world_size()
+    distributed.all_gather_object(values, value)
+    return values
+
+
+def own_share(count: int) -> range:
+    """Which of `count` pieces of work this process does."""
+    return range(distributed.get_rank(), count, distributed.get_world_size()) if together() else range(count)
+
+
+def meet() -> None:
+    """Wait for the other processes."""
+    if together():
+        distributed.barrier()
