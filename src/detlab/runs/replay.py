@@ -80,7 +80,7 @@ def as_lines(path: Path, dumped: Dumped, result: Replayed) -> list[str]:
     def first(names: Sequence[Any]) -> str:
         return f"{len(names)} ({', '.join(map(str, names[:3]))}{' ...' if len(names) > 3 else ''})" if names else "none"
 
-    counts = dumped.batch.targets.real.sum(1).tolist()
+    counts = dumped.batch.truth.real.sum(1).tolist()
     return [
         f"batch       {path}: step {dumped.step}, image ids {dumped.batch.ids.tolist()}, boxes {counts}",
         f"losses      {', '.join(f'{k} {v:.4g}' for k, v in result.losses.items())}",

@@ -14,6 +14,7 @@ from detlab.config.compose import config_hash, make_detector
 from detlab.config.parts import build_part, class_of
 from detlab.data import DetectionData, fingerprint
 from detlab.detectors import Detector
+from detlab.errors import ConfigError
 from detlab.metrics.collected import Measure
 from detlab.runs.checkpoints import find_checkpoint, initialise_from, read_checkpoint
 from detlab.runs.resuming import NEW, Start, logger_facts
@@ -88,7 +89,10 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
 def make_data(config: Mapping[str, Any]) -> DetectionData:
     """The data set of a config, audited."""
     augment = build_part(config["augment"])
-    family = class_of(config["model"]["_target_"])
+    target = config["model"]["_target_"]
+    family = class_of(target)
+    if not issubclass(family, Detector):
+        raise ConfigError(f"model._target_={target} is no family; name a subclass of detlab.Detector.")
     facts = {"resize_default": family.resize, "needs_proposals": family.box_source == "proposals"}
     data = build_part(config["data"], augment=augment, seed=config["seed"], **facts)
     data.prepare_data()

@@ -16,6 +16,7 @@ from detlab.metrics.summary import summary_rows
 from detlab.training.callbacks import ValidationPictures
 from detlab.training.lightning_module import DetectionModule
 from detlab.training.optim import effective_lr
+from detlab.training.trainers import callbacks_of
 
 if TYPE_CHECKING:
     from detlab.training.build import Run
@@ -30,7 +31,7 @@ def report(run: Run, run_dir: Path) -> None:
     print_results(results, f"{split} split")
     say = Console().print
     say(f"run folder  {run_dir}", soft_wrap=True)
-    pictures = next((c for c in run.trainer.callbacks if isinstance(c, ValidationPictures)), None)
+    pictures = next((c for c in callbacks_of(run.trainer) if isinstance(c, ValidationPictures)), None)
     if pictures is not None and pictures.latest is not None:
         say(f"picture     {pictures.latest}", soft_wrap=True)
 
@@ -74,19 +75,20 @@ def say_plan(
             rows.append((name, sum(n for n, grad in sizes if grad), sum(n for n, _ in sizes)))
     for name, trainable, total in rows:
         table.add_row(name, f"{trainable:,}", f"{total:,}")
-    table.add_row("all", *(f"{sum(row[i] for row in rows):,}" for i in (1, 2)), style="bold")
+    trainable, total = sum(row[1] for row in rows), sum(row[2] for row in rows)
+    table.add_row("all", f"{trainable:,}", f"{total:,}", style="bold")
     console = Console()
     console.print(table)
     backbone = module.detector.backbone
-    total = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+    batch = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches  # before the trainer has the data
     optim = config["optim"]
-    rate = effective_lr(optim["lr"], total, optim["base_batch_size"], optim["lr_scaling"])
+    rate = effective_lr(optim["lr"], batch, optim["base_batch_size"], optim["lr_scaling"])
     accumulated = f" x {trainer.accumulate_grad_batches} steps" if trainer.accumulate_grad_batches > 1 else ""
     lines = {
         "backbone": f"weights {backbone.weights}, norm {backbone.norm}, frozen stages {backbone.frozen_stages}",
         **({"neck": module.detector.neck.note} if module.detector.neck.note else {}),
         "input": f"{data.resize.mode} {config['data']['size']}, at most {config['data'].get('max_size')} px",
-        "batch": f"{total} = {data.batch_size} x {trainer.world_size} processes{accumulated}",
+        "batch": f"{batch} = {data.batch_size} x {trainer.world_size} processes{accumulated}",
         "optimiser": (
             f"{_class_name(optim['_target_'])}, learning rate {rate:.3g} ({optim['lr']} at {optim['base_batch_size']} "
             f"images, {optim['lr_scaling']} scaling)"

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from detlab.data.dataset import Collate, DetectionDataset, Sample
 from detlab.data.sampling import ShardedBatchSampler
 from detlab.detectors import Detector
+from detlab.runs.first_process import first_process
 from detlab.tensors.ranks import meet
 from detlab.tensors.structures import Batch
 
@@ -54,7 +54,7 @@ class ImageCache:
     def remove(self) -> None:
         """Forget everything, once every process has read what it needs."""
         meet()
-        if rank_zero_only.rank == 0:
+        if first_process():
             shutil.rmtree(self.folder)
 
     def _file(self, id: int, name: str) -> Path:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning as L  # noqa: N812 - Lightning's own convention
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from detlab.config.compose import config_hash
 from detlab.config.parts import build_part
@@ -19,6 +20,7 @@ from detlab.training.callbacks import RunStatus
 from detlab.training.environment import set_up_torch
 from detlab.training.processes import WATCH
 from detlab.training.signals import STOP, Stopped
+from detlab.training.trainers import callbacks_of
 
 
 def train(config: dict[str, Any]) -> float | None:
@@ -70,7 +72,7 @@ def fit(config: dict[str, Any], prepare: Callable[[Detector], None] | None = Non
 @contextmanager
 def watched(run: Run) -> Iterator[None]:
     """Write into status.json how the work ended, and close the loggers."""
-    status = next((c for c in run.trainer.callbacks if isinstance(c, RunStatus)), None)
+    status = next((c for c in callbacks_of(run.trainer) if isinstance(c, RunStatus)), None)
     state, reason = "failed", None
     try:
         yield
@@ -86,7 +88,8 @@ def watched(run: Run) -> Iterator[None]:
 
 def best_score(run: Run) -> float | None:
     """The best value of the monitored metric in training."""
-    score = run.trainer.checkpoint_callback.best_model_score if run.trainer.checkpoint_callback else None
+    callback = run.trainer.checkpoint_callback
+    score = callback.best_model_score if isinstance(callback, ModelCheckpoint) else None
     return None if score is None else float(score)
 
 
@@ -100,7 +103,7 @@ def ending(error: BaseException) -> tuple[str, str]:
 
 def _best(trainer: L.Trainer) -> str | None:
     callback = trainer.checkpoint_callback
-    return (callback.best_model_path or None) if callback is not None else None
+    return (callback.best_model_path or None) if isinstance(callback, ModelCheckpoint) else None
 
 
 def _close_loggers(state: str) -> None:

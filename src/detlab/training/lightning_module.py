@@ -8,6 +8,7 @@ from typing import Any
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -20,6 +21,7 @@ from detlab.model.detect import to_original
 from detlab.model.samplers import draw_keys
 from detlab.runs.checkpoints import CHECKPOINT_KEY, LAYOUT
 from detlab.tensors.structures import PADDING, Batch, Detections
+from detlab.training.trainers import data_of, total_batch
 
 
 class DetectionModule(L.LightningModule):
@@ -113,13 +115,10 @@ class DetectionModule(L.LightningModule):
     def on_test_epoch_end(self) -> None:
         self._finish("test")
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser with its per-step schedule; the total batch is over processes and accumulated steps."""
-        total_batch = (
-            self.trainer.datamodule.batch_size * self.trainer.world_size * self.trainer.accumulate_grad_batches
-        )
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        optimizer = self.optim(self.detector, total_batch=total_batch, fused=not scaled)
+        optimizer = self.optim(self.detector, total_batch=total_batch(self.trainer), fused=not scaled)
         scheduler = self.lr_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -147,7 +146,7 @@ class DetectionModule(L.LightningModule):
         }
 
     def _start(self, split: str) -> None:
-        data = self.trainer.datamodule
+        data = data_of(self.trainer)
         truth = data.ground_truth(self.test_split if split == "test" else split)
         limit = self.trainer.limit_test_batches if split == "test" else self.trainer.limit_val_batches
         partial = self.trainer.sanity_checking or not (isinstance(limit, float) and limit >= 1)
@@ -165,28 +164,34 @@ class DetectionModule(L.LightningModule):
         else:
             found = self.detector.detect(batch, features)
         detections = to_original(found, batch)
+        assert self._metric is not None  # since `_start`
         self._metric.update(detections, batch.ids)
         if self._proposals is not None:
-            self._keep_proposals(batch, features)
+            self._proposals = self._with_proposals(self._proposals, batch, features)
         return {"detections": detections, "ids": batch.ids, "batch": batch}
 
     def _finish(self, split: str) -> None:
-        results = self._metric.compute()
+        metric = self._metric
+        assert metric is not None  # since `_start`
+        results = metric.compute()
         if not self.trainer.sanity_checking:
             self.results[split] = results
-            self.found[split] = self._metric.merged()
+            self.found[split] = metric.merged()
             self.log_dict({f"{split}/{name}": value for name, value in results.items()})
         if self._proposals is not None:
             self.proposed = self._proposals.merged()
         self._metric = self._proposals = None
 
-    def _keep_proposals(self, batch: Batch, features: Features) -> None:
+    def _with_proposals(
+        self, kept: CollectedDetections, batch: Batch, features: Features
+    ) -> CollectedDetections | None:
+        """The proposals so far and those of a batch; None for a detector of one stage."""
         proposals = self.detector.first_stage(batch, features)
         if proposals is None:
-            self._proposals = None
-            return
+            return None
         labels = torch.where(proposals.real, 0, PADDING)
-        self._proposals.update(to_original(Detections(*proposals, labels), batch), batch.ids)
+        kept.update(to_original(Detections(proposals.boxes, proposals.scores, labels), batch), batch.ids)
+        return kept
 
 
 def _version() -> str:

@@ -14,6 +14,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from detlab.files import read_json, write_whole
+from detlab.runs.first_process import first_process
+from detlab.training.trainers import detection
 
 NAME_LENGTH = 128  # of W&B's run names
 SWEEP_ENV = "DETLAB_SWEEP"  # the launcher tells a job the name of its sweep
@@ -57,7 +59,7 @@ class MetricsFile(CSVLogger):
 
 def tensorboard_logger(*, save_dir: str, keep_steps: int | None = None) -> TensorBoardLogger:
     """Events in save_dir/tensorboard; of a resumed run those of steps from keep_steps on are hidden."""
-    purge = {} if keep_steps is None else {"purge_step": keep_steps}
+    purge: dict[str, Any] = {} if keep_steps is None else {"purge_step": keep_steps}
     return TensorBoardLogger(save_dir=save_dir, name="tensorboard", version="", default_hp_metric=False, **purge)
 
 
@@ -100,7 +102,7 @@ def _wandb_id(folder: Path, new: bool) -> str:
     if not new and file.is_file():
         return file.read_text().strip()
     made = uuid.uuid4().hex[:8]
-    if rank_zero_only.rank == 0:  # the others log nothing
+    if first_process():  # the others log nothing
         write_whole(file, made.encode())
     return made
 
@@ -118,12 +120,10 @@ class Dashboards(L.Callback):
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Tell them."""
-        metrics = module.results["test"]
+        metrics, config = detection(module).results["test"], detection(module).config
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                chosen = {
-                    key: v for key, v in flat(module.config).items() if not key.startswith(("paths.", "callbacks."))
-                }
+                chosen = {key: v for key, v in flat(config).items() if not key.startswith(("paths.", "callbacks."))}
                 totals = {f"hparam/{key}": value for key, value in metrics.items() if "/" not in key}
                 logger.log_hyperparams(chosen, totals)
             elif isinstance(logger, WandbLogger):

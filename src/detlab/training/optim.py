@@ -47,7 +47,8 @@ def adamw(
     """AdamW over `parameter_groups`, at `effective_lr`."""
     rate = effective_lr(lr, total_batch, base_batch_size, lr_scaling)
     groups = parameter_groups(detector, rate, weight_decay, decay_norm_and_bias, backbone_lr_mult)
-    return torch.optim.AdamW(groups, lr=rate, betas=tuple(betas), fused=fused)
+    first, second = betas
+    return torch.optim.AdamW(groups, lr=rate, betas=(first, second), fused=fused)
 
 
 def effective_lr(lr: float, total_batch: int, base_batch_size: int, scaling: str) -> float:

@@ -12,8 +12,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
+from detlab.detectors import Detector
 from detlab.files import read_json, write_json
 from detlab.tensors.structures import Batch
+from detlab.training.trainers import detection, total_batch
 
 FILE = "budget.json"
 LONGEST = 5.0  # seconds that the timing of single images may take
@@ -39,7 +41,8 @@ class Budget(L.Callback):
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Start the clock; a run that goes on keeps what it spent before."""
         self._start = time.monotonic()
-        self._before = (read_json(self.path) or {}).get("seconds", 0.0) if module.config.get("resume") else 0.0
+        spent = read_json(self.path) if detection(module).config.get("resume") else None
+        self._before = (spent or {}).get("seconds", 0.0)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Note what was spent so far."""
@@ -63,18 +66,19 @@ class Budget(L.Callback):
         image, self._image = self._image, None
         if image is None or not self.repeats:
             return
+        detector = detection(module).detector
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             with FlopCounterMode(display=False) as counter:
-                module.detector.detect(image)
-            times = self._times(module, image)
+                detector.detect(image)
+            times = self._times(detector, image)
         self.facts |= {"flops": counter.get_total_flops(), "latency_ms": 1000 * statistics.median(times)}
         write_json(self.path, self.facts)
 
-    def _times(self, module: L.LightningModule, image: Batch) -> list[float]:
+    def _times(self, detector: Detector, image: Batch) -> list[float]:
         times: list[float] = []
         while len(times) < self.repeats and sum(times) < LONGEST:
             start = time.monotonic()
-            module.detector.detect(image)
+            detector.detect(image)
             if image.images.is_cuda:
                 torch.cuda.synchronize()
             times.append(time.monotonic() - start)
@@ -82,7 +86,8 @@ class Budget(L.Callback):
 
     @rank_zero_only
     def _note(self, trainer: L.Trainer, module: L.LightningModule, epochs: int) -> None:
-        total = trainer.datamodule.batch_size * trainer.world_size * trainer.accumulate_grad_batches
+        total = total_batch(trainer)
+        sizes = [(p.numel(), p.requires_grad) for p in detection(module).detector.parameters()]
         seconds = self._before + time.monotonic() - self._start
         rates = [group.get("initial_lr", group["lr"]) for group in trainer.optimizers[0].param_groups]
         self.facts |= {
@@ -92,8 +97,8 @@ class Budget(L.Callback):
             "lr": max(rates),
             "seconds": seconds,
             "hours": seconds * trainer.world_size / 3600,
-            "parameters": sum(p.numel() for p in module.detector.parameters()),
-            "trainable": sum(p.numel() for p in module.detector.parameters() if p.requires_grad),
+            "parameters": sum(n for n, _ in sizes),
+            "trainable": sum(n for n, trains in sizes if trains),
         }
         write_json(self.path, self.facts)
 

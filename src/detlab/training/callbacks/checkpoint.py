@@ -17,6 +17,7 @@ from detlab.runs.checkpoints import LAST, PREVIOUS
 from detlab.training.callbacks.nonfinite import NonFiniteGuard
 from detlab.training.processes import WATCH, Agreement
 from detlab.training.signals import STOP, Stopped
+from detlab.training.trainers import callbacks_of
 
 NOTHING, SAVE = 0, 1  # what a process wishes after a step; above SAVE: to stop, by the number of the signal
 
@@ -82,7 +83,7 @@ class RunCheckpoint(ModelCheckpoint):
         STOP.install()
         STOP.deferred = True
         if trainer.is_global_zero:
-            remove_leftovers(Path(self.dirpath))
+            remove_leftovers(self.folder)
 
     def on_sanity_check_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Lightning has just put its own handlers in place."""
@@ -95,8 +96,9 @@ class RunCheckpoint(ModelCheckpoint):
         self._step = self._saved_step = trainer.global_step
         self._saved_at = time.monotonic()
         row, self._row = self._row, None
-        for logger in trainer.loggers if row else ():
-            logger.log_metrics(row, step=trainer.global_step - 1)
+        if row:
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step=trainer.global_step - 1)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -140,10 +142,9 @@ class RunCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the state over, also where the run's folder was moved."""
-        folder = Path(self.dirpath)
 
         def here(path: str) -> str:
-            return str(folder / Path(path).name) if path else path
+            return str(self.folder / Path(path).name) if path else path
 
         paths = {k: here(state_dict[k]) for k in ("best_model_path", "kth_best_model_path", "last_model_path")}
         best = {here(path): score for path, score in state_dict["best_k_models"].items()}
@@ -152,11 +153,18 @@ class RunCheckpoint(ModelCheckpoint):
 
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
         """Save, unless a step before had a loss that was not finite."""
-        for callback in trainer.callbacks:
+        for callback in callbacks_of(trainer):
             if isinstance(callback, NonFiniteGuard):
                 callback.look(trainer)
         super()._save_checkpoint(trainer, filepath)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoints lie."""
+        if self.dirpath is None:
+            raise ValueError("callbacks.checkpoint.dirpath is not set; give the folder of the checkpoints.")
+        return Path(self.dirpath)
 
     def _wish(self) -> int:
         if STOP.received:
@@ -180,12 +188,13 @@ class RunCheckpoint(ModelCheckpoint):
     @staticmethod
     def _unlogged(trainer: L.Trainer) -> dict[str, float] | None:
         """Metrics of this step, which Lightning logs only after this callback; None where it will log none."""
-        if not trainer.log_every_n_steps or trainer.global_step % trainer.log_every_n_steps:
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it undeclared
+        if not every or trainer.global_step % every:
             return None
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
         rates = {  # in double precision, which callback_metrics are not
             k: float(values[-1])
-            for monitor in trainer.callbacks
+            for monitor in callbacks_of(trainer)
             if isinstance(monitor, LearningRateMonitor)
             for k, values in monitor.lrs.items()
             if values

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from detlab.files import write_whole
 from detlab.tensors.ranks import of_all, together
 from detlab.tensors.structures import Batch
+from detlab.training.trainers import data_of
 
 REMEMBERED = 64  # steps whose images are known; more than check_every
 NAMED = 16  # images that the message names
@@ -85,7 +86,8 @@ class NonFiniteGuard(L.Callback):
         for gradient in gradients:
             gradient.masked_fill_(self._bad, 0)
         if optimizer.defaults.get("fused"):
-            optimizer.found_inf = self._bad.float()  # torch's fused kernels leave parameters and states as they are
+            # torch's fused kernels then leave parameters and states as they are
+            optimizer.found_inf = self._bad.float()  # type: ignore[attr-defined]  # torch reads it undeclared
         for buffer, before in self._statistics:
             buffer.copy_(torch.where(self._bad, before, buffer))
         ids, self._ids = torch.cat(self._ids), []
@@ -128,13 +130,13 @@ class NonFiniteGuard(L.Callback):
         )
 
     def _names(self, trainer: L.Trainer, ids: list[int]) -> str:
-        data = trainer.datamodule
+        data = data_of(trainer)
         names = {r.id: r.name for r in data.records("train")} if hasattr(data, "records") else {}
         return ", ".join(names.get(i, "?") for i in ids[:NAMED]) + (" ..." if len(ids) > NAMED else "")
 
     def _write(self, trainer: L.Trainer, step: _Step) -> Path | None:
         """The batch, made again from its images (samples are a function of seed, epoch and id), beside the weights."""
-        data = trainer.datamodule
+        data = data_of(trainer)
         if self.folder is None or not hasattr(data, "samples"):
             return None
         file = self.folder / f"step{step.number:06d}-rank{trainer.global_rank}.ckpt"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from detlab.drawing.pictures import Boxes, comparison_sheet
 from detlab.tensors.structures import Batch, Detections
+from detlab.training.trainers import detection
 
 
 class ValidationPictures(L.Callback):
@@ -33,7 +36,7 @@ class ValidationPictures(L.Callback):
         self,
         trainer: L.Trainer,
         module: L.LightningModule,
-        outputs: dict[str, Any],
+        outputs: STEP_OUTPUT,
         batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -45,7 +48,7 @@ class ValidationPictures(L.Callback):
         self,
         trainer: L.Trainer,
         module: L.LightningModule,
-        outputs: dict[str, Any],
+        outputs: STEP_OUTPUT,
         batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
@@ -61,8 +64,8 @@ class ValidationPictures(L.Callback):
         """Write and log them."""
         self._show(trainer, module, "test")
 
-    def _keep(self, trainer: L.Trainer, outputs: dict[str, Any], batch: Batch) -> None:
-        if not trainer.is_global_zero or trainer.sanity_checking:
+    def _keep(self, trainer: L.Trainer, outputs: STEP_OUTPUT, batch: Batch) -> None:
+        if not trainer.is_global_zero or trainer.sanity_checking or not isinstance(outputs, Mapping):
             return
         scale = (batch.sizes / batch.original_sizes).flip(-1).repeat(1, 2).cpu()
         detections: Detections = outputs["detections"].to("cpu")
@@ -70,8 +73,8 @@ class ValidationPictures(L.Callback):
             if len(self._kept) >= self.count:
                 return
             height, width = batch.sizes[i].tolist()
-            real = batch.targets.real[i].cpu()
-            truth = Boxes(batch.targets.boxes[i].cpu()[real].numpy(), batch.targets.labels[i].cpu()[real].numpy())
+            real = batch.truth.real[i].cpu()
+            truth = Boxes(batch.truth.boxes[i].cpu()[real].numpy(), batch.truth.labels[i].cpu()[real].numpy())
             shown = detections.real[i] & (detections.scores[i] >= self.score_threshold)
             found = Boxes(
                 (detections.boxes[i][shown] * scale[i]).numpy(),
@@ -128,7 +131,8 @@ def wandb_image(image: Tensor, truth: Boxes, found: Boxes, class_names: tuple[st
 
 
 def _names(module: L.LightningModule) -> tuple[str, ...]:
-    return ("object",) if module.detector.class_agnostic else module.class_names
+    ours = detection(module)
+    return ("object",) if ours.detector.class_agnostic else ours.class_names
 
 
 def _within(truths: tuple[Boxes, ...], names: tuple[str, ...]) -> list[Boxes]:

@@ -10,6 +10,8 @@ import lightning as L  # noqa: N812 - Lightning's own convention
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
+from detlab.training.trainers import detection
+
 
 def progress_bar() -> L.Callback:
     """A rich bar on a terminal; one line per evaluation elsewhere."""
@@ -32,7 +34,7 @@ class EpochLines(L.Callback):
         if trainer.sanity_checking:
             return
         values = trainer.callback_metrics
-        wanted = [key for key in ("train/loss", "val/loss", module.monitor) if key in values]
+        wanted = [key for key in ("train/loss", "val/loss", detection(module).monitor) if key in values]
         shown = "  ".join(f"{key} {float(values[key]):.3f}" for key in wanted)
         elapsed = time.monotonic() - self._start
         print(

@@ -10,12 +10,15 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from detlab.data import DetectionData
 from detlab.drawing.pictures import Mark, draw_errors
 from detlab.files import write_json
 from detlab.metrics.anchor_coverage import Placement, anchor_stage, coverage
 from detlab.metrics.breakdown import ImageErrors, best_f1, error_report, worst_images
 from detlab.metrics.collected import Found, as_one_class, coco_results, coco_truth
 from detlab.metrics.error_kinds import verdicts
+from detlab.training.lightning_module import DetectionModule
+from detlab.training.trainers import data_of, detection
 
 COVERED_IMAGES = 500  # of which anchors are laid over ground truth, spread evenly over the split
 
@@ -37,23 +40,24 @@ class ResultWriter(L.Callback):
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Write everything."""
-        found = module.found["test"]
+        ours = detection(module)
+        found = ours.found["test"]
         result = {
-            "split": module.test_split,
+            "split": ours.test_split,
             "images": len(found.truth.image_ids),
-            "metrics": module.results["test"],
-            "class_names": list(module.class_names),
+            "metrics": ours.results["test"],
+            "class_names": list(ours.class_names),
         }
         write_json(self.run_dir / "detections.json", coco_results(found), compact=True)
         write_json(self.run_dir / "ground_truth.json", coco_truth(found.truth), compact=True)
         write_json(self.run_dir / "result.json", result)  # here already, whatever becomes of the report
         if self.errors:
-            result["errors"] = self._report(trainer, module, found)
-            write_json(self.run_dir / "result.json", result)
-            self._plot(trainer, result["errors"])
+            errors = self._report(data_of(trainer), ours, found)
+            write_json(self.run_dir / "result.json", result | {"errors": errors})
+            self._plot(trainer, errors)
 
-    def _report(self, trainer: L.Trainer, module: L.LightningModule, found: Found) -> dict[str, Any]:
-        data, stage, covered = trainer.datamodule, anchor_stage(module.detector), None
+    def _report(self, data: DetectionData, module: DetectionModule, found: Found) -> dict[str, Any]:
+        stage, covered = anchor_stage(module.detector), None
         if stage is not None:
             place = Placement(data.resize.target, data.collate.divisor, data.collate.canvas)
             covered = coverage(stage, found.truth, place, COVERED_IMAGES).iou
@@ -96,10 +100,10 @@ class WorstImages(L.Callback):
         """Draw them."""
         if not self.count:
             return
-        found = module.found["test"]
-        found = as_one_class(found) if module.detector.class_agnostic else found
-        data = trainer.datamodule
-        records = {record.id: record for record in data.records(module.test_split)}
+        ours, data = detection(module), data_of(trainer)
+        found = ours.found["test"]
+        found = as_one_class(found) if ours.detector.class_agnostic else found
+        records = {record.id: record for record in data.records(ours.test_split)}
         self.folder.mkdir(parents=True, exist_ok=True)
         threshold = self.score_threshold
         threshold = best_f1(found, verdicts(found))["score"] if threshold is None else threshold

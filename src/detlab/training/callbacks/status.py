@@ -17,7 +17,8 @@ from typing import Any
 import lightning as L  # noqa: N812 - Lightning's own convention
 from lightning.pytorch.utilities import rank_zero_only
 
-from detlab.files import overwrite, write_json
+from detlab.files import overwrite, read_json, write_json
+from detlab.runs.first_process import first_process
 from detlab.training.processes import WATCH
 
 PACKAGES = (
@@ -53,7 +54,7 @@ class RunStatus(L.Callback):
     def note(self, **facts: Any) -> None:
         """Facts that only the run knows, such as its config's hash."""
         self._notes |= facts
-        if rank_zero_only.rank == 0:
+        if first_process():
             WATCH.on_death = self._bereaved  # already now: a rank may die before all have met
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
@@ -118,7 +119,7 @@ class RunStatus(L.Callback):
         time.sleep(0.2)  # it may be writing them
         for file in sorted(self.path.parent.glob("status-rank*.json")):
             with suppress(OSError, ValueError):
-                reason += f"; {file.stem.removeprefix('status-')}: {json.loads(file.read_text())['reason']}"
+                reason += f"; {file.stem.removeprefix('status-')}: {(read_json(file) or {}).get('reason')}"
         self.finish("failed", reason)
 
     @rank_zero_only

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from detlab.data.proposals.store import proposal_file, write_proposals
-from detlab.detectors import Detector
+from detlab.detectors import Detector, RPNDetector
 from detlab.model.detect import to_original
 from detlab.runs.checkpoints import Checkpoint
 from detlab.tensors.structures import Batch, Detections
@@ -58,14 +58,14 @@ class Alternating:
         return stages.finish(config, states, stages.score(4))
 
     def _rpn(self, stages: Stages, number: int) -> float | None:
-        changes = {"model": rpn_of(stages.config["model"]), "monitor": None}
+        changes: dict[str, Any] = {"model": rpn_of(stages.config["model"]), "monitor": None}
         if number == 1:
             return stages.train(1, self.lengths[0], **changes)
         return stages.train(3, self.lengths[2], Shared(stages.checkpoint(2)), init_from=None, **changes)
 
     def _detector(self, stages: Stages, number: int) -> float | None:
         data = stages.config["data"] | {"proposals": str(propose(stages, number - 1)), "proposal_count": None}
-        changes = {"model": fast_of(stages.config["model"]), "data": data}
+        changes: dict[str, Any] = {"model": fast_of(stages.config["model"]), "data": data}
         if number == 2:
             return stages.train(2, self.lengths[1], **changes)
         return stages.train(4, self.lengths[3], Shared(stages.checkpoint(2), head=True), init_from=None, **changes)
@@ -137,6 +137,7 @@ def propose(stages: Stages, number: int) -> Path:
 
 def propose_batch(detector: Detector, batch: Batch, *, for_training: bool) -> list[Arrays]:
     """boxes [n, 4] float32 (px of the image as stored) and scores [n] of each image's proposals."""
+    assert isinstance(detector, RPNDetector)  # of `rpn_of`
     boxes, scores = detector.rpn.propose(detector.rpn(detector.features(batch)), batch, for_training=for_training)
     stored = to_original(Detections(boxes, scores, torch.zeros_like(scores).long()), batch).boxes
     keep = (scores >= 0) & (stored[..., 2:] > stored[..., :2]).all(dim=-1)

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 from detlab.detectors import Detector
+from detlab.detectors.on_proposals import given
+from detlab.detectors.roi_detector import RoIDetector
 from detlab.errors import ConfigError
 from detlab.model.coders import BoxCoder
 from detlab.model.linear import BoxRidge, LinearModel, MinedSVM, NormMeter, without_duplicates
@@ -116,7 +118,8 @@ class LinearSVM:
         stages.do(3, lambda: self._fit_svms(stages), "a linear SVM per class")
         stages.do(4, lambda: self._fit_ridges(stages), "a ridge regression of boxes per class")
         model = with_svms(config["model"])
-        state = stages.checkpoint(1).state | layers(*(self._fitted(stages, n) for n in (3, 4)), config["model"])
+        svms, ridges = self._fitted(stages, 3), self._fitted(stages, 4)
+        state = stages.checkpoint(1).state | layers(svms, ridges, config["model"])
         return stages.finish(config | {"model": model}, {"best": state, "last": state}, stages.score(1))
 
     def _cache(self, stages: Stages) -> None:
@@ -188,10 +191,11 @@ class LinearSVM:
 
 def describe_batch(detector: Detector, batch: Batch, *, dtype: torch.dtype) -> list[Arrays]:
     """features [r, F] and regions [r, 5] (box in canvas px, label) of each image's proposals and ground truth."""
-    truth = batch.targets
-    boxes = torch.cat([batch.proposals.boxes, truth.boxes], dim=1)
-    used = torch.cat([batch.proposals.real, truth.real & ~truth.crowd], dim=1)
-    labels = torch.cat([torch.full_like(batch.proposals.scores, -1), truth.labels.float()], dim=1)
+    assert isinstance(detector, RoIDetector)  # no other family fits linear models, which the rules see to
+    truth, proposals = batch.truth, given(batch)
+    boxes = torch.cat([proposals.boxes, truth.boxes], dim=1)
+    used = torch.cat([proposals.real, truth.real & ~truth.crowd], dim=1)
+    labels = torch.cat([torch.full_like(proposals.scores, -1), truth.labels.float()], dim=1)
     features = detector.roi_features(batch, boxes, used)
     regions = torch.cat([boxes, labels[..., None]], dim=2)
     return [

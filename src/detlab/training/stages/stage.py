@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +24,7 @@ from detlab.detectors import Detector
 from detlab.errors import ConfigError
 from detlab.files import read_json, write_json, write_whole
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
+from detlab.runs.first_process import first_process
 from detlab.runs.loading import detector_of
 from detlab.tensors.ranks import meet
 from detlab.tensors.structures import Batch
@@ -64,7 +64,7 @@ class Stages:
             raise ConfigError(f"training.hand_over={hand_over} is not known; use best or last.")
         self.config, self.names, self.hand_over = config, names, hand_over
         self.run_dir = Path(config["paths"]["run_dir"])
-        if (self.run_dir / "stages").is_dir() and not config["resume"] and rank_zero_only.rank == 0:
+        if (self.run_dir / "stages").is_dir() and not config["resume"] and first_process():
             raise ConfigError(
                 f"{self.run_dir} holds the stages of an earlier run; resume=true goes on with them, and another "
                 f"hydra.run.dir starts afresh."
@@ -98,11 +98,15 @@ class Stages:
         """Change facts of status.json, where the run keeps one."""
         file = self.run_dir / "status.json"
         if file.is_file():
-            write_json(file, json.loads(file.read_text()) | facts)
+            write_json(file, (read_json(file) or {}) | facts)
 
     def score(self, number: int) -> float | None:
         """The monitored metric's best value in a stage that is done."""
-        return json.loads((self.folder(number) / "done.json").read_text())["score"]
+        file = self.folder(number) / "done.json"
+        done = read_json(file)
+        if not isinstance(done, dict) or "score" not in done:
+            raise ConfigError(f"{file} holds no stage's result; remove it, and resume=true does the stage again.")
+        return done["score"]
 
     def train(
         self, number: int, length: Length, prepare: Callable[[Detector], None] | None = None, **changes: Any
@@ -181,7 +185,8 @@ class Stages:
 
 def unaugmented(config: Mapping[str, Any], split: str) -> DetectionData:
     """Data that give the images of a split as they are: as its test images, or as val those of val."""
-    return make_data(config | {"data": config["data"] | ({"same_images": True} if split == "train" else {})})
+    same = {"same_images": True} if split == "train" else {}
+    return make_data({**config, "data": {**config["data"], **same}})
 
 
 def fill_cache(

@@ -1,0 +1,32 @@
+"""What Lightning's types leave open: the module, the data and the callbacks of this project's trainers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import lightning as L  # noqa: N812 - Lightning's own convention
+
+from detlab.data import DetectionData
+
+if TYPE_CHECKING:
+    from detlab.training.lightning_module import DetectionModule
+
+
+def detection(module: L.LightningModule) -> DetectionModule:
+    """The module a callback is handed, which is always this project's."""
+    return cast("DetectionModule", module)
+
+
+def data_of(trainer: L.Trainer) -> DetectionData:
+    """The data that a trainer runs on."""
+    return trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it undeclared
+
+
+def callbacks_of(trainer: L.Trainer) -> list[L.Callback]:
+    """A trainer's callbacks, Lightning's own among them."""
+    return trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it undeclared
+
+
+def total_batch(trainer: L.Trainer) -> int:
+    """Images of one optimiser step, over processes and accumulated steps."""
+    return data_of(trainer).batch_size * trainer.world_size * trainer.accumulate_grad_batches
