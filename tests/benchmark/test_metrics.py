@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detlab.benchmark.metrics import made, run
+from detlab.benchmark.options import OptionError
 
 
 def test_both_sides_agree_and_ours_is_fast(capsys: pytest.CaptureFixture[str]) -> None:
@@ -20,3 +21,8 @@ def test_the_made_split_has_the_asked_shape() -> None:
     assert len(truth.labels) == 15
     assert (found.scores.diff(dim=1) <= 0).all()
     assert (found.boxes[..., 2:] > found.boxes[..., :2]).all()
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(OptionError, match="backend=mine is not known; use one of pycocotools, faster_coco_eval"):
+        run(images=2, backend="mine")

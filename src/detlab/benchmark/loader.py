@@ -19,20 +19,21 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.transforms import v2
 
 from detlab.benchmark.measuring import interleave, machine, print_times, ratio, set_up, summarise
+from detlab.data.audit import AuditReport
 from detlab.data.dataset import Collate, DetectionDataset
-from detlab.data.images import read_image
-from detlab.data.records import Record
+from detlab.data.formats.source import Source, Splits
+from detlab.data.records import Classes, Record
 from detlab.data.transforms import Resize
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
-class Folder:
-    """A data source of files alone."""
+class Folder(Source):
+    """A data source of files alone, whose records are made by `write_images`."""
 
-    def image(self, record: Record) -> torch.Tensor:
-        """uint8 [3, H, W] of a record."""
-        return read_image(record.path)
+    def read(self, report: AuditReport) -> tuple[Classes, Splits]:
+        """Nothing: there are no annotations to read."""
+        return Classes((), ()), {}
 
 
 def run(
@@ -108,6 +109,7 @@ def their_pipeline(records: list[Record], size: int, max_size: int) -> Callable[
     batch = GeneralizedRCNNTransform(size, max_size, MEAN, STD)
 
     def sample(record: Record) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        assert record.path is not None  # of `write_images`
         image = Image.open(record.path).convert("RGB")
         boxes = tv_tensors.BoundingBoxes(
             torch.as_tensor(record.boxes, dtype=torch.float32), format="XYXY", canvas_size=record.size

@@ -144,7 +144,8 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
 
 def _allocations(profiled: profile) -> Iterator[Any]:
     """Every event of the CPU's allocator."""
-    waiting = list(profiled.profiler.kineto_results.experimental_event_tree())
+    results: Any = profiled.profiler.kineto_results if profiled.profiler is not None else None
+    waiting = [] if results is None else list(results.experimental_event_tree())
     while waiting:
         event = waiting.pop()
         waiting += event.children

@@ -8,16 +8,19 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
+from detlab.benchmark.options import OptionError
 from detlab.metrics.coco_ap import CocoAP
 from detlab.metrics.matching import RECALLS, THRESHOLDS
 from detlab.tensors.structures import Detections, GroundTruth
 
 PARTS = 16  # images per update on either side
+Backend = Literal["pycocotools", "faster_coco_eval"]
+BACKENDS: dict[str, Backend] = {"pycocotools": "pycocotools", "faster_coco_eval": "faster_coco_eval"}
 
 
 def run(
@@ -40,13 +43,16 @@ def run(
         backend: torchmetrics' own (its default is pycocotools; it needs that package, or faster_coco_eval).
         seed: of the boxes.
     """
+    if backend not in BACKENDS:
+        raise OptionError(f"backend={backend} is not known; use one of {', '.join(BACKENDS)}.")
     truth, found = made(images, detections, classes, boxes, seed)
     sides: dict[str, Callable[[], float]] = {
         "detlab": _ours(truth, found),
-        f"torchmetrics ({backend})": _theirs(truth, found, backend),
+        f"torchmetrics ({backend})": _theirs(truth, found, BACKENDS[backend]),
     }
     seconds: dict[str, list[float]] = {name: [] for name in sides}
-    memory, values = {}, {}
+    memory: dict[str, float] = {}
+    values: dict[str, float] = {}
     for _ in range(repeats):
         for name, side in sides.items():
             watch = MemoryWatch()
@@ -65,7 +71,8 @@ def run(
             f"{memory[name]:7.0f} MB more at the peak  map {values[name]:.6f}"
         )
     ours, theirs = (statistics.median(v) for v in seconds.values())
-    if abs(np.subtract(*values.values())) > 1e-6:  # torchmetrics keeps boxes and results in float32
+    first, second = values.values()
+    if abs(first - second) > 1e-6:  # torchmetrics keeps boxes and results in float32
         raise RuntimeError(f"The two sides disagree: {values}.")
     return {"ratio": ours / theirs, "seconds": seconds, "peak_mb": memory, "map": values}
 
@@ -80,8 +87,8 @@ def made(images: int, detections: int, classes: int, boxes: int, seed: int) -> t
     which = rng.integers(0, boxes, (images, detections))
     near = np.take_along_axis(truth_boxes, which[..., None], axis=1)
     sides = np.tile(near[..., 2:] - near[..., :2], 2)
-    near = near + rng.normal(0, 0.12, near.shape) * sides
-    near[..., 2:] = np.maximum(near[..., 2:], near[..., :2] + 1)
+    moved = near + rng.normal(0, 0.12, near.shape) * sides
+    moved[..., 2:] = np.maximum(moved[..., 2:], moved[..., :2] + 1)
     right = rng.random((images, detections)) < 0.3
     found_labels = np.where(right, np.take_along_axis(labels, which, axis=1), rng.integers(0, classes, which.shape))
     scores = rng.random(which.shape) * np.where(right, 1.0, 0.6)
@@ -101,7 +108,7 @@ def made(images: int, detections: int, classes: int, boxes: int, seed: int) -> t
         file_names=tuple(str(i) for i in range(images)),
     )
     order = np.argsort(-scores, axis=1)
-    fields = (near.astype(np.float32), scores.astype(np.float32), found_labels)
+    fields = (moved.astype(np.float32), scores.astype(np.float32), found_labels)
     sorted_fields = [np.take_along_axis(f, order[..., None] if f.ndim == 3 else order, axis=1) for f in fields]
     return truth, Detections(*map(torch.from_numpy, sorted_fields))
 
@@ -119,7 +126,7 @@ def _ours(truth: GroundTruth, found: Detections) -> Callable[[], float]:
     return side
 
 
-def _theirs(truth: GroundTruth, found: Detections, backend: str) -> Callable[[], float]:
+def _theirs(truth: GroundTruth, found: Detections, backend: Backend) -> Callable[[], float]:
     from torchmetrics.detection import MeanAveragePrecision
 
     # Its own thresholds are COCO's rounded to float32, so that a recall of exactly 0.29 may miss its point; given

@@ -107,7 +107,7 @@ def make_images(batch: int, side: int, boxes: int, classes: int, device: torch.d
 
 def as_lists(batch: Batch, shift: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """The same batch as torchvision takes it: float images in [0, 1] and a dict per image."""
-    rows = zip(batch.targets.boxes, batch.targets.labels, strict=True)
+    rows = zip(batch.truth.boxes, batch.truth.labels, strict=True)
     return list(batch.images.float() / 255), [{"boxes": b, "labels": n + shift} for b, n in rows]
 
 

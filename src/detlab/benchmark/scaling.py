@@ -49,7 +49,7 @@ def run(
     print("  ".join(f"{k} {v}" for k, v in facts.items()))
     print("| factor | value | ours ms | theirs ms | ratio | ours MB | theirs MB | ratio |")
     print("|---" * 8 + "|")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for factor in wanted:
         for value in STEPS[factor]:
             row = _measure(model, {**base, factor: value}, precision, repeats, clock, where)

@@ -18,10 +18,13 @@ from detlab.commands.app import run_app
 from detlab.config.compose import config_dir, make_detector, plain_config
 from detlab.config.rules import check
 from detlab.data import DetectionData
+from detlab.detectors import Detector
 from detlab.errors import ConfigError
 from detlab.files import write_json
 from detlab.metrics.anchor_coverage import AnchorStage, Coverage, Placement, anchor_stage, coverage, coverage_report
 from detlab.metrics.anchor_fit import fit_shapes
+from detlab.model.anchors import AnchorGenerator, Anchors, DefaultBoxes
+from detlab.runs.checkpoints import model_without_download
 from detlab.tensors.structures import GroundTruth
 from detlab.training.build import make_data
 from detlab.training.console import say_audit
@@ -55,7 +58,7 @@ def report(config: dict[str, Any]) -> dict[str, Any]:
     covered = coverage(stage, truth, place, config["most_images"])
     if not (~crowd & (covered.iou >= 0)).any():
         raise ConfigError(f"split={config['split']} has no boxes to cover; use another split.")
-    result = {"now": coverage_report(covered, stage, crowd)}
+    result: dict[str, Any] = {"now": coverage_report(covered, stage, crowd)}
     result["suggestions"] = suggestions(stage, truth, place, covered, config["most_images"])
     print_report(result, stage)
     out = Path(config["paths"]["run_dir"])
@@ -66,17 +69,23 @@ def report(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def stage_of(config: Mapping[str, Any], data: DetectionData) -> AnchorStage:
-    """The anchors of the composed model, which is built without weights.
+    """The anchors of the composed model, which is built with random weights.
 
     Raises:
         ConfigError: it has none.
     """
-    model = dict(config["model"])
-    with torch.device("meta"):
-        detector = make_detector(model | {"backbone": model["backbone"] | {"weights": None}}, data.num_classes)
+    return anchors_of(make_detector(model_without_download(config), data.num_classes))
+
+
+def anchors_of(detector: Detector) -> AnchorStage:
+    """A detector's anchors.
+
+    Raises:
+        ConfigError: it has none.
+    """
     stage = anchor_stage(detector)
     if stage is None:
-        name = str(model["_target_"]).rsplit(".", 1)[-1]
+        name = type(detector).__name__
         raise ConfigError(f"{name} has no anchors: its boxes come from data.proposals; use a model with anchors.")
     return stage
 
@@ -90,7 +99,7 @@ class Suggestion(NamedTuple):
     """Other anchors, as overrides of the command line."""
 
     name: str
-    anchors: Any
+    anchors: AnchorGenerator
     overrides: str
 
 
@@ -100,7 +109,8 @@ def suggestions(
     """Fitted anchors with the coverage they would have where they lie, best first."""
     crowd = truth.crowd.numpy()
     sides = covered.sides[~crowd & (covered.iou >= 0)]
-    canvas = place.canvas_of(place.target(tuple(truth.sizes[0].tolist())))
+    height, width = truth.sizes[0].tolist()
+    canvas = place.canvas_of(place.target((height, width)))
     rows = []
     for suggestion in _fitted(stage, sides, canvas):
         changed = stage._replace(anchors=suggestion.anchors)
@@ -112,7 +122,7 @@ def suggestions(
 def _fitted(stage: AnchorStage, sides: np.ndarray, canvas: tuple[int, int]) -> list[Suggestion]:
     """What can be fitted: sizes and ratios of tiled anchors, scales of default boxes."""
     anchors = stage.anchors
-    if hasattr(anchors, "sizes"):
+    if isinstance(anchors, Anchors):
         fit = fit_shapes(sides, len(anchors.sizes), len(anchors.ratios), anchors.octaves)
         sizes, ratios = [round(s, 1) for s in fit.sizes], [round(r, 2) for r in fit.ratios]
         spaced = _spaced(sides, len(anchors.sizes))
@@ -121,7 +131,7 @@ def _fitted(stage: AnchorStage, sides: np.ndarray, canvas: tuple[int, int]) -> l
             _changed("k-means of ratios", anchors, ratios=ratios),
             _changed("even sizes, k-means of ratios", anchors, sizes=spaced, ratios=ratios),
         ]
-    if hasattr(anchors, "level_scales"):
+    if isinstance(anchors, DefaultBoxes):
         fit = fit_shapes(sides, len(stage.levels), 1)
         scales = [s / min(canvas) for s in fit.sizes]
         scales.append(scales[-1] * scales[-1] / scales[-2] if len(scales) > 1 else 1.5 * scales[-1])
@@ -136,7 +146,7 @@ def _spaced(sides: np.ndarray, count: int) -> list[float]:
     return [round(float(s), 1) for s in np.geomspace(low, max(high, low * 1.01), count)]
 
 
-def _changed(name: str, anchors: Any, **values: list[float]) -> Suggestion:
+def _changed(name: str, anchors: AnchorGenerator, **values: list[float]) -> Suggestion:
     changed = copy.deepcopy(anchors)
     for key, value in values.items():
         setattr(changed, key, value)
@@ -176,10 +186,9 @@ def plot(result: Mapping[str, Any], stage: AnchorStage, covered: Coverage, path:
     """anchors.png: best IoU, coverage by size, and the shapes of boxes and anchors."""
     from detlab.drawing.plots import anchor_coverage
 
-    canvas = tuple(max(level.stride for level in stage.levels) for _ in range(2))
-    corners = [level[: max(1, n)] for level, n in zip(
-        stage.anchors.per_level(stage.levels, canvas), stage.anchors.num_anchors(stage.levels), strict=True
-    )]  # fmt: skip
+    side = max(level.stride for level in stage.levels)
+    boxes, counts = stage.anchors.per_level(stage.levels, (side, side)), stage.anchors.num_anchors(stage.levels)
+    corners = [level[: max(1, n)] for level, n in zip(boxes, counts, strict=True)]
     shapes = torch.cat([c[:, 2:] - c[:, :2] for c in corners]).numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     anchor_coverage(result["now"], covered.sides, shapes).savefig(path, dpi=100)

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from detlab.commands.anchors import placement_of, stage_of
+from detlab.commands.anchors import anchors_of, placement_of
 from detlab.commands.app import run_app
 from detlab.config.compose import compose_config, config_dir, explain, plain_config
 from detlab.config.rules import check
@@ -33,6 +33,7 @@ from detlab.runs.loading import detector_of
 from detlab.runs.replay import repeat_step
 from detlab.training.build import Run, build
 from detlab.training.environment import set_up_torch
+from detlab.training.trainers import callbacks_of
 
 USAGE = "detlab check model=retinanet data=..."
 
@@ -40,6 +41,7 @@ COVERED_IMAGES = 200
 LOW_RECALL = 0.5  # share of boxes with an anchor above the matcher's upper threshold, below which the check warns
 PASS, WARN, FAIL, SKIPPED = "PASS", "WARN", "FAIL", "skipped"
 STYLES = {PASS: "green", WARN: "yellow", FAIL: "bold red", SKIPPED: "dim"}
+jobs = 1  # of the sweep on the command line, of which the first is checked
 
 
 class Preflight:
@@ -48,8 +50,14 @@ class Preflight:
     def __init__(self, config: dict[str, Any], jobs: int = 1) -> None:
         self.config, self.jobs = config, jobs
         self.rows: list[tuple[str, str, str, float]] = []  # name, verdict, what was seen, seconds
-        self.run: Run | None = None
         self.clock = StepClock()
+        self._built: Run | None = None
+
+    @property
+    def run(self) -> Run:
+        """What `build` has made; the steps after it are skipped where it fails."""
+        assert self._built is not None
+        return self._built
 
     @property
     def passed(self) -> bool:
@@ -87,8 +95,8 @@ class Preflight:
     def build(self) -> tuple[str, str]:
         """Data with its audit, detector, optimiser, trainer."""
         set_up_torch(self.config)
-        self.run = build(_short(self.config))
-        self.run.trainer.callbacks.append(self.clock)
+        self._built = build(_short(self.config))
+        callbacks_of(self.run.trainer).append(self.clock)
         dirt = [row for row in self.run.data.report.as_rows() if "dropped" in row[3]]
         counts = ", ".join(f"{s} {len(self.run.data.records(s))}" for s in ("train", "val", "test"))
         seen = f"{counts} images, {self.run.data.num_classes} classes"
@@ -100,7 +108,7 @@ class Preflight:
         """Coverage of training boxes."""
         data = self.run.data
         try:
-            stage = stage_of(self.config, data)
+            stage = anchors_of(self.run.module.detector)
         except ConfigError as error:
             return PASS, str(error).split(";")[0]
         truth = data.ground_truth("train")
@@ -268,17 +276,17 @@ def _clock(seconds: float) -> str:
 
 def first_of_sweep(arguments: Sequence[str]) -> tuple[list[str], int]:
     """Arguments with the first of every comma-separated choice, without -m, and the number of jobs."""
-    single, jobs = [], 1
+    single, count = [], 1
     for argument in arguments:
         if argument in ("-m", "--multirun"):
             continue
         if "=" not in argument or argument.startswith("-"):
             single.append(argument)
             continue
-        first, count = _first(argument)
+        first, choices = _first(argument)
         single.append(first)
-        jobs *= count
-    return single, jobs
+        count *= choices
+    return single, count
 
 
 def _first(override: str) -> tuple[str, int]:
@@ -307,13 +315,11 @@ def main(config: DictConfig) -> None:
     """Run every step once, or one batch again; the exit status is 1 where one fails."""
     if config.batch:
         sys.exit(0 if repeat_step(config.batch, tuple(config.trust)) else 1)
-    jobs = int(sys.modules["__main__"].__dict__.get("jobs", 1))
     facts = HydraConfig.get()
     axes = [_first(f"{key}={choices}") for key, choices in (facts.sweeper.get("params") or {}).items()]
     if axes:  # an ablation: its first job
         config = compose_config("check", [*facts.overrides.task, *(first for first, _ in axes)])
-    jobs *= math.prod(count for _, count in axes)
-    preflight = Preflight(plain_config(config), jobs)
+    preflight = Preflight(plain_config(config), jobs * math.prod(count for _, count in axes))
     preflight.go()
     print_table(preflight)
     if not preflight.passed:

@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folders, options = split_arguments(words, OPTIONS)
         if len(folders) != 2:
             raise ReportError(f"detlab compare takes two run folders, not {len(folders)}.")
-        print_comparison(*folders, **{k: float(v) for k, v in options.items()})
+        numbers: dict[str, Any] = {k: float(v) for k, v in options.items()}
+        print_comparison(folders[0], folders[1], **numbers)
     except ReportError as error:
         print(f"detlab: {error}", file=sys.stderr)
         return 2
@@ -73,22 +74,22 @@ def print_comparison(
     say(config if config.row_count else "The configs are the same.")
     metrics = Table("metric", "A", "B", "B - A", title="metrics")
     for key in [k for k in runs[0].metrics if k in runs[1].metrics]:
-        left, right = (run.metrics[key] for run in runs)
-        metrics.add_row(key, f"{left:.3f}", f"{right:.3f}", f"{right - left:+.3f}")
+        before, after = (run.metrics[key] for run in runs)
+        metrics.add_row(key, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
     say(metrics)
-    stored = [read_judged(folder) for folder in (a, b)]
-    if None in stored:
+    stored_a, stored_b = read_judged(a), read_judged(b)
+    if stored_a is None or stored_b is None:
         say("No interval and no images: a run stored no detections.json with ground_truth.json.")
         return
-    (truth, by_metric_a), (other, by_metric_b) = stored
+    (truth, by_metric_a), (other, by_metric_b) = stored_a, stored_b
     judged_a, judged_b = by_metric_a["map"], by_metric_b["map"]
     if not np.array_equal(truth.image_ids, other.image_ids) or truth.classes != other.classes:
         say("No interval and no images: the runs were tested on different images or classes.")
         return
     say(interval_text(truth, judged_a, judged_b, int(resamples)))
     errors = [image_errors(truth, judged, score_threshold) for judged in (judged_a, judged_b)]
-    for name, right, wrong in (("A", 0, 1), ("B", 1, 0)):
-        say(_image_table(truth, errors[right], errors[wrong], name, "BA"[right], int(images)))
+    for name, other_name, own in (("A", "B", 0), ("B", "A", 1)):
+        say(_image_table(truth, errors[own], errors[1 - own], name, other_name, int(images)))
 
 
 def config_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:

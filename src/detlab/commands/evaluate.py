@@ -24,6 +24,7 @@ from detlab.training.console import print_results, say_audit
 from detlab.training.environment import quieten
 from detlab.training.lightning_module import DetectionModule
 from detlab.training.precision import resolve_precision
+from detlab.training.trainers import give_data
 
 USAGE = "detlab evaluate run=outputs/... ckpt=best"
 
@@ -84,12 +85,12 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         WorstImages(str(run_dir), config["worst"], threshold),
     ]
     options = dict(config["trainer"])
-    precision = str(options.pop("precision", None) or run["trainer"]["precision"])
+    precision = str(options.get("precision") or run["trainer"]["precision"])
+    options["precision"] = resolve_precision(precision, options["accelerator"])
     bar = progress_bar()
     trainer = L.Trainer(
         **options,
         enable_progress_bar=isinstance(bar, ProgressBar),
-        precision=resolve_precision(precision, options["accelerator"]),
         logger=False,
         callbacks=[*writers, bar],
         use_distributed_sampler=False,
@@ -98,7 +99,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         default_root_dir=str(run_dir),
     )
     loader = data.val_dataloader() if config["split"] == "val" else data.test_dataloader()
-    trainer.datamodule = data
+    give_data(trainer, data)
     module.test_split = "val" if config["split"] == "val" else "test"
     trainer.test(module, dataloaders=loader, verbose=False)
     results = module.results["test"]

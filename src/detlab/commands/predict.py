@@ -47,7 +47,9 @@ def predict(config: dict[str, Any]) -> Path:
     loaded = load(config["run"], ckpt=config["ckpt"], device=device, trust=config["trust"], tta=config.get("tta"))
     out = Path(config["paths"]["run_dir"])
     (out / "pictures").mkdir(parents=True, exist_ok=True)
-    images, results, unreadable = [], [], []
+    images: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    unreadable: list[str] = []
     size = config["batch_size"]
     for start in track(range(0, len(files), size), description="predict"):
         part = []

@@ -44,6 +44,7 @@ from detlab.files import write_json
 from detlab.metrics.collected import Found
 from detlab.metrics.matching import THRESHOLDS
 from detlab.metrics.proposal_recall import recall_by_iou
+from detlab.model.proposals import RPN
 from detlab.runs.loading import Loaded, load
 from detlab.tensors.boxes import clip
 
@@ -136,14 +137,14 @@ def _maker(config: dict[str, Any], source: Source) -> Any:
         options = {"mode": config["mode"], "side": config["side"], "seed": config["seed"]}
         return partial(_searched, source=source, count=config["count"], options=options)
     loaded = load(config["run"], ckpt=config["ckpt"], trust=config["trust"], device=_device(config["device"]))
-    if not hasattr(loaded.detector, "rpn"):
+    rpn = getattr(loaded.detector, "rpn", None)
+    if not isinstance(rpn, RPN):
         raise ConfigError(
             f"run={config['run']} is a {type(loaded.detector).__name__}, which has no RPN; use a run of model=rpn or "
             f"model=faster_rcnn."
         )
-    selection = loaded.detector.rpn.detect
-    selection.keep_in_testing(config["count"])
-    return _RPNProposals(loaded, source, config["batch_size"])
+    rpn.detect.keep_in_testing(config["count"])
+    return _RPNProposals(loaded, rpn, source, config["batch_size"])
 
 
 def _grids(records: Sequence[Record], count: int) -> list[Boxes]:
@@ -162,12 +163,12 @@ def _searched(records: Sequence[Record], source: Source, count: int, options: di
 class _RPNProposals:
     """Boxes of a trained RPN, the images resized as in its own run."""
 
-    def __init__(self, loaded: Loaded, source: Source, batch_size: int) -> None:
-        self.loaded, self.source, self.batch_size = loaded, source, batch_size
+    def __init__(self, loaded: Loaded, rpn: RPN, source: Source, batch_size: int) -> None:
+        self.loaded, self.rpn, self.source, self.batch_size = loaded, rpn, source, batch_size
 
     @torch.inference_mode()
     def __call__(self, records: Sequence[Record]) -> list[Boxes]:
-        detector, found = self.loaded.detector, []
+        found: list[Boxes] = []
         for batch in batches_of_images(
             (self.source.image(item) for item in records),
             resize=self.loaded.resize,
@@ -175,7 +176,8 @@ class _RPNProposals:
             batch_size=self.batch_size,
         ):
             batch = batch.to(self.loaded.device)
-            proposals = detector.rpn.propose(detector.rpn(detector.features(batch)), batch, for_training=False)
+            prediction = self.rpn(self.loaded.detector.features(batch))
+            proposals = self.rpn.propose(prediction, batch, for_training=False)
             scale = (batch.original_sizes / batch.sizes).flip(-1).repeat(1, 2)[:, None]
             boxes = clip(proposals.boxes * scale, batch.original_sizes)
             usable = proposals.real & (boxes[..., 2:] > boxes[..., :2]).all(-1)
@@ -236,9 +238,12 @@ def _made(
 def _end_with_parent() -> None:
     """Let a worker go when the command is killed, which would else leave it waiting for ever."""
 
+    parent = multiprocessing.parent_process()
+
     def watch() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
+        if parent is not None:
+            parent.join()
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
@@ -263,7 +268,8 @@ def _recall(data: DetectionData, split: str, stored: StoredProposals) -> dict[st
     order = np.argsort(images, kind="stable")
     recall = recall_by_iou(Found(data.ground_truth(split), flat[order], images[order]), RECALL_AT)
     by_number = {f"ar_{k}": float(recall[:, i].mean()) for i, k in enumerate(RECALL_AT)}
-    by_iou = {f"{t:.2f}": dict(zip(map(str, RECALL_AT), row.tolist(), strict=True)) for t, row in _rows(recall)}
+    by_threshold = zip(THRESHOLDS, recall, strict=True)
+    by_iou = {f"{t:.2f}": dict(zip(map(str, RECALL_AT), row.tolist(), strict=True)) for t, row in by_threshold}
     return by_number | {"recall": by_iou, "per_image": float(np.mean(counts))}
 
 
@@ -276,10 +282,6 @@ def _print_recall(split: str, result: dict[str, Any]) -> None:
     table.add_section()
     table.add_row("AR", *(f"{result[f'ar_{k}']:.3f}" for k in RECALL_AT), style="bold")
     Console().print(table)
-
-
-def _rows(recall: np.ndarray) -> Iterator[tuple[float, np.ndarray]]:
-    return zip(THRESHOLDS, recall, strict=True)
 
 
 def _total(pieces: list[list[Record]], numbers: list[int]) -> int:

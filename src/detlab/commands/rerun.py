@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from datetime import datetime
@@ -16,6 +15,7 @@ from rich.table import Table
 
 from detlab.config.compose import compose_config
 from detlab.errors import ConfigError
+from detlab.files import read_json
 from detlab.runs.checkpoints import check_targets
 from detlab.runs.resuming import read_status
 
@@ -95,10 +95,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _metrics(run: Path) -> dict[str, Any]:
-    try:
-        return json.loads((run / "result.json").read_text())["metrics"]
-    except (OSError, ValueError, KeyError):
-        return {}
+    return (read_json(run / "result.json") or {}).get("metrics") or {}
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def make_detector(model: Mapping[str, Any], num_classes: int) -> Detector:
 
 def plain_config(config: DictConfig, keys: Iterable[str] | None = None) -> dict[str, Any]:
     """A config as plain containers, resolved; some keys only, if given."""
-    chosen = config.keys() if keys is None else keys
+    chosen = [str(key) for key in config] if keys is None else keys
     parts = {key: config[key] for key in chosen}  # resolved inside the whole, which their interpolations may name
     return {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in parts.items()}
 
@@ -142,7 +142,7 @@ def explain(error: BaseException, name: str = "train") -> str:
     """One sentence from an error of Hydra, OmegaConf or a part, with the nearest valid name where one is near."""
     text = str(error).strip()
     if isinstance(error, InstantiationException):
-        cause = error
+        cause: BaseException = error
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
             cause = cause.__cause__  # a part's own sentence, not what it was made from in turn
         if cause is not error or "unexpected keyword" in text or "takes no arguments" in text:
@@ -208,7 +208,7 @@ def _no_key(key: str, config_name: str) -> str:
     named = [(a, a.partition("=")[0]) for a in sys.argv[1:] if "=" in a and a[0] not in "-+~"]
     choices = [a for a, name in named if "." not in name and name != key and "," not in a]
     try:
-        config = OmegaConf.to_container(_compose_quietly(config_name, choices), resolve=False)
+        config: Any = OmegaConf.to_container(_compose_quietly(config_name, choices), resolve=False)
         for part in parent.split(".") if parent else []:
             config = config[part]
         known = [str(k) for k in config if k != "_target_"]

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from detlab.report.runs import ReportError, Run, setting, short
+from detlab.config.overrides import short_names
+from detlab.report.runs import ReportError, Run, setting
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Sweep:
     @property
     def names(self) -> dict[str, str]:
         """Short names of the factors."""
-        return short(list(self.factors))
+        return short_names(list(self.factors))
 
     def label(self, row: Row) -> str:
         """A row in words."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,12 +135,6 @@ def setting(run: Run, key: str) -> str:
         return run.groups[key]
     value = value_at(run.config, key.replace("/", "."))
     return "default" if value is None or isinstance(value, Mapping) else str(value)
-
-
-def short(keys: Sequence[str]) -> dict[str, str]:
-    """`model/neck` as `neck`, where no two keys would share the name."""
-    last = {key: re.split(r"[./@]", key)[-1] for key in keys}
-    return {key: last[key] if list(last.values()).count(last[key]) == 1 else key for key in keys}
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -172,7 +172,10 @@ def _builds_safely(target: str) -> bool:
 def model_without_download(config: Mapping[str, Any]) -> dict[str, Any]:
     """The model's config with the backbone's own weights left out, since a checkpoint replaces them."""
     model = dict(config["model"])
-    return model | {"backbone": dict(model["backbone"]) | {"weights": None}}
+    backbone = dict(model["backbone"])
+    if "weights" in backbone:  # a user's own may know no such option
+        backbone["weights"] = None
+    return model | {"backbone": backbone}
 
 
 def initialise_from(detector: Detector, checkpoint: Checkpoint, class_names: Sequence[str]) -> list[str]:

@@ -22,6 +22,11 @@ def data_of(trainer: L.Trainer) -> DetectionData:
     return trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it undeclared
 
 
+def give_data(trainer: L.Trainer, data: DetectionData) -> None:
+    """Let a trainer's module find the data, where the trainer itself is given loaders."""
+    trainer.datamodule = data  # type: ignore[attr-defined]  # Lightning sets it undeclared
+
+
 def callbacks_of(trainer: L.Trainer) -> list[L.Callback]:
     """A trainer's callbacks, Lightning's own among them."""
     return trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it undeclared

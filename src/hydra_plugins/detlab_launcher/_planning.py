@@ -73,7 +73,7 @@ class Sweep(NamedTuple):
             config.hydra.job.id = config.hydra.job.num = 0
             config.hydra.runtime.output_dir = "RUN"  # what config_hash puts for a run's folder
         HydraConfig.instance().set_config(config)
-        return plain_config(config, keys=[key for key in config if key != "hydra"])
+        return plain_config(config, keys=[str(key) for key in config if key != "hydra"])
 
     def flags(self) -> list[str]:
         """The command line's flags and Hydra overrides that each job repeats."""
