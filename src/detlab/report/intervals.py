@@ -1,0 +1,255 @@
+"""What may be said of differences between rows of a sweep: intervals, verdicts and how much more would decide.
+
+A contrast is a weighted sum of rows: a difference, a main effect, an interaction. Its error has two parts. The images of
+the test split, which all runs share, and the runs, which another seed would make anew: initialisation, order of
+images, augmentation, sampling. With weights w and S[r] seeds of row r,
+
+    variance = image noise + sum over r of w[r]^2 * run noise[r] / S[r]
+
+image_noise.py says how the first is measured, run_noise.py the second. Degrees of freedom follow Satterthwaite (1946), the
+interval is Student's t, averaged over what is not known of the runs' noise, and verdicts are corrected over all
+contrasts of a call by Holm's method (1979). docs/intervals.md has the formulas and how often they hold.
+
+R rows, S seeds, B resamples, C contrasts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from detlab.report.image_noise import contrast_images, measure_images
+from detlab.report.needs import Measured, detectable, images_needed, seeds_needed
+from detlab.report.run_noise import fit_prior, spread_of
+from detlab.report.spending import holm
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A weighted sum of rows and what may be said of it.
+
+    None stands for what cannot be known, or for "no number will do"; no field is NaN or infinite.
+
+    Attributes:
+        value: the weighted sum of the rows' means over seeds; None where a row has no seeds.
+        low, high: interval of `value` at `level`, of this contrast alone (not corrected for the others). With one seed: over
+            images alone. None where nothing tells the error (no seeds; one seed and no resamples).
+        verdict: "better" or "worse" (than 0, corrected over all contrasts), "undecided", "one seed" where a row has a single
+            seed, "no runs" where one has none.
+        p: probability of a value at least as far from 0 if the truth is 0, uncorrected. With one seed: over images alone.
+        p_adjusted: `p` corrected over all contrasts (Holm): at most 1 - the level of verdicts where decided.
+        df: degrees of freedom of the t distribution nearest to the one used.
+        standard_error: of `value`; `low` and `high` are Student's t at `df` times it away.
+        image_share, run_share: parts of the error's variance, summing to 1. None with one seed, without resamples (the
+            interval then is of these very images), and where there is no error at all.
+        seeds: the fewest that a row of the contrast has.
+        seeds_needed: seeds a row at which a true difference of `value`, measured as it is now, would be decided. None: no
+            number of seeds will do (images leave too much), or more than 10,000, or it cannot be known.
+        images_needed: the same in test images, with the seeds there are. None also where `images` was not given.
+        detectable: smallest true difference that would have been decided with probability `power`.
+        differ_here: with one seed, whether these trained detectors differ on images like these (corrected); else None.
+    """
+
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: str
+    p: float | None = None
+    p_adjusted: float | None = None
+    df: float | None = None
+    standard_error: float | None = None
+    image_share: float | None = None
+    run_share: float | None = None
+    seeds: int = 0
+    seeds_needed: int | None = None
+    images_needed: int | None = None
+    detectable: float | None = None
+    differ_here: bool | None = None
+
+    @property
+    def decided(self) -> bool:
+        """Whether the verdict is "better" or "worse"."""
+        return self.verdict in ("better", "worse")
+
+    @property
+    def words(self) -> str:
+        """The verdict as a sentence would have it."""
+        if self.verdict == "undecided":
+            return "not distinguishable"
+        if self.verdict != "one seed":
+            return self.verdict
+        if self.differ_here is None:
+            return "one seed: nothing can be said"
+        if self.differ_here:
+            return "these two trained detectors differ on images like these; another seed may say otherwise"
+        return "these two trained detectors are not distinguishable on images like these"
+
+
+def contrasts(
+    values: ArrayLike,
+    draws: ArrayLike | None,
+    weights: ArrayLike,
+    level: float = 0.95,
+    *,
+    images: int | None = None,
+    verdict_level: float | None = None,
+    power: float = 0.8,
+) -> tuple[Contrast, ...]:
+    """Intervals and verdicts of C contrasts of R rows with up to S seeds each.
+
+    Args:
+        values: [R, S] metric of each run; NaN where a seed is missing. Seeds of a row may be in any order, but a column is one
+            seed.
+        draws: [R, S, B] the metric of each run on the same B resamples of the same test images; NaN where a resample lacks it.
+            None or B = 0: the images are taken as they are.
+        weights: [C, R] of each row in each contrast, such as [-1, 1, 0] for row 1 beside row 0.
+        level: of the intervals shown.
+        images: how many test images there are; None takes them for many, and `images_needed` stays None.
+        verdict_level: probability that no verdict of the call is wrong, `level` where None (detlab.report.spending gives the
+            one for repeated looks).
+        power: of `detectable`.
+
+    Raises:
+        ValueError: shapes that do not fit, values that are infinite, weights that are not finite, a level outside (0, 1).
+    """
+    given = _check(values, draws, weights, images)
+    level, power = _fraction(level, "level"), _fraction(power, "power")
+    alpha = 1 - (level if verdict_level is None else _fraction(verdict_level, "verdict_level"))
+    rows = _summarise(given.values)
+    seeds = _fewest(given.weights, rows.count)  # [C]
+    noise = measure_images(given.draws, np.isfinite(given.values), images)
+    image, image_df = contrast_images(noise, given.weights, rows.count, seeds)
+    prior = fit_prior(rows.variance, rows.df) if rows.variance.any() else None
+    shares = np.where(seeds[:, None] >= 2, given.weights**2 / np.maximum(rows.count, 1), 0.0)
+    spread = spread_of(prior, rows.variance, rows.df, shares, np.nan_to_num(image), image_df)
+    value = given.weights @ rows.mean
+    half = spread.quantile(1 - level)
+    df = spread.equivalent_df(half, 1 - level)
+    p = np.where((seeds >= 2) | ((seeds == 1) & np.isfinite(image)), spread.tail(np.abs(value)), np.nan)
+    adjusted, threshold = _families(p, seeds >= 2, alpha)
+    known = [
+        _Known(float(value[c]), int(seeds[c]), float(image[c]), float(image_df[c]), float(half[c]), float(df[c]),
+               float(p[c]), float(adjusted[c]), float(threshold[c]))
+        for c in range(len(value))
+    ]  # fmt: skip
+    return tuple(_describe(k, level, alpha, power, images) for k in known)
+
+
+class _Given(NamedTuple):
+    """Arguments, checked."""
+
+    values: Array  # [R, S]
+    draws: Array  # [R, S, B]
+    weights: Array  # [C, R]
+    images: int | None
+
+
+def _check(values: ArrayLike, draws: ArrayLike | None, weights: ArrayLike, images: int | None) -> _Given:
+    values, weights = np.asarray(values, float), np.asarray(weights, float)
+    if values.ndim != 2:
+        raise ValueError(f"values must be [rows, seeds], not {list(values.shape)}")
+    if weights.size == 0:
+        weights = np.zeros((0, len(values)))
+    if weights.ndim != 2 or weights.shape[1] != len(values):
+        raise ValueError(
+            f"weights must be [contrasts, {len(values)}], a column for each row, not {list(weights.shape)}"
+        )
+    draws = np.zeros((*values.shape, 0)) if draws is None else np.asarray(draws, float)
+    if draws.ndim != 3 or draws.shape[:2] != values.shape:
+        raise ValueError(f"draws must be [{', '.join(map(str, values.shape))}, resamples], not {list(draws.shape)}")
+    if np.isinf(values).any() or np.isinf(draws).any():
+        raise ValueError("values and draws must be finite, or NaN where a run or a resample has none")
+    if not np.isfinite(weights).all():
+        raise ValueError("weights must be finite")
+    if images is not None and images < 2:
+        raise ValueError(f"images must be at least 2, not {images}")
+    return _Given(values, draws, weights, images)
+
+
+def _fraction(number: float, name: str) -> float:
+    if not 0 < number < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, not {number}")
+    return float(number)
+
+
+class _Rows(NamedTuple):
+    """What the seeds of each row tell, [R] each."""
+
+    count: NDArray[np.int64]  # seeds there are
+    mean: Array  # 0 without
+    variance: Array  # between seeds; 0 with fewer than two
+    df: Array
+
+
+def _summarise(values: Array) -> _Rows:
+    present = np.isfinite(values)
+    count = present.sum(1)
+    filled = np.where(present, values, 0.0)
+    mean = filled.sum(1) / np.maximum(count, 1)
+    df = np.maximum(count - 1, 0)
+    variance = (np.where(present, filled - mean[:, None], 0.0) ** 2).sum(1) / np.maximum(df, 1)
+    rounding = (1e-12 * np.abs(filled).max(initial=0.0)) ** 2
+    return _Rows(count, mean, np.where(variance > rounding, variance, 0.0), df.astype(float))
+
+
+def _fewest(weights: Array, count: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[C] seeds of the row that has fewest, among those with a weight."""
+    most = count.max(initial=0)
+    return np.where(weights != 0, count, most).min(1, initial=most)
+
+
+def _families(p: Array, several: NDArray[np.bool_], alpha: float) -> tuple[Array, Array]:
+    """Holm's correction among contrasts of several seeds, and apart from them among those of one."""
+    with_seeds, threshold = holm(np.where(several, p, np.nan), alpha)
+    one_seed, _ = holm(np.where(several, np.nan, p), alpha)
+    return np.where(several, with_seeds, one_seed), threshold
+
+
+class _Known(NamedTuple):
+    """A contrast in numbers; NaN for what is not known."""
+
+    value: float
+    seeds: int
+    image: float  # variance by images; with one seed, of these runs
+    image_df: float
+    half: float  # of the interval
+    df: float
+    p: float
+    adjusted: float
+    threshold: float  # level at which it is judged
+
+
+def _describe(known: _Known, level: float, alpha: float, power: float, images: int | None) -> Contrast:
+    if known.seeds == 0:
+        return Contrast(None, None, None, "no runs")
+    if np.isnan(known.p):
+        return Contrast(known.value, None, None, "one seed", seeds=known.seeds)
+    still = known.half < 1e-100  # nothing varies
+    error = 0.0 if still else known.half / float(special.stdtrit(known.df, (1 + level) / 2))
+    half = 0.0 if still else known.half
+    found = Contrast(
+        known.value, known.value - half, known.value + half, "one seed", known.p, known.adjusted,
+        None if still else known.df, error, seeds=known.seeds,
+    )  # fmt: skip
+    rejected = known.adjusted <= alpha
+    if known.seeds == 1:
+        return replace(found, differ_here=rejected)
+    verdict = ("better" if known.value > 0 else "worse") if rejected else "undecided"
+    image = min(float(np.nan_to_num(known.image)), error**2)
+    share = None if still or np.isnan(known.image) else image / error**2
+    measured = Measured(abs(known.value), image, known.image_df, error**2 - image, known.df, known.seeds, images)
+    return replace(
+        found,
+        verdict=verdict,
+        image_share=share,
+        run_share=None if share is None else 1 - share,
+        seeds_needed=seeds_needed(measured, known.threshold, rejected),
+        images_needed=images_needed(measured, known.threshold, rejected),
+        detectable=detectable(measured, known.threshold, power),
+    )

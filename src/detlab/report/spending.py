@@ -1,0 +1,117 @@
+"""How a probability of being wrong is shared: by the comparisons of a table, and by repeated looks at a growing sweep.
+
+Who adds seeds until a difference is decided looks several times, and has several chances to be wrong. Lan & DeMets (1983,
+"Discrete sequential boundaries for clinical trials") spend the probability by a function of the share of seeds there
+are: here O'Brien and Fleming's, 2 - 2 Phi(z / sqrt(share)), which spends little early and leaves the last look almost
+the level of a single one. The level of each look follows from those before it by integrating over paths that were not
+decided, with independent seeds. Images that all looks share make the looks more alike, so the true
+probability of being wrong is lower.
+
+Comparisons that are still open share the probability by Holm's method: one that is decided leaves it (Maurer & Bretz
+2013, "Multiple testing in group sequential trials using graphical approaches") and stays decided.
+
+    spent = look_level(seeds, max_seeds, comparisons=len(open))
+    found = contrasts(values, draws, weights[open], verdict_level=spent)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+Array = NDArray[np.float64]
+
+DECIDED = ("better", "worse")
+
+
+def holm(p: ArrayLike, alpha: float) -> tuple[Array, Array]:
+    """Holm's correction (1979): adjusted p values [C], and the level [C] at which each is judged.
+
+    All that are not rejected share the strictest level at which one of them could be. NaN are no part of the family
+    and stay NaN.
+    """
+    p = np.asarray(p, float)
+    adjusted, threshold = np.full(p.shape, np.nan), np.full(p.shape, alpha)
+    order = np.argsort(p, kind="stable")[: int(np.isfinite(p).sum())]
+    steps = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * steps), 1.0)
+    rejected = adjusted[order] <= alpha
+    threshold[order] = alpha / np.where(rejected, steps, max(int((~rejected).sum()), 1))
+    return adjusted, threshold
+
+
+def look_level(seeds: int, max_seeds: int, level: float = 0.95, *, comparisons: int = 1, first: int = 2) -> float:
+    """The `verdict_level` of `contrasts` when looking at `seeds` seeds, having looked at each number from `first` on.
+
+    Args:
+        seeds: there are now; in rows that grow unequally, the fewest of an open comparison.
+        max_seeds: at the last look.
+        level: probability that no verdict of any look is wrong.
+        comparisons: still open at this look, all of which `contrasts` is given.
+        first: seeds at the first look.
+
+    Raises:
+        ValueError: seeds outside first to max_seeds, a level outside (0, 1), no comparison.
+    """
+    if not 2 <= first <= seeds <= max_seeds:
+        raise ValueError(f"seeds must be {first} (at least 2) to {max_seeds}, not {seeds}")
+    if not 0 < level < 1 or comparisons < 1:
+        raise ValueError(f"level must lie between 0 and 1 and comparisons be at least 1, not {level} and {comparisons}")
+    spent = comparisons * _nominal((1 - level) / comparisons, first, max_seeds)[seeds - first]
+    return 1 - max(spent, 1e-12)  # less is no level that a float tells from 1
+
+
+def settle(before: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
+    """Verdicts after a look, [C]: what was decided stays, what was open takes the verdicts found [open], in order.
+
+    Raises:
+        ValueError: `found` is not as long as `open_comparisons(before)`.
+    """
+    still = open_comparisons(before)
+    if len(found) != len(still):
+        raise ValueError(f"{len(still)} comparisons are open, but {len(found)} verdicts were found")
+    new = dict(zip(still, found, strict=True))
+    return tuple(new.get(i, verdict) for i, verdict in enumerate(before))
+
+
+def open_comparisons(verdicts: Sequence[str]) -> tuple[int, ...]:
+    """Indices of the comparisons that are neither "better" nor "worse"."""
+    return tuple(i for i, verdict in enumerate(verdicts) if verdict not in DECIDED)
+
+
+@lru_cache(maxsize=256)
+def _nominal(alpha: float, first: int, last: int) -> tuple[float, ...]:
+    """Two-sided level of each look, `first` to `last` seeds, that spend `alpha` in all."""
+    z = -special.ndtri(alpha / 2)
+    shares = np.arange(first, last + 1) / last
+    spent = 2 * special.ndtr(-z / np.sqrt(shares))
+    cells = np.linspace(-1.0, 1.0, 1201)
+    density, levels = np.array([1.0]), []
+    places, step = np.array([0.0]), 1.0
+    for k, share in enumerate(shares):  # `density` over the score, a random walk of variance `share`, still undecided
+        deviation = np.sqrt(share - (shares[k - 1] if k else 0.0))
+
+        def crossing(bound: float, deviation: float = deviation) -> float:
+            beyond = special.ndtr((places - bound) / deviation) + special.ndtr((-places - bound) / deviation)
+            return float((density * beyond).sum() * step)
+
+        bound = _solve(crossing, spent[k] - (spent[k - 1] if k else 0.0))
+        levels.append(float(2 * special.ndtr(-bound / np.sqrt(share))))
+        target = cells * bound
+        kernel = np.exp(-(((target[:, None] - places) / deviation) ** 2) / 2) / (deviation * np.sqrt(2 * np.pi))
+        density, places, step = kernel @ density * step, target, float(target[1] - target[0])
+        density[[0, -1]] /= 2  # trapezoid rule
+    return tuple(levels)
+
+
+def _solve(crossing: Callable[[float], float], probability: float) -> float:
+    """Bound that is crossed with this probability: bisection."""
+    low, high = 0.0, 40.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if crossing(middle) > probability else (low, middle)
+    return (low + high) / 2
