@@ -1,8 +1,8 @@
 """How much a metric owes to the test images, from its values on resamples of them.
 
 All runs see the same images, so what an image does to a row comes back with every seed of it: the covariance, over
-resamples, of two runs of different seeds. The variance of one run is more than that, for it holds what the run makes of these
-images by chance; that goes with the run and is told from the differences between seeds (run_noise.py).
+resamples, of two runs of different seeds. The variance of one run is more than that, for it holds what the run makes of
+these images by chance; that goes with the run and is told from the differences between seeds (run_noise.py).
 
 R rows, S seeds, n runs that exist, B resamples.
 """
@@ -69,9 +69,9 @@ def contrast_images(
 ) -> tuple[Array, Array]:
     """Variance [C] of contrasts by images, NaN where not known, and its degrees of freedom [C].
 
-    With several seeds, the variance that all seeds share. Beside its own chance it holds that of what single runs make of
-    the images, which has no weight in the mean but makes the estimate less sure: with I shared and e = own / S,
-    Var(estimate) = 2 ((I + e)^2 + e^2 / (S - 1)) / df, and Satterthwaite's degrees of freedom are 2 I^2 / Var(estimate).
+    With several seeds, the variance that all seeds share. What single runs make of the images makes its estimate less
+    sure: with I shared, e = own / S and df degrees of freedom of a variance, it varies by
+    2 ((I + e)^2 + e^2 / (S - 1)) / df, and Satterthwaite's degrees of freedom are 2 I^2 over that.
     With one seed, the variance of these runs.
 
     Args:

@@ -1,13 +1,13 @@
 """What may be said of differences between rows of a sweep: intervals, verdicts and how much more would decide.
 
-A contrast is a weighted sum of rows: a difference, a main effect, an interaction. Its error has two parts. The images of
-the test split, which all runs share, and the runs, which another seed would make anew: initialisation, order of
-images, augmentation, sampling. With weights w and S[r] seeds of row r,
+A contrast is a weighted sum of rows: a difference, a main effect, an interaction. Its error has two parts: the images
+of the test split, which all runs share, and the runs, which another seed would make anew (initialisation, order of
+images, augmentation, sampling). With weights w and S[r] seeds of row r,
 
     variance = image noise + sum over r of w[r]^2 * run noise[r] / S[r]
 
-image_noise.py says how the first is measured, run_noise.py the second. Degrees of freedom follow Satterthwaite (1946), the
-interval is Student's t, averaged over what is not known of the runs' noise, and verdicts are corrected over all
+image_noise.py says how the first is measured, run_noise.py the second. Degrees of freedom follow Satterthwaite (1946),
+the interval is Student's t, averaged over what is not known of the runs' noise, and verdicts are corrected over all
 contrasts of a call by Holm's method (1979). docs/intervals.md has the formulas and how often they hold.
 
 R rows, S seeds, B resamples, C contrasts.
@@ -38,19 +38,19 @@ class Contrast:
 
     Attributes:
         value: the weighted sum of the rows' means over seeds; None where a row has no seeds.
-        low, high: interval of `value` at `level`, of this contrast alone (not corrected for the others). With one seed: over
-            images alone. None where nothing tells the error (no seeds; one seed and no resamples).
-        verdict: "better" or "worse" (than 0, corrected over all contrasts), "undecided", "one seed" where a row has a single
-            seed, "no runs" where one has none.
-        p: probability of a value at least as far from 0 if the truth is 0, uncorrected. With one seed: over images alone.
+        low, high: interval of `value` at `level`, of this contrast alone (not corrected for the others). With one seed:
+            over images alone. None where nothing tells the error (no seeds; one seed and no resamples).
+        verdict: "better" or "worse" (than 0, corrected over all contrasts), "undecided", "one seed" where a row has a
+            single seed, "no runs" where one has none.
+        p: probability of a value at least as far from 0 if the truth is 0, uncorrected. With one seed: over images.
         p_adjusted: `p` corrected over all contrasts (Holm): at most 1 - the level of verdicts where decided.
         df: degrees of freedom of the t distribution nearest to the one used.
         standard_error: of `value`; `low` and `high` are Student's t at `df` times it away.
         image_share, run_share: parts of the error's variance, summing to 1. None with one seed, without resamples (the
             interval then is of these very images), and where there is no error at all.
         seeds: the fewest that a row of the contrast has.
-        seeds_needed: seeds a row at which a true difference of `value`, measured as it is now, would be decided. None: no
-            number of seeds will do (images leave too much), or more than 10,000, or it cannot be known.
+        seeds_needed: seeds a row at which a difference of `value` would be decided, both noises being what they are
+            measured to be. None: no number will do (images leave too much, or more than 10,000), or one seed.
         images_needed: the same in test images, with the seeds there are. None also where `images` was not given.
         detectable: smallest true difference that would have been decided with probability `power`.
         differ_here: with one seed, whether these trained detectors differ on images like these (corrected); else None.
@@ -104,29 +104,28 @@ def contrasts(
     """Intervals and verdicts of C contrasts of R rows with up to S seeds each.
 
     Args:
-        values: [R, S] metric of each run; NaN where a seed is missing. Seeds of a row may be in any order, but a column is one
-            seed.
-        draws: [R, S, B] the metric of each run on the same B resamples of the same test images; NaN where a resample lacks it.
-            None or B = 0: the images are taken as they are.
+        values: [R, S] metric of each run, a column a seed; NaN where a seed is missing.
+        draws: [R, S, B] the metric of each run on the same B resamples of the same test images; NaN where a resample
+            lacks it. None or B = 0: the images are taken as they are.
         weights: [C, R] of each row in each contrast, such as [-1, 1, 0] for row 1 beside row 0.
         level: of the intervals shown.
         images: how many test images there are; None takes them for many, and `images_needed` stays None.
-        verdict_level: probability that no verdict of the call is wrong, `level` where None (detlab.report.spending gives the
-            one for repeated looks).
+        verdict_level: probability that no verdict of the call is wrong, `level` where None (detlab.report.spending
+            gives the one for repeated looks).
         power: of `detectable`.
 
     Raises:
-        ValueError: shapes that do not fit, values that are infinite, weights that are not finite, a level outside (0, 1).
+        ValueError: shapes that do not fit, infinite values, weights that are not finite, a level outside (0, 1).
     """
     given = _check(values, draws, weights, images)
     level, power = _fraction(level, "level"), _fraction(power, "power")
     alpha = 1 - (level if verdict_level is None else _fraction(verdict_level, "verdict_level"))
     rows = _summarise(given.values)
-    seeds = _fewest(given.weights, rows.count)  # [C]
+    seeds = _fewest(given.weights, rows.seeds)  # [C]
     noise = measure_images(given.draws, np.isfinite(given.values), images)
-    image, image_df = contrast_images(noise, given.weights, rows.count, seeds)
+    image, image_df = contrast_images(noise, given.weights, rows.seeds, seeds)
     prior = fit_prior(rows.variance, rows.df) if rows.variance.any() else None
-    shares = np.where(seeds[:, None] >= 2, given.weights**2 / np.maximum(rows.count, 1), 0.0)
+    shares = np.where(seeds[:, None] >= 2, given.weights**2 / np.maximum(rows.seeds, 1), 0.0)
     spread = spread_of(prior, rows.variance, rows.df, shares, np.nan_to_num(image), image_df)
     value = given.weights @ rows.mean
     half = spread.quantile(1 - level)
@@ -181,7 +180,7 @@ def _fraction(number: float, name: str) -> float:
 class _Rows(NamedTuple):
     """What the seeds of each row tell, [R] each."""
 
-    count: NDArray[np.int64]  # seeds there are
+    seeds: NDArray[np.int64]  # that there are
     mean: Array  # 0 without
     variance: Array  # between seeds; 0 with fewer than two
     df: Array
@@ -201,7 +200,7 @@ def _summarise(values: Array) -> _Rows:
 def _fewest(weights: Array, count: NDArray[np.int64]) -> NDArray[np.int64]:
     """[C] seeds of the row that has fewest, among those with a weight."""
     most = count.max(initial=0)
-    return np.where(weights != 0, count, most).min(1, initial=most)
+    return np.asarray(np.where(weights != 0, count, most).min(1, initial=most))
 
 
 def _families(p: Array, several: NDArray[np.bool_], alpha: float) -> tuple[Array, Array]:
@@ -241,7 +240,7 @@ def _describe(known: _Known, level: float, alpha: float, power: float, images: i
     if known.seeds == 1:
         return replace(found, differ_here=rejected)
     verdict = ("better" if known.value > 0 else "worse") if rejected else "undecided"
-    image = min(float(np.nan_to_num(known.image)), error**2)
+    image = 0.0 if np.isnan(known.image) else min(known.image, error**2)
     share = None if still or np.isnan(known.image) else image / error**2
     measured = Measured(abs(known.value), image, known.image_df, error**2 - image, known.df, known.seeds, images)
     return replace(

@@ -4,9 +4,9 @@ A row with S seeds tells its variance between runs with S - 1 degrees of freedom
 in limma (Smyth 2004, "Linear models and empirical Bayes methods for assessing differential expression"): the true
 variances of the rows are taken as draws of a scaled inverse chi-squared distribution of location v0 and d0 degrees of
 freedom. Two things differ from the paper. It estimates d0, from thousands of genes; the few rows of an ablation cannot
-tell d0, an estimate often says "all alike", and the noisy row among quiet ones then gets far too short an interval. So d0
-is a small constant, `TIE`. And v0, which the paper plugs in, is averaged over: each value weighs as much as the
-rows make it likely.
+tell d0, an estimate often says "all alike", and a noisy row among quiet ones then gets far too short an interval. So
+d0 is a small constant, `TIE`. And v0, which the paper plugs in, is averaged over: each value weighs as much as the rows
+make it likely.
 
 R rows, C contrasts, N values of v0.
 """
@@ -22,8 +22,8 @@ from scipy import special
 
 Array = NDArray[np.float64]
 
-# d0. At 0.6, five seeds a row cost 11 to 13 % of width where rows are alike, and a row of ten times the others' variance is
-# covered at 92 to 94 % from three seeds on; an estimated d0 gave 80 to 89 % there (docs/intervals.md).
+# d0. Larger: shorter intervals where rows are alike, too short ones for a noisy row among quiet ones. At 0.6, five seeds
+# a row cost at most 15 % of width, and a row of ten times the others' variance is still covered (docs/intervals.md).
 TIE = 0.6
 STEPS = 24  # values of v0
 MANY = 1e5  # degrees of freedom as good as no end of them
@@ -74,7 +74,7 @@ class Spread(NamedTuple):
 
     def _falls(self, size: Array) -> tuple[Array, Array]:
         """`tail` and its decrease with the logarithm of `size`, by Wallace's (1959) normal deviate of a t value."""
-        square = size**2 / self.variance  # [N, C]
+        square = np.minimum(size / np.sqrt(self.variance), 1e30) ** 2  # [N, C]
         shrink = ((8 * self.df + 1) / (8 * self.df + 3)) ** 2
         deviate = np.sqrt(shrink * self.df * np.log1p(square / self.df))
         steep = shrink * square / ((1 + square / self.df) * np.maximum(deviate, 1e-12))
@@ -95,20 +95,27 @@ class Spread(NamedTuple):
         return np.asarray(size)
 
     def equivalent_df(self, quantile: Array, alpha: float) -> Array:
-        """[C] degrees of freedom of the t distribution that falls off alike between half the quantile of alpha and it."""
+        """[C] degrees of freedom of the t distribution that falls off alike from half the quantile of alpha to it."""
         half = self.tail(quantile / 2)
-        grid = np.geomspace(0.5, MANY, 200)
-        falls = 2 * special.stdtr(grid, special.stdtrit(grid, alpha / 2) / 2)  # rises with the degrees of freedom
-        return np.exp(np.interp(half, falls, np.log(grid)))
+        log_df, falls = _falls_of_t(alpha)
+        return np.exp(np.interp(half, falls, log_df))
+
+
+@lru_cache(maxsize=64)
+def _falls_of_t(alpha: float) -> tuple[Array, Array]:
+    """Logarithms of degrees of freedom [200], and how likely t is beyond half its quantile of alpha [200]."""
+    log_df = np.linspace(np.log(0.5), np.log(MANY), 200)
+    df = np.exp(log_df)
+    return log_df, 2 * special.stdtr(df, special.stdtrit(df, alpha / 2) / 2)
 
 
 def spread_of(prior: Prior | None, variances: Array, df: Array, shares: Array, image: Array, image_df: Array) -> Spread:
     """The error of contrasts: runs' noise by `prior` plus images' noise.
 
     The runs' part is one scaled inverse chi-squared variable with Satterthwaite's (1946) degrees of freedom. Taking its
-    sum with the images' part for one such variable, too, makes intervals too short where two seeds tell little of a large
-    part; adding the images' part to each of its quantiles (as Behrens and Fisher did) makes them too long. Both agree
-    where either part is alone. Each has half of the weight.
+    sum with the images' part for one such variable, too, makes intervals too short where two seeds tell little of a
+    large part; adding the images' part to each of its quantiles (as Behrens and Fisher did) makes them too long. Both
+    agree where either part is alone. Each has half of the weight, which was chosen by simulation.
 
     Args:
         prior: None where no run differs from another of its row.
@@ -134,7 +141,7 @@ def spread_of(prior: Prior | None, variances: Array, df: Array, shares: Array, i
 
 
 def _inverse_chi_squared(df: Array) -> tuple[Array, Array]:
-    """Weights [Q] and values [Q, ...] of df / chi-squared: Gauss and Legendre's rule, denser where the value is large."""
+    """Weights [Q] and values [Q, ...] of df / chi-squared: Gauss and Legendre's rule, denser where values are large."""
     log_df, quantiles = _quantiles()
     place = np.clip((np.log(df) - log_df[0]) / (log_df[1] - log_df[0]), 0, len(log_df) - 1.001)
     below = place.astype(int)

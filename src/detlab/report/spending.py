@@ -1,11 +1,11 @@
 """How a probability of being wrong is shared: by the comparisons of a table, and by repeated looks at a growing sweep.
 
-Who adds seeds until a difference is decided looks several times, and has several chances to be wrong. Lan & DeMets (1983,
-"Discrete sequential boundaries for clinical trials") spend the probability by a function of the share of seeds there
-are: here O'Brien and Fleming's, 2 - 2 Phi(z / sqrt(share)), which spends little early and leaves the last look almost
-the level of a single one. The level of each look follows from those before it by integrating over paths that were not
-decided, with independent seeds. Images that all looks share make the looks more alike, so the true
-probability of being wrong is lower.
+Who adds seeds until a difference is decided looks several times, and has several chances to be wrong. Lan & DeMets
+(1983, "Discrete sequential boundaries for clinical trials") spend the probability by a function of the share of seeds
+there are: here O'Brien and Fleming's, 4 - 4 Phi(z / sqrt(share)) with z the deviate of 1 - alpha / 4, which spends
+little early and leaves the last look almost the level of a single one. The level of each look follows from those before it
+by integrating over paths that were not decided, with independent seeds. Images that all looks share make the looks more
+alike, so the true probability of being wrong is lower.
 
 Comparisons that are still open share the probability by Holm's method: one that is decided leaves it (Maurer & Bretz
 2013, "Multiple testing in group sequential trials using graphical approaches") and stays decided.
@@ -16,7 +16,7 @@ Comparisons that are still open share the probability by Holm's method: one that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -61,7 +61,7 @@ def look_level(seeds: int, max_seeds: int, level: float = 0.95, *, comparisons: 
         raise ValueError(f"seeds must be {first} (at least 2) to {max_seeds}, not {seeds}")
     if not 0 < level < 1 or comparisons < 1:
         raise ValueError(f"level must lie between 0 and 1 and comparisons be at least 1, not {level} and {comparisons}")
-    spent = comparisons * _nominal((1 - level) / comparisons, first, max_seeds)[seeds - first]
+    spent = comparisons * look_levels((1 - level) / comparisons, first, max_seeds)[seeds - first]
     return 1 - max(spent, 1e-12)  # less is no level that a float tells from 1
 
 
@@ -84,34 +84,28 @@ def open_comparisons(verdicts: Sequence[str]) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=256)
-def _nominal(alpha: float, first: int, last: int) -> tuple[float, ...]:
-    """Two-sided level of each look, `first` to `last` seeds, that spend `alpha` in all."""
-    z = -special.ndtri(alpha / 2)
+def look_levels(alpha: float, first: int, last: int) -> tuple[float, ...]:
+    """Two-sided level of each look, at `first` to `last` seeds, that spend `alpha` in all."""
     shares = np.arange(first, last + 1) / last
-    spent = 2 * special.ndtr(-z / np.sqrt(shares))
-    cells = np.linspace(-1.0, 1.0, 1201)
-    density, levels = np.array([1.0]), []
-    places, step = np.array([0.0]), 1.0
-    for k, share in enumerate(shares):  # `density` over the score, a random walk of variance `share`, still undecided
-        deviation = np.sqrt(share - (shares[k - 1] if k else 0.0))
-
-        def crossing(bound: float, deviation: float = deviation) -> float:
-            beyond = special.ndtr((places - bound) / deviation) + special.ndtr((-places - bound) / deviation)
-            return float((density * beyond).sum() * step)
-
-        bound = _solve(crossing, spent[k] - (spent[k - 1] if k else 0.0))
+    spent = 4 * special.ndtr(special.ndtri(alpha / 4) / np.sqrt(shares))
+    cells, levels = np.linspace(-1.0, 1.0, 1201), []
+    density, places = np.array([1.0]), np.array([0.0])  # mass of undecided paths, by score: a walk of variance `share`
+    for share, before, new in zip(shares, [0.0, *shares[:-1]], np.diff(spent, prepend=0.0), strict=True):
+        deviation = float(np.sqrt(share - before))
+        bound = _bound(density, places, deviation, float(new))
         levels.append(float(2 * special.ndtr(-bound / np.sqrt(share))))
         target = cells * bound
         kernel = np.exp(-(((target[:, None] - places) / deviation) ** 2) / 2) / (deviation * np.sqrt(2 * np.pi))
-        density, places, step = kernel @ density * step, target, float(target[1] - target[0])
+        density, places = kernel @ density * (target[1] - target[0]), target
         density[[0, -1]] /= 2  # trapezoid rule
     return tuple(levels)
 
 
-def _solve(crossing: Callable[[float], float], probability: float) -> float:
-    """Bound that is crossed with this probability: bisection."""
+def _bound(mass: Array, places: Array, deviation: float, probability: float) -> float:
+    """Score that a step from `places` leads beyond, on either side, with this probability: bisection."""
     low, high = 0.0, 40.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (middle, high) if crossing(middle) > probability else (low, middle)
+        beyond = special.ndtr((places - middle) / deviation) + special.ndtr((-places - middle) / deviation)
+        low, high = (middle, high) if float(mass @ beyond) > probability else (low, middle)
     return (low + high) / 2
