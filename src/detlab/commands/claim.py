@@ -1,0 +1,78 @@
+"""Hydra's callback that claims a command's folder before Hydra writes .hydra/ and the log into it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from detlab.config.compose import explain, plain_config
+from detlab.config.rules import ConfigError
+from detlab.runs.folder import OF_A_RUN, claim, claim_free, rank
+
+
+class RunFolder(Callback):
+    """The folder given by hydra.run.dir or refused, else the default name or the next free one.
+
+    Args:
+        resumable: whether resume=true goes on with what lies in the folder, or else with the newest such run.
+        keep_name: the default name says what lies in the folder, and the command goes on with it.
+        holds: what else the command would write over, beside a run.
+    """
+
+    def __init__(self, resumable: bool = False, keep_name: bool = False, holds: Sequence[str] = ()) -> None:
+        self.resumable, self.keep_name, self.holds = resumable, keep_name, (*OF_A_RUN, *holds)
+
+    def on_run_start(self, config: DictConfig, **_: object) -> None:
+        """Claim the folder and put its name into hydra.run.dir; other ranks write nothing there.
+
+        Raises:
+            SystemExit: 2 where it cannot be had. Hydra turns any other error into a warning.
+        """
+        HydraConfig.instance().set_config(config)  # the names of folders hold choices of groups
+        if rank():
+            _write_nothing(config)
+            return
+        try:
+            place = self._claim(config)
+        except (ConfigError, HydraException, OmegaConfBaseException) as error:
+            print(f"detlab: {explain(error)}", file=sys.stderr)
+            sys.exit(2)
+        with read_write(config), open_dict(config):
+            config.hydra.run.dir = str(place)
+
+    def _claim(self, config: DictConfig) -> Path:
+        wanted = Path(str(config.hydra.run.dir))
+        resume = self.resumable and config.resume is True
+        given = any(o.lstrip("+").startswith("hydra.run.dir=") for o in config.hydra.overrides.hydra)
+        if resume and not given:
+            wanted = _newest(config, wanted.absolute().parents[1])
+        elif not given and not self.keep_name:
+            return claim_free(wanted)
+        claim(wanted, resume=resume, holds=self.holds)
+        return wanted
+
+
+def _newest(config: DictConfig, root: Path) -> Path:
+    """The run of this config to go on with."""
+    from detlab.runs.resuming import find_run  # imports torch
+
+    with read_write(config), open_dict(config):
+        config.hydra.runtime.output_dir = "RUN"  # what config_hash puts for a run's folder
+    return find_run(plain_config(config, keys=[key for key in config if key != "hydra"]), root)
+
+
+def _write_nothing(config: DictConfig) -> None:
+    """The first process writes .hydra/ and the log; where it is refused, nothing may be written at all."""
+    with read_write(config), open_dict(config):
+        config.hydra.output_subdir = None
+        logging = config.hydra.job_logging
+        if logging is not None and "file" in (logging.get("handlers") or {}):
+            del logging.handlers["file"]
+            logging.root.handlers = [name for name in logging.root.handlers if name != "file"]

@@ -1,0 +1,164 @@
+"""A run folder belongs to one process: claimed before anything is written, given back by the kernel.
+
+Only the first process of a run holds the lock; its other ranks, and its stages, work below it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from detlab.config.rules import ConfigError
+from detlab.files import read_json
+from detlab.locks import Lock, NoLocksError, holder, is_locked
+
+LOCK = ".lock"
+OF_A_RUN = ("status.json", "checkpoints", "stages", "metrics.csv", "result.json")  # any of them: the folder is taken
+MOMENT_S = 0.5  # for a process that only looks whether the folder is held
+LEFT_BEHIND_S = 20.0  # for loader workers of a killed process, which notice its death within 5 s
+_held: dict[Path, Lock] = {}  # by this process
+
+
+def rank() -> int:
+    """Of this process among those of its run, as its launcher's variables have it; 0 where it was started alone.
+
+    They are read in Lightning's order; NODE_RANK tells machines apart where a user starts one command on each.
+    """
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"])
+    found = (os.environ.get(name, "0") for name in ("LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK", "NODE_RANK"))
+    return next((int(text) for text in found if text.isdigit() and int(text)), 0)
+
+
+def claim(folder: Path, *, resume: bool = False, holds: Sequence[str] = OF_A_RUN) -> None:
+    """Take a folder for this process until `give_back` or its end; nothing where it has it already.
+
+    Args:
+        folder: made where it is missing.
+        resume: what lies in it is to be gone on with.
+        holds: names in it that would be written over.
+
+    Raises:
+        ConfigError: another process holds it, it is occupied, or it cannot be written.
+    """
+    key = folder.resolve()
+    if key in _held:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder)
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be a run folder ({error.strerror}); give another, hydra.run.dir=FOLDER.")
+    found = [name for name in holds if (folder / name).exists()]
+    if found and not resume:
+        lock.give_back()
+        raise ConfigError(_occupied(folder, found[0]))
+    _held[key] = lock
+
+
+def claim_free(folder: Path) -> Path:
+    """Claim the folder, or where there is something of that name, the first free one of NAME-2, NAME-3, ...
+
+    Raises:
+        ConfigError: none can be made.
+    """
+    number = 1
+    while True:
+        place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.mkdir()
+            claim(place)
+            return place
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise ConfigError(f"{place} cannot be made ({error.strerror}); give another, hydra.run.dir=FOLDER.")
+        except ConfigError:  # another command was given this very folder, and was quicker
+            number += 1
+
+
+def give_back(folder: Path) -> None:
+    """End a claim; nothing where there is none."""
+    lock = _held.pop(folder.resolve(), None)
+    if lock is not None:
+        lock.give_back()
+
+
+@contextmanager
+def claimed(folder: Path, *, resume: bool = False) -> Iterator[None]:
+    """Hold a run's folder for a while, in the first of its processes; a claim made before stays.
+
+    Raises:
+        ConfigError: see `claim`.
+    """
+    if rank() or folder.resolve() in _held:
+        yield
+        return
+    claim(folder, resume=resume)
+    try:
+        yield
+    finally:
+        give_back(folder)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether another process holds a folder."""
+    return folder.resolve() not in _held and is_locked(folder / LOCK)
+
+
+def _lock(folder: Path) -> Lock:
+    """Take the lock; wait for a moment, or for what a killed process left behind.
+
+    Raises:
+        ConfigError: another process holds it.
+    """
+    lock, begun, told = Lock(folder / LOCK), time.monotonic(), False
+    try:
+        while not lock.take():
+            owner = holder(lock.path)
+            dead = owner.get("host") == platform.node() and not _exists(owner.get("process"))
+            if time.monotonic() - begun > (LEFT_BEHIND_S if dead else MOMENT_S):
+                who = f" (process {owner['process']} on {owner.get('host')})" if "process" in owner else ""
+                raise ConfigError(
+                    f"{folder} is held by another detlab command{who}; wait for its end, or give another folder, "
+                    f"hydra.run.dir=FOLDER."
+                )
+            if dead and not told:
+                _say(f"process {owner['process']} is gone, but a process that it started still holds {folder}; waiting")
+                told = True
+            time.sleep(0.05)
+    except NoLocksError:
+        _say(f"{folder} lies on a file system without locks: nothing keeps a second command out of it.")
+    return lock
+
+
+def _occupied(folder: Path, found: str) -> str:
+    status = read_json(folder / "status.json")
+    state = status.get("state") if isinstance(status, dict) else None
+    if found not in OF_A_RUN or (state is None and found == "result.json"):
+        return f"{folder} holds {found} of an earlier command; give another folder, hydra.run.dir=FOLDER."
+    if state == "finished":
+        return f"{folder} holds a finished run; give another folder, hydra.run.dir=FOLDER."
+    told = f", {state}" if state in ("stopped", "failed") else ""
+    return (
+        f"{folder} holds an unfinished run ({found}{told}); detlab train goes on with it under resume=true, and another "
+        f"folder, hydra.run.dir=FOLDER, starts afresh."
+    )
+
+
+def _exists(process: object) -> bool:
+    """Whether there is a process of that id, dead ones that wait for their parent left out."""
+    try:
+        return ") Z" not in Path(f"/proc/{int(str(process))}/stat").read_text()
+    except (OSError, ValueError):
+        return False
+
+
+def _say(text: str) -> None:
+    print(f"detlab: {text}", file=sys.stderr, flush=True)
