@@ -61,6 +61,12 @@ class Lock:
             os.close(self.descriptor)
             self.descriptor = self._process = -1
 
+    def close(self) -> None:
+        """Let go of the file; the lock stays while a process that was handed the descriptor lives."""
+        if self._process == os.getpid():
+            os.close(self.descriptor)
+            self.descriptor = self._process = -1
+
     def _sign(self) -> None:
         text = json.dumps({"process": os.getpid(), "host": platform.node()})
         os.ftruncate(self.descriptor, 0)

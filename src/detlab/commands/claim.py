@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from detlab.config.compose import explain, plain_config
-from detlab.config.rules import ConfigError
+from detlab.errors import ConfigError
 from detlab.runs.folder import OF_A_RUN, claim, claim_free, rank
 
 
@@ -40,12 +41,15 @@ class RunFolder(Callback):
             _write_nothing(config)
             return
         try:
-            place = self._claim(config)
+            folder = str(self._claim(config))
+            with read_write(config.hydra), open_dict(config.hydra):
+                config.hydra.run.dir = folder
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
             print(f"detlab: {explain(error)}", file=sys.stderr)
             sys.exit(2)
-        with read_write(config), open_dict(config):
-            config.hydra.run.dir = str(place)
+        except Exception:  # Hydra would go on, in a folder that may be another's
+            traceback.print_exc()
+            sys.exit(1)
 
     def _claim(self, config: DictConfig) -> Path:
         wanted = Path(str(config.hydra.run.dir))
@@ -63,14 +67,14 @@ def _newest(config: DictConfig, root: Path) -> Path:
     """The run of this config to go on with."""
     from detlab.runs.resuming import find_run  # imports torch
 
-    with read_write(config), open_dict(config):
+    with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.runtime.output_dir = "RUN"  # what config_hash puts for a run's folder
     return find_run(plain_config(config, keys=[key for key in config if key != "hydra"]), root)
 
 
 def _write_nothing(config: DictConfig) -> None:
     """The first process writes .hydra/ and the log; where it is refused, nothing may be written at all."""
-    with read_write(config), open_dict(config):
+    with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.output_subdir = None
         logging = config.hydra.job_logging
         if logging is not None and "file" in (logging.get("handlers") or {}):

@@ -9,11 +9,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from detlab.errors import ConfigError
 from detlab.report.analysis import analyse
 from detlab.report.page import answer, html_page, markdown_report
 from detlab.report.rows import make_sweep
 from detlab.report.runs import ReportError, find_runs
 from detlab.report.tables import all_tables, as_csv, as_latex
+from detlab.runs.folder import claim
 
 USAGE = "detlab report outputs/sweeps/NAME"
 
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         folders, options = split_arguments(words, OPTIONS)
         print(write_report(folders, **options))
-    except ReportError as error:
+    except (ReportError, ConfigError) as error:
         print(f"detlab: {error}", file=sys.stderr)
         return 2
     return 0
@@ -77,7 +79,7 @@ def write_report(
     with console.status("reading") as status:
         analysis = analyse(sweep, int(resamples), say=lambda text: status.update(f"resampling {text}"))
     place = Path(out) if out else folders[0] / "report"
-    place.mkdir(parents=True, exist_ok=True)
+    claim(place, holds=(), option="out")
     name = title or folders[0].resolve().name
     made = all_tables(analysis)
     page = place / "index.html"

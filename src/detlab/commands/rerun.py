@@ -17,6 +17,7 @@ from detlab.config.compose import compose_config
 from detlab.errors import ConfigError
 from detlab.files import read_json
 from detlab.runs.checkpoints import check_targets
+from detlab.runs.folder import make_free
 from detlab.runs.resuming import read_status
 
 USAGE = "detlab rerun outputs/..."
@@ -85,7 +86,8 @@ def main(arguments: list[str]) -> int:
     if unknown or len(options) != len(arguments) - 1:
         print(f"detlab: rerun takes out=FOLDER and trust=[...] only. {USAGE}", file=sys.stderr)
         return 2
-    out = Path(options.get("out") or run.with_name(f"{run.name}-again-{datetime.now():%H-%M-%S}")).resolve()
+    out = options.get("out")
+    out = Path(out).resolve() if out else make_free(run.with_name(f"{run.name}-again-{datetime.now():%H-%M-%S}"))
     trust = tuple(word for word in options.get("trust", "").strip("[]").split(",") if word)
     try:
         return 0 if rerun(run, out, trust) else 1

@@ -4,15 +4,14 @@ Lightning runs this module again for the other ranks: `python -m detlab.commands
 
 from __future__ import annotations
 
-import os
-import shutil
+if __name__ == "__main__":
+    from detlab.parent import die_with_first_rank
+
+    die_with_first_rank()  # before the imports below, which take seconds on a busy machine
+
 import sys
-from pathlib import Path
-from typing import Any
 
 import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from detlab.commands.app import run_app
@@ -30,33 +29,11 @@ def main(config: DictConfig) -> float | None:
     from detlab.training.signals import Stopped
 
     plain = plain_config(config)
-    if plain["resume"] and not _folder_is_given():
-        _go_on(plain)
     try:
         return train(plain)
     except Stopped as stop:
         print(f"detlab: {stop}; resume=true goes on in {plain['paths']['run_dir']}", file=sys.stderr)
         sys.exit(128 + stop.signal)
-
-
-def _folder_is_given() -> bool:
-    """Whether the command names the run's folder; jobs of a sweep have theirs from the sweep."""
-    settings = HydraConfig.get()
-    named = any(override.startswith("hydra.run.dir=") for override in settings.overrides.hydra)
-    return named or settings.mode == RunMode.MULTIRUN
-
-
-def _go_on(config: dict[str, Any]) -> None:
-    """Become the same command in the folder of the run to go on with; Hydra has made a new one for this process."""
-    from detlab.runs.resuming import find_run
-
-    own = Path(HydraConfig.get().runtime.output_dir)
-    folder = find_run(config, own.parents[1], own)
-    shutil.rmtree(own)  # holds nothing but what Hydra wrote a moment ago
-    sys.stdout.flush()
-    os.execv(
-        sys.executable, [sys.executable, "-m", "detlab.commands.train", *sys.argv[1:], f"hydra.run.dir='{folder}'"]
-    )
 
 
 if __name__ == "__main__":

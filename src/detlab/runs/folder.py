@@ -10,10 +10,11 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
-from detlab.config.rules import ConfigError
+from detlab.errors import ConfigError
 from detlab.files import read_json
 from detlab.locks import Lock, NoLocksError, holder, is_locked
 
@@ -35,13 +36,16 @@ def rank() -> int:
     return next((int(text) for text in found if text.isdigit() and int(text)), 0)
 
 
-def claim(folder: Path, *, resume: bool = False, holds: Sequence[str] = OF_A_RUN) -> None:
+def claim(
+    folder: Path, *, resume: bool = False, holds: Sequence[str] = OF_A_RUN, option: str = "hydra.run.dir"
+) -> None:
     """Take a folder for this process until `give_back` or its end; nothing where it has it already.
 
     Args:
         folder: made where it is missing.
         resume: what lies in it is to be gone on with.
         holds: names in it that would be written over.
+        option: that gives another folder, for the message.
 
     Raises:
         ConfigError: another process holds it, it is occupied, or it cannot be written.
@@ -51,9 +55,10 @@ def claim(folder: Path, *, resume: bool = False, holds: Sequence[str] = OF_A_RUN
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder)
+        lock = _lock(folder, option)
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be a run folder ({error.strerror}); give another, hydra.run.dir=FOLDER.")
+        reason = f"{folder} cannot be written ({error.strerror}); give another folder, {option}=FOLDER."
+        raise ConfigError(reason) from error
     found = [name for name in holds if (folder / name).exists()]
     if found and not resume:
         lock.give_back()
@@ -61,26 +66,37 @@ def claim(folder: Path, *, resume: bool = False, holds: Sequence[str] = OF_A_RUN
     _held[key] = lock
 
 
-def claim_free(folder: Path) -> Path:
-    """Claim the folder, or where there is something of that name, the first free one of NAME-2, NAME-3, ...
+def make_free(folder: Path) -> Path:
+    """Make the folder, or where there is something of that name, the first free one of NAME-2, NAME-3, ...
 
     Raises:
         ConfigError: none can be made.
     """
-    number = 1
-    while True:
+    for number in count(1):
         place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.mkdir()
+            place.mkdir()  # one of several processes succeeds
+            break
+        except FileExistsError:
+            continue
+        except OSError as error:
+            reason = f"{place} cannot be made ({error.strerror}); give another folder, hydra.run.dir=FOLDER."
+            raise ConfigError(reason) from error
+    return place
+
+
+def claim_free(folder: Path) -> Path:
+    """Make and claim the folder, or the first free one of NAME-2, NAME-3, ...
+
+    Raises:
+        ConfigError: none can be made.
+    """
+    while True:
+        place = make_free(folder)
+        with suppress(ConfigError):  # another command was given this very folder, and was quicker
             claim(place)
             return place
-        except FileExistsError:
-            number += 1
-        except OSError as error:
-            raise ConfigError(f"{place} cannot be made ({error.strerror}); give another, hydra.run.dir=FOLDER.")
-        except ConfigError:  # another command was given this very folder, and was quicker
-            number += 1
 
 
 def give_back(folder: Path) -> None:
@@ -112,7 +128,7 @@ def in_use(folder: Path) -> bool:
     return folder.resolve() not in _held and is_locked(folder / LOCK)
 
 
-def _lock(folder: Path) -> Lock:
+def _lock(folder: Path, option: str) -> Lock:
     """Take the lock; wait for a moment, or for what a killed process left behind.
 
     Raises:
@@ -127,7 +143,7 @@ def _lock(folder: Path) -> Lock:
                 who = f" (process {owner['process']} on {owner.get('host')})" if "process" in owner else ""
                 raise ConfigError(
                     f"{folder} is held by another detlab command{who}; wait for its end, or give another folder, "
-                    f"hydra.run.dir=FOLDER."
+                    f"{option}=FOLDER."
                 )
             if dead and not told:
                 _say(f"process {owner['process']} is gone, but a process that it started still holds {folder}; waiting")
@@ -147,8 +163,8 @@ def _occupied(folder: Path, found: str) -> str:
         return f"{folder} holds a finished run; give another folder, hydra.run.dir=FOLDER."
     told = f", {state}" if state in ("stopped", "failed") else ""
     return (
-        f"{folder} holds an unfinished run ({found}{told}); detlab train goes on with it under resume=true, and another "
-        f"folder, hydra.run.dir=FOLDER, starts afresh."
+        f"{folder} holds an unfinished run ({found}{told}); resume=true goes on with it, and another folder, "
+        f"hydra.run.dir=FOLDER, starts afresh."
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +13,7 @@ from rich.console import Console
 from detlab.config.compose import config_hash
 from detlab.errors import ConfigError
 from detlab.runs.checkpoints import CHECKPOINT_KEY, LAST, PREVIOUS, read_content
+from detlab.runs.folder import in_use
 
 CANDIDATES = (LAST, PREVIOUS, "best.ckpt")  # in this order; each was taken where a run can go on
 FINISHED = "finished"
@@ -62,42 +61,34 @@ def start_of(config: Mapping[str, Any]) -> Start:
 
 
 def finished_score(config: Mapping[str, Any]) -> tuple[bool, float | None]:
-    """Whether resume=true meets a run that is finished already, and its score.
-
-    Raises:
-        ConfigError: another process is training in the folder.
-    """
+    """Whether resume=true meets a run that is finished already, and its score."""
     if not config["resume"]:
         return False, None
     run_dir = Path(config["paths"]["run_dir"])
     status = read_status(run_dir)
-    if rank_zero_only.rank == 0 and _alive(status):
-        raise ConfigError(
-            f"{run_dir} is being trained by process {status['process']}; wait for it or end it, then resume."
-        )
     if status.get("state") == FINISHED and status.get("config_hash") == config_hash(config):
         _say(f"{run_dir} is finished: nothing to resume. Its metrics lie in result.json.")
         return True, status.get("score")
     return False, None
 
 
-def find_run(config: Mapping[str, Any], root: Path, own: Path) -> Path:
-    """The newest unfinished run of the same config under root, else the newest finished one.
-
-    Args:
-        own: the folder made for this process, which is no candidate.
+def find_run(config: Mapping[str, Any], root: Path) -> Path:
+    """The newest unfinished run of the same config under root that no process holds, else the newest finished one.
 
     Raises:
         ConfigError: there is none.
     """
     wanted = config_hash(config)
-    found = [(folder, status) for folder, status in _runs(root) if folder != own]
-    same = [(f, s) for f, s in found if s.get("config_hash") == wanted and not _alive(s)]
+    found = list(_runs(root))
+    same = [(f, s) for f, s in found if s.get("config_hash") == wanted]
+    held = [folder for folder, _ in same if in_use(folder)]
+    same = [(f, s) for f, s in same if f not in held]
     same.sort(key=lambda pair: (pair[1].get("state") != FINISHED, str(pair[1].get("started"))))
     if not same:
+        working = f" that no process is working on ({held[0]} is being trained)" if held else ""
         raise ConfigError(
-            f"resume=true found no unfinished run of this config ({wanted}) under {root}, among {len(found)} runs; "
-            f"give its folder, hydra.run.dir=FOLDER, or leave resume out."
+            f"resume=true found no unfinished run of this config ({wanted}){working} under {root}, among {len(found)} "
+            f"runs; give its folder, hydra.run.dir=FOLDER, or leave resume out."
         )
     return same[-1][0]
 
@@ -122,17 +113,6 @@ def _runs(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     for depth in range(1, 4):
         for file in root.glob("/".join(["*"] * depth) + "/status.json"):
             yield file.parent.resolve(), read_status(file.parent)
-
-
-def _alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote a status still runs on this machine."""
-    process = status.get("process")
-    if status.get("state") != "running" or status.get("host") != platform.node() or process == os.getpid():
-        return False
-    try:
-        return b"detlab" in Path(f"/proc/{int(process)}/cmdline").read_bytes()
-    except (OSError, ValueError, TypeError):
-        return False
 
 
 def _same_model(file: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> None:

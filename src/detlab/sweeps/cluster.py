@@ -31,8 +31,8 @@ class NodeTask:
         self._process: Process | None = None
 
     def __call__(self) -> int:
-        """The exit status. After a requeue the run goes on from its last checkpoint."""
-        if self.requeued and self.job.checkpoint.is_file() and "resume=true" not in self.job.command:
+        """The exit status. After a requeue the run goes on from its last checkpoint, or starts again without one."""
+        if self.requeued and "resume=true" not in self.job.command:
             self.job.command = [*self.job.command, "resume=true"]
         rank = int(os.environ.get("SLURM_PROCID", 0))
         extra = {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}

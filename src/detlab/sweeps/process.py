@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shlex
 import signal
@@ -13,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from detlab.parent import FIRST_ENV, first_rank, signal_at_parents_death
 from detlab.sweeps.job import LOG, Job
 
 LAUNCHER_ENV, SWEEP_ENV = "DETLAB_LAUNCHER", "DETLAB_SWEEP"
@@ -27,6 +27,7 @@ NOT_INHERITED = (  # a rank's place in some other group, and a run's identity
     "MASTER_ADDR",
     "MASTER_PORT",
     "TORCHELASTIC_RUN_ID",
+    FIRST_ENV,
     "PL_GLOBAL_SEED",
     "WANDB_RUN_ID",
 )
@@ -84,7 +85,7 @@ class Process:
             stdout=self._log,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # Ctrl-C reaches the launcher alone, which then ends each group in order
-            pass_fds=tuple(keep_open),
+            pass_fds=tuple(descriptor for descriptor in keep_open if descriptor >= 0),
         )
 
     def poll(self) -> int | None:
@@ -111,12 +112,9 @@ class Process:
 
 
 def end_with_parent() -> None:
-    """In a sweep's job, and in each of its ranks: ask the kernel for SIGTERM when the parent dies, even by kill -9.
+    """In a sweep's job: ask the kernel for SIGTERM when the launcher dies, even by kill -9.
 
     Linux alone has this; elsewhere jobs of a launcher that was killed hard run on to their end.
     """
-    if LAUNCHER_ENV not in os.environ or not sys.platform.startswith("linux"):
-        return
-    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
-    with contextlib.suppress(OSError):
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGTERM)
+    if LAUNCHER_ENV in os.environ and first_rank() is None:
+        signal_at_parents_death(signal.SIGTERM)

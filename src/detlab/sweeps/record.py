@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from detlab.files import read_json, write_json
+from detlab.locks import Lock, NoLocksError
 from detlab.sweeps.job import GOOD, RECORD, RESUMABLE, Job
 
 FILE = "sweep.json"
 RETRIED = "failed"  # folder of what failed tries left
+OF_A_RUN = ("status.json", "checkpoints", "stages")  # left where a launcher died before it wrote the job's state
 
 
 class SweepBusyError(RuntimeError):
@@ -71,7 +71,8 @@ class SweepRecord:
 
     def set_aside(self, job: Job) -> None:
         """Move what a failed try left into failed/, so that the next starts in an empty folder."""
-        if job.state in ("queued", "refused") or not job.folder.exists():
+        unmarked = job.state in ("queued", "refused") and not any((job.folder / name).exists() for name in OF_A_RUN)
+        if unmarked or not job.folder.exists():
             return
         target = self.folder / RETRIED / f"{job.folder.name}-{job.tries}"
         while target.exists():
@@ -105,17 +106,37 @@ class SweepRecord:
         Raises:
             SweepBusyError: another command, or a job of one that was killed, holds it.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = hold(self.folder)
+        self._known = self._earlier()  # another command may have ended between the first look and the lock
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            os.close(descriptor)
-            raise SweepBusyError(
-                f"{self.folder} is being worked on by another command, or by a job of one that was killed; wait for "
-                f"its end, or give hydra.sweep.dir another folder."
-            ) from error
-        try:
-            yield descriptor
+            yield lock.descriptor
         finally:
-            os.close(descriptor)
+            _held.pop(self.folder.resolve(), None)
+            lock.close()
+
+
+_held: dict[Path, Lock] = {}  # by this process
+
+
+def hold(folder: Path) -> Lock:
+    """Take a sweep's folder, once for this process; its descriptor is -1 where the file system has no locks.
+
+    Raises:
+        SweepBusyError: another command, or a job of one that was killed, holds it.
+    """
+    key = folder.resolve()
+    if key not in _held:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(folder / ".lock")
+        try:
+            free = lock.take()
+        except NoLocksError:
+            print(f"detlab: {folder} lies on a file system without locks: nothing keeps a second command out of it.")
+            free = True
+        if not free:
+            raise SweepBusyError(
+                f"{folder} is being worked on by another command, or by a job of one that was killed; wait for its "
+                f"end, or give hydra.sweep.dir another folder."
+            )
+        _held[key] = lock
+    return _held[key]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812 - Lightning's own convention
@@ -14,6 +15,7 @@ from detlab.config.compose import config_hash
 from detlab.config.parts import build_part
 from detlab.config.rules import check
 from detlab.detectors import Detector
+from detlab.runs.folder import claimed
 from detlab.runs.resuming import finished_score, start_of
 from detlab.training.build import Run, build
 from detlab.training.callbacks import RunStatus
@@ -30,9 +32,14 @@ def train(config: dict[str, Any]) -> float | None:
         The monitored metric's best value.
 
     Raises:
-        ConfigError, DataError: before any work, where something does not fit.
+        ConfigError, DataError: before any work, where something does not fit, or the folder is another's.
     """
     check(config)
+    with claimed(Path(config["paths"]["run_dir"]), resume=config["resume"] is True):
+        return _train(config)
+
+
+def _train(config: dict[str, Any]) -> float | None:
     finished, score = finished_score(config)
     if finished:
         return score

@@ -1,4 +1,4 @@
-"""The end of a sweep: its table, and an exit status that tells of failed jobs."""
+"""A sweep's start, at which it claims its folder, and its end: a table, and an exit status that tells of failures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,21 @@ from omegaconf import DictConfig
 
 
 class SweepEnd(Callback):
-    """Hydra's callback after a sweep, whatever launcher or sweeper ran it."""
+    """Hydra's callback around a sweep, whatever launcher or sweeper runs it."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Take the sweep's folder before Hydra writes into it.
+
+        Raises:
+            SystemExit: 2 where another command has it.
+        """
+        from detlab.sweeps.record import SweepBusyError, hold
+
+        try:
+            hold(Path(str(config.hydra.sweep.dir)).absolute())
+        except SweepBusyError as error:
+            print(f"detlab: {error}", file=sys.stderr)
+            sys.exit(2)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print the summary of sweep.json.
