@@ -84,11 +84,15 @@ def find_run(config: Mapping[str, Any], root: Path) -> Path:
     held = [folder for folder, _ in same if in_use(folder)]
     same = [(f, s) for f, s in same if f not in held]
     same.sort(key=lambda pair: (pair[1].get("state") != FINISHED, str(pair[1].get("started"))))
-    if not same:
-        working = f" that no process is working on ({held[0]} is being trained)" if held else ""
+    if held and not same:
         raise ConfigError(
-            f"resume=true found no unfinished run of this config ({wanted}){working} under {root}, among {len(found)} "
-            f"runs; give its folder, hydra.run.dir=FOLDER, or leave resume out."
+            f"resume=true found {held[-1]}, which is held by another detlab command; wait for its end, or leave resume "
+            f"out to start another run."
+        )
+    if not same:
+        raise ConfigError(
+            f"resume=true found no unfinished run of this config ({wanted}) under {root}, among {len(found)} runs; "
+            f"give its folder, hydra.run.dir=FOLDER, or leave resume out."
         )
     return same[-1][0]
 
