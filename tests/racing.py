@@ -24,6 +24,7 @@ from typing import Any
 import torch
 import yaml
 
+from detlab.files import write_json
 from tests.killing import OVERRIDES, wait
 
 FILES = (".hydra/overrides.yaml", "status.json", "result.json", "checkpoints/last.ckpt")
@@ -42,14 +43,14 @@ class Writing:
         facts = {"seed": mark, "process": os.getpid()}
         (folder / "checkpoints").mkdir(exist_ok=True)
         for _ in range(20):
-            (folder / "status.json").write_text(json.dumps(facts | {"state": "running"}))
+            write_json(folder / "status.json", facts | {"state": "running"})
             (folder / "checkpoints" / "last.ckpt").write_text(json.dumps(facts))
             with (folder / "metrics.csv").open("a") as rows:
                 rows.write(f"{mark},{os.getpid()}\n")
             time.sleep(0.05)
         (folder / "result.json").write_text(json.dumps(facts))
         done = {"state": "finished", "config_hash": config["config_hash"], "score": mark}
-        (folder / "status.json").write_text(json.dumps(facts | done))
+        write_json(folder / "status.json", facts | done)
         return float(mark)
 
 
@@ -189,7 +190,7 @@ def _said(place: Path, number: int, code: int) -> str:
         "holds a finished run",
         "holds an unfinished run",
         "is finished: nothing",
-        "is being trained",
+        "found no unfinished",
     )
     return next((word for word in words if word in text), "ran" if code == 0 else f"exit status {code}")
 
