@@ -72,7 +72,9 @@ def test_imports_point_down(path: Path) -> None:
         if other == own:
             continue
         assert floor(other) < floor(own), f"{path.name} ({own}) imports {other}, which is not below it"
-        assert other in BOTTOM | ONLY.get(own, {other}), f"{own} imports {other}, but stands on {', '.join(sorted(ONLY[own]))}"
+        assert other in BOTTOM | ONLY.get(own, {other}), (
+            f"{own} imports {other}, but stands on {', '.join(sorted(ONLY[own]))}"
+        )
 
 
 def test_every_room_has_its_floor() -> None:

@@ -37,7 +37,7 @@ class RunFolder(Callback):
             SystemExit: 2 where it cannot be had. Hydra turns any other error into a warning.
         """
         HydraConfig.instance().set_config(config)  # the names of folders hold choices of groups
-        if rank():
+        if self.resumable and rank():  # no other command has ranks
             _write_nothing(config)
             return
         try:

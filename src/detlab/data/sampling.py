@@ -103,25 +103,27 @@ class EpochSampler(GroupedBatchSampler):
 
 
 class ShardedBatchSampler(Sampler[list[int]]):
-    """Every image in order, dealt to processes in turn; the last round is padded from the start.
+    """Every image in order; the batches, the same with any number of processes, are dealt to processes in turn.
+
+    Processes take the same number of batches: where some would have one less, the first batches are repeated.
 
     Args:
         count: images.
-        batch_size: images per process.
+        batch_size: images of a batch.
         rank, world_size: this process.
     """
 
     def __init__(self, count: int, *, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
         self.count, self.batch_size, self.rank, self.world_size = count, batch_size, rank, world_size
 
-    def _own(self) -> list[int]:
-        padded = -(-self.count // self.world_size) * self.world_size
-        return [i % self.count for i in range(self.rank, padded, self.world_size)] if self.count else []
-
     def __len__(self) -> int:
-        return -(-len(self._own()) // self.batch_size)
+        return -(-self._batches() // self.world_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        own = self._own()
-        for start in range(0, len(own), self.batch_size):
-            yield own[start : start + self.batch_size]
+        batches = self._batches()
+        for number in range(self.rank, len(self) * self.world_size, self.world_size):
+            start = number % batches * self.batch_size
+            yield list(range(start, min(start + self.batch_size, self.count)))
+
+    def _batches(self) -> int:
+        return -(-self.count // self.batch_size)

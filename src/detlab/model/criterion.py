@@ -35,9 +35,9 @@ class Criterion(nn.Module):
     Args:
         matcher, sampler, cls_loss, box_loss, coder: the stage's parts.
         normalizer: what the sums are divided by.
-            positives: positives of the batch, over all processes (global count / world size), at least 1.
+            positives: positives of the batch, in training over all processes (count / world size), at least 1.
             images: each image by its own positives, then the mean over images (torchvision's RetinaNet).
-            sampled: sampled anchors or RoIs of the batch, over all processes (RPN, RoI head).
+            sampled: sampled anchors or RoIs of the batch, in training over all processes (RPN, RoI head).
             paper: Faster R-CNN's equation 1: classification by the sampled anchors, boxes by the map's
                 locations; combine with box_weight=10.
         cls_weight, box_weight: factors of the two losses.
@@ -122,9 +122,9 @@ class Criterion(nn.Module):
             count = positive.sum(1).clamp(min=1)
             return (cls.sum(1) / count).mean(), (box.sum(1) / count).mean()
         if self.normalizer == "positives":
-            count = share_of_processes(positive.sum())
+            count = share_of_processes(positive.sum(), cls.dtype)
             return cls.sum() / count, box.sum() / count
-        count = share_of_processes(chosen.sum())
+        count = share_of_processes(chosen.sum(), cls.dtype)
         if self.normalizer == "sampled":
             return cls.sum() / count, box.sum() / count
         return cls.sum() / count, box.sum() / (locations * cls.shape[0])
@@ -135,15 +135,21 @@ def _without(anchors: Tensor, usable: Tensor | None) -> Tensor:
     return anchors if usable is None else torch.where(usable[..., None], anchors, 0)
 
 
-def share_of_processes(count: Tensor) -> Tensor:
+def share_of_processes(count: Tensor, dtype: torch.dtype) -> Tensor:
     """Mean of a count over all processes, at least 1 / their number; DDP averages gradients, so sums divided by it
-    equal one process's sums over the whole batch divided by the whole count."""
-    count = count.float()
-    if not together():
-        return count.clamp(min=1)
+    equal one process's sums over the whole batch divided by the whole count.
+
+    Without gradients, in an evaluation, a batch counts for itself: its loss is that of any number of processes.
+
+    Args:
+        count: int64 scalar, which no number of processes rounds.
+        dtype: of the sums that it divides.
+    """
+    if not (torch.is_grad_enabled() and together()):
+        return count.clamp(min=1).to(dtype)
     count = count.clone()
     distributed.all_reduce(count)
-    return count.clamp(min=1) / distributed.get_world_size()
+    return count.clamp(min=1).to(dtype) / distributed.get_world_size()
 
 
 def _of_class(deltas: Tensor, labels: Tensor) -> Tensor:

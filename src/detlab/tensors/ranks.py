@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from torch import distributed
+from torch import Tensor, distributed
 
 Value = TypeVar("Value")
 
@@ -26,6 +26,15 @@ def of_all(value: Value) -> list[Value]:
 def own_share(count: int) -> range:
     """Which of `count` pieces of work this process does."""
     return range(distributed.get_rank(), count, distributed.get_world_size()) if together() else range(count)
+
+
+def mean_of_all(values: Tensor) -> Tensor:
+    """The mean of a tensor over the processes, on its device; every process must call it."""
+    if not together():
+        return values
+    total = values.clone()
+    distributed.all_reduce(total)
+    return total / distributed.get_world_size()
 
 
 def meet() -> None:

@@ -23,6 +23,7 @@ from detlab.training.console import say_audit, say_plan
 from detlab.training.lightning_module import DetectionModule
 from detlab.training.loggers import flat
 from detlab.training.precision import resolve_precision
+from detlab.training.processes import check_alone
 
 MONITORS = {False: "val/map", True: "val/ar_300"}  # by Detector.class_agnostic
 
@@ -80,6 +81,7 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         precision=precision,
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
     )
+    check_alone(trainer.world_size)
     for logger in trainer.loggers:
         logger.log_hyperparams(flat(config))
     say_plan(config, identity, trainer, module, data)

@@ -15,10 +15,12 @@ from detlab.config.compose import config_hash
 from detlab.config.parts import build_part
 from detlab.config.rules import check
 from detlab.detectors import Detector
-from detlab.runs.folder import claimed
+from detlab.runs.folder import claimed, rank
 from detlab.runs.resuming import finished_score, start_of
+from detlab.tensors.ranks import meet
 from detlab.training.build import Run, build
 from detlab.training.callbacks import RunStatus
+from detlab.training.callbacks.status import forget_words, leave_words
 from detlab.training.environment import set_up_torch
 from detlab.training.processes import WATCH
 from detlab.training.signals import STOP, Stopped
@@ -45,10 +47,19 @@ def _train(config: dict[str, Any]) -> float | None:
         return score
     set_up_torch(config)
     STOP.install()
+    folder = Path(config["paths"]["run_dir"])
+    if not rank():
+        forget_words(folder)
     try:
         score = build_part(config["training"])(config | {"config_hash": config_hash(config)})
-        WATCH.expected = True  # from here on processes may end
+        WATCH.expected = True  # from here on processes may end: all have come to the end of the run
+        meet()
         return score
+    except BaseException as error:
+        state, reason = ending(error)
+        if rank() and state == "failed":
+            leave_words(folder, rank(), reason)
+        raise
     finally:
         STOP.remove()
 
@@ -102,10 +113,11 @@ def best_score(run: Run) -> float | None:
 
 def ending(error: BaseException) -> tuple[str, str]:
     """State and reason of a run that an error ends."""
-    if isinstance(error, Stopped):
-        return "stopped", str(error)
     dead = WATCH.dead()  # of which the error is the consequence
-    return "failed", f"{dead}; {type(error).__name__}: {error}" if dead else f"{type(error).__name__}: {error}"
+    hung = WATCH.end_children()
+    if isinstance(error, Stopped):
+        return "stopped", "; ".join(text for text in (str(error), hung) if text)
+    return "failed", "; ".join(text for text in (dead, f"{type(error).__name__}: {error}", hung) if text)
 
 
 def _best(trainer: L.Trainer) -> str | None:

@@ -20,7 +20,9 @@ from detlab.metrics.collected import CollectedDetections, Found, Measure
 from detlab.model.detect import to_original
 from detlab.model.samplers import draw_keys
 from detlab.runs.checkpoints import CHECKPOINT_KEY, LAYOUT
+from detlab.tensors.ranks import mean_of_all
 from detlab.tensors.structures import PADDING, Batch, Detections
+from detlab.training.batch_losses import BatchLosses
 from detlab.training.trainers import data_of, total_batch
 
 
@@ -76,6 +78,7 @@ class DetectionModule(L.LightningModule):
         self.test_split = "test"  # the split whose ground truth `trainer.test` is judged by
         self._metric: CollectedDetections | None = None
         self._proposals: CollectedDetections | None = None
+        self._losses = BatchLosses()
 
     def on_fit_start(self) -> None:
         if self.compiled:
@@ -90,10 +93,19 @@ class DetectionModule(L.LightningModule):
         keys = draw_keys(self.seed, self.global_step, batch.ids)
         losses = (self._compiled or self.detector).loss(batch._replace(keys=keys))
         total = torch.stack(list(losses.values())).sum()
-        parts = {f"train/{name}": value.detach() for name, value in losses.items()}
-        self.log_dict(parts, batch_size=len(batch.ids))
-        self.log("train/loss", total.detach(), prog_bar=True, batch_size=len(batch.ids))
+        values = torch.stack([*losses.values(), total]).detach()
+        if self._is_logged():
+            values = mean_of_all(values)
+        *parts, whole = values.unbind()
+        named = {f"train/{name}": value for name, value in zip(losses, parts, strict=True)}
+        self.log_dict(named, batch_size=len(batch.ids))
+        self.log("train/loss", whole, prog_bar=True, batch_size=len(batch.ids))
         return total
+
+    def _is_logged(self) -> bool:
+        """Whether this step's values are written: then they are the mean of all processes, which cost a wait."""
+        every = self.trainer.log_every_n_steps
+        return bool(every) and (self.trainer.global_step + 1) % every == 0
 
     def on_validation_epoch_start(self) -> None:
         self._start("val")
@@ -151,6 +163,7 @@ class DetectionModule(L.LightningModule):
         limit = self.trainer.limit_test_batches if split == "test" else self.trainer.limit_val_batches
         partial = self.trainer.sanity_checking or not (isinstance(limit, float) and limit >= 1)
         self._metric = CollectedDetections(truth, self.measures, partial=partial)
+        self._losses = BatchLosses()
         self._proposals = CollectedDetections(truth, partial=partial) if split == "test" else None
 
     def _evaluate(self, batch: Batch, split: str) -> dict[str, Any]:
@@ -158,7 +171,7 @@ class DetectionModule(L.LightningModule):
         losses = self.detector.loss(batch, features)
         total = torch.stack(list(losses.values())).sum()
         values = {f"{split}/{name}": value for name, value in {**losses, "loss": total}.items()}
-        self.log_dict(values, batch_size=len(batch.ids), sync_dist=True)
+        self._losses.add(values, batch.ids)
         if split == "test" and self.tta is not None and self.tta.active:
             found = self.tta.detect(batch)
         else:
@@ -177,6 +190,7 @@ class DetectionModule(L.LightningModule):
         if not self.trainer.sanity_checking:
             self.results[split] = results
             self.found[split] = metric.merged()
+            self.log_dict(self._losses.means())
             self.log_dict({f"{split}/{name}": value for name, value in results.items()})
         if self._proposals is not None:
             self.proposed = self._proposals.merged()

@@ -1,28 +1,52 @@
 """The processes of one run: what they agree on, and how the others end when one dies.
 
 Ranks that Lightning starts are watched by the first one, and watch it in turn; those of torchrun and SLURM are watched
-by their launchers. In any case a collective operation that waits too long ends with an error.
+by their launchers. In any case a collective operation that waits too long ends with an error. The first rank ends the
+ranks that it started whenever it fails, so that none is left behind.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 
+from detlab.errors import ConfigError
+from detlab.parent import FIRST_ENV, first_rank, signal_at_parents_death
+from detlab.runs.folder import rank
 from detlab.tensors.ranks import together
 
 LOOK_EVERY_S = 0.5  # between looks at the other processes
-FAREWELL_S = 5.0  # for the main thread to end by itself once another rank is dead
+FAREWELL_S = 5.0  # for a process to end by itself once another rank is dead
+
+
+def check_alone(world_size: int) -> None:
+    """Refuse the processes of torchrun or srun where the trainer takes each for a whole run.
+
+    Args:
+        world_size: of the trainer.
+
+    Raises:
+        ConfigError: names the trainers that take them together.
+    """
+    several = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
+    if world_size == 1 and (several or rank()):
+        raise ConfigError(
+            f"torchrun or srun started this command as process {rank()} of several, but the trainer has one process: "
+            f"each would be a run of its own in one folder. Use trainer=ddp, trainer=ddp_cpu or trainer=slurm, or start "
+            f"the command once."
+        )
 
 
 class Agreement:
@@ -39,7 +63,7 @@ class Agreement:
             self._group = (
                 distributed.group.WORLD
                 if distributed.get_backend() == "gloo"
-                else distributed.new_group(backend="gloo")
+                else distributed.new_group(backend="gloo", timeout=WATCH.patience)
             )
         box = torch.tensor(number)
         distributed.all_reduce(box, distributed.ReduceOp.MAX, group=self._group)
@@ -55,8 +79,10 @@ class Watch:
     def __init__(self) -> None:
         self.on_death: Callable[[str], None] = lambda reason: None  # told the reason before this process ends
         self.expected = False  # ranks may end now: the work is done, or all agreed to stop
+        self.patience = timedelta(minutes=30)  # of collective operations, once a strategy has said so
         self._started = False
         self._processes: list[subprocess.Popen] = []
+        self._farewell: str | None = None  # what became of the ranks when this one failed
 
     def children(self, processes: Sequence[subprocess.Popen]) -> None:
         """Watch the ranks that this one has started."""
@@ -65,31 +91,52 @@ class Watch:
             _stop_lightnings_observer()
             threading.Thread(target=self._children, daemon=True, name="rank-watch").start()
 
-    def parent(self) -> None:
-        """Watch the rank that has started this one."""
+    def parent(self, first: int) -> None:
+        """Watch the rank that has started this one, by its process id.
+
+        The kernel would kill this rank with it, and nobody would be left to say so in status.json: from here on it
+        only wakes this rank, should it be stopped, and the thread does the rest.
+        """
         if not self._started:
             self._started = True
-            threading.Thread(target=self._parent, args=(os.getppid(),), daemon=True, name="rank-watch").start()
+            signal_at_parents_death(signal.SIGCONT)
+            threading.Thread(target=self._parent, args=(first,), daemon=True, name="rank-watch").start()
 
     def dead(self) -> str | None:
-        """Which of the ranks that this one has started is dead, and how it ended; None for none."""
-        for rank, process in enumerate(self._processes, start=1):
-            if process.poll() not in (None, 0) and not self.expected:
-                return f"local rank {rank} (process {process.pid}) {_how(process.returncode)}"
+        """Which of the ranks that this one has started ended too soon, and how; None for none."""
+        for number, process in enumerate(self._processes, start=1):
+            if process.poll() is not None and not self.expected:
+                return f"local rank {number} (process {process.pid}) {_how(process.returncode)}"
         return None
+
+    def end_children(self) -> str:
+        """Give the ranks that this one has started a while to end, then kill them; which had to be. Once only."""
+        if self._farewell is None:
+            end = time.monotonic() + FAREWELL_S
+            while any(process.poll() is None for process in self._processes) and time.monotonic() < end:
+                time.sleep(0.05)
+            killed = []
+            for number, process in enumerate(self._processes, start=1):
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+                    killed.append(f"local rank {number} (process {process.pid}) did not end and was killed")
+            self._farewell = "; ".join(killed)
+        return self._farewell
 
     def _children(self) -> None:
         while not self.expected:
             time.sleep(LOOK_EVERY_S)
-            if reason := self.dead():
+            if self._farewell is None and (reason := self.dead()):
                 self._end(reason)
 
-    def _parent(self, parent: int) -> None:
-        while os.getppid() == parent:
+    def _parent(self, first: int) -> None:
+        while os.getppid() == first:
             time.sleep(LOOK_EVERY_S)
-        time.sleep(FAREWELL_S)  # the first process may just have been done sooner
         if not self.expected:
-            self._end(f"rank 0 (process {parent}) is gone")
+            self._end(f"rank 0 (process {first}) is gone")
+        time.sleep(FAREWELL_S)  # it was done sooner
+        os._exit(1)
 
     def _end(self, reason: str) -> None:
         self.on_death(reason)
@@ -104,31 +151,63 @@ WATCH = Watch()
 
 
 class DDP(DDPStrategy):
-    """Lightning's DDP with a bound on waiting and a watch over the processes.
+    """Lightning's DDP with bounds on waiting and a watch over the processes.
 
     Args:
         timeout_s: most seconds that a collective operation waits for another rank.
+        start_timeout_s: most seconds that a rank waits at the start until all are there, with data read and audited.
         options: of Lightning's DDPStrategy and torch's DistributedDataParallel.
+
+    Raises:
+        ConfigError: a bound that is not positive.
     """
 
-    def __init__(self, *, timeout_s: float = 600.0, **options: Any) -> None:
-        super().__init__(timeout=timedelta(seconds=timeout_s), **options)
+    def __init__(self, *, timeout_s: float = 600.0, start_timeout_s: float = 1800.0, **options: Any) -> None:
+        for name, value in (("timeout_s", timeout_s), ("start_timeout_s", start_timeout_s)):
+            if not value > 0:
+                raise ConfigError(f"trainer.strategy.{name}={value} must be a positive number of seconds.")
+        super().__init__(timeout=timedelta(seconds=start_timeout_s), **options)
+        self.patience = timedelta(seconds=timeout_s)
+
+    def _configure_launcher(self) -> None:
+        """Tell the ranks that Lightning will start whose they are."""
+        super()._configure_launcher()
+        if self.cluster_environment is not None and not self.cluster_environment.creates_processes_externally:
+            os.environ[FIRST_ENV] = str(os.getpid())
 
     def setup_environment(self) -> None:
-        """Start the watch, then the process group."""
+        """Start the watch, then the process group; from then on the other bound holds."""
         processes = getattr(self.launcher, "procs", ())
+        first = first_rank()
         if processes:
             WATCH.children(processes)
-        elif not self._started_elsewhere() and self.local_rank > 0:
-            WATCH.parent()
+        elif first is not None:
+            WATCH.parent(first)
+        WATCH.patience = self.patience
         super().setup_environment()
+        _set_timeout(self.patience)
 
-    def _started_elsewhere(self) -> bool:
-        """Whether torchrun or SLURM has started the processes."""
-        return "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_NTASKS" in os.environ
+
+def process_state(process: int) -> str:
+    """What a process of this machine does, in words."""
+    try:
+        letter = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (OSError, IndexError):
+        return "is gone"
+    return {"T": "is stopped", "t": "is stopped", "Z": "is gone", "X": "is gone"}.get(letter, "still runs")
+
+
+def _set_timeout(patience: timedelta) -> None:
+    """Of the collective operations of the group that all processes make."""
+    if hasattr(distributed, "set_timeout"):
+        distributed.set_timeout(patience)
+    else:  # torch before 2.13
+        distributed.distributed_c10d._set_pg_timeout(patience)
 
 
 def _how(code: int) -> str:
+    if code == 0:
+        return "ended with exit status 0 in the middle of the run"
     return f"was killed by signal {-code}" if code < 0 else f"ended with exit status {code}"
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -18,9 +20,12 @@ import lightning as L  # noqa: N812 - Lightning's own convention
 from lightning.pytorch.utilities import rank_zero_only
 
 from detlab.files import overwrite, read_json, write_json
-from detlab.runs.first_process import first_process
-from detlab.training.processes import WATCH
+from detlab.parent import first_rank
+from detlab.runs.folder import rank
+from detlab.training.processes import FAREWELL_S, WATCH, process_state
 
+WORDS_S = 1.0  # for another rank's last words
+WAITED_FOR_ANOTHER = re.compile("(?i)timed ?out|connection|gloo|nccl|process group|socket|recv")
 PACKAGES = (
     "detlab",
     "torch",
@@ -49,19 +54,19 @@ class RunStatus(L.Callback):
         self.facts: dict[str, Any] = {}
         self._notes: dict[str, Any] = {}
         self._written = 0.0
-        self._rank = 0
+        self._rank, self._processes = rank(), 1
+        self._ending = threading.RLock()  # of the main thread and the watch the first says why
 
     def note(self, **facts: Any) -> None:
         """Facts that only the run knows, such as its config's hash."""
         self._notes |= facts
-        if first_process():
-            WATCH.on_death = self._bereaved  # already now: a rank may die before all have met
+        WATCH.on_death = self._bereaved  # already now: a rank may die before all have met
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Note the facts that do not change."""
         if self.facts:
             return
-        self._rank = trainer.global_rank
+        self._rank, self._processes = trainer.global_rank, trainer.world_size
         self.facts = {
             "state": "running",
             "stage": self.stage,
@@ -78,9 +83,6 @@ class RunStatus(L.Callback):
             "processes": trainer.world_size,
             "monitor": module.monitor,
         }
-        if trainer.is_global_zero:
-            for file in self.path.parent.glob("status-rank*.json"):
-                file.unlink(missing_ok=True)
         self._write(trainer)
 
     def on_train_batch_end(
@@ -102,25 +104,53 @@ class RunStatus(L.Callback):
     def finish(self, state: str, reason: str | None = None, **facts: Any) -> None:
         """Note how the run ended; called by `detlab train`. A stage that finished leaves the run running.
 
-        The first reason to fail stays: what follows is its consequence.
+        The first reason to fail stays: what follows is its consequence. Beside it stand the last words of other ranks.
         """
-        if self.facts.get("state") == "failed":
-            return
-        if self.stage is not None and state == "finished":
-            state = "running"
-        self.facts = self._notes | self.facts | {"state": state, "reason": reason, "ended": _now(), **facts}
-        if self._rank == 0:
-            self._put(self.path)
-        elif state == "failed":  # for the first process to quote
-            self._put(self.path.with_name(f"status-rank{self._rank}.json"))
+        with self._ending:
+            if self.facts.get("state") == "failed":
+                return
+            if self.stage is not None and state == "finished":
+                state = "running"
+            if state == "failed" and self._rank == 0:
+                reason = "; ".join([*self._words(str(reason)), str(reason)])
+            self.facts = self._notes | self.facts | {"state": state, "reason": reason, "ended": _now(), **facts}
+            if self._rank == 0:
+                self._put(self.path)
+            elif state == "failed":
+                leave_words(self.path.parent, self._rank, str(reason))
+                self._speak_for_rank_0(str(reason))
 
     def _bereaved(self, reason: str) -> None:
-        """Another rank is dead; say so with its own last words, if it left any."""
-        time.sleep(0.2)  # it may be writing them
-        for file in sorted(self.path.parent.glob("status-rank*.json")):
-            with suppress(OSError, ValueError):
-                reason += f"; {file.stem.removeprefix('status-')}: {(read_json(file) or {}).get('reason')}"
+        """Another rank is dead."""
         self.finish("failed", reason)
+
+    def _words(self, reason: str) -> list[str]:
+        """What the other ranks said when they failed; those that said nothing, where this one waited for them."""
+        waited = self._processes > 1 and WAITED_FOR_ANOTHER.search(reason) is not None
+        end = time.monotonic() + WORDS_S
+        while len(words := words_of(self.path.parent)) < self._processes - 1 and time.monotonic() < end:
+            time.sleep(0.05)
+        silent = [f"no word from rank {number}" for number in range(1, self._processes) if number not in words]
+        return [f"rank {number}: {text}" for number, text in words.items()] + (silent if waited else [])
+
+    def _speak_for_rank_0(self, reason: str) -> None:
+        """Write status.json where rank 0 is dead, stopped or silent."""
+
+        def state() -> str:
+            here = told.get("host") == platform.node()
+            return process_state(int(told["process"])) if here and "process" in told else "said nothing"
+
+        told = read_json(self.path)
+        if not isinstance(told, dict) or (first_rank() is not None and state() == "still runs"):
+            return  # it will see for itself
+        end = time.monotonic() + FAREWELL_S - 1 + 0.2 * self._rank
+        while time.monotonic() < end:
+            told = read_json(self.path)
+            if not isinstance(told, dict) or told.get("state") != "running":
+                return
+            time.sleep(0.1)
+        said = f"rank 0 (process {told.get('process')}) {state()}; rank {self._rank}: {reason}"
+        write_json(self.path, told | {"state": "failed", "reason": said, "ended": _now()})
 
     @rank_zero_only
     def _write(self, trainer: L.Trainer) -> None:
@@ -137,6 +167,30 @@ class RunStatus(L.Callback):
                 overwrite(path, json.dumps(self.facts, default=str).encode())
             except OSError:
                 print(f"detlab: {path} cannot be written ({error}); it would say: {self.facts}", file=sys.stderr)
+
+
+def leave_words(run_dir: Path, number: int, reason: str) -> None:
+    """Why a rank fails, for the first one to quote; its first words stay."""
+    file = run_dir / f"status-rank{number}.json"
+    if not file.exists():
+        with suppress(OSError):  # a full disk must not hide the error itself
+            write_json(file, {"state": "failed", "reason": reason, "ended": _now()})
+
+
+def words_of(run_dir: Path) -> dict[int, str]:
+    """{rank: why it failed} of the ranks that left word."""
+    found = {}
+    for file in sorted(run_dir.glob("status-rank*.json")):
+        told, number = read_json(file), file.stem.removeprefix("status-rank")
+        if isinstance(told, dict) and number.isdigit():
+            found[int(number)] = str(told.get("reason"))
+    return found
+
+
+def forget_words(run_dir: Path) -> None:
+    """Remove what ranks of an earlier try said."""
+    for file in run_dir.glob("status-rank*.json"):
+        file.unlink(missing_ok=True)
 
 
 def _now() -> str:

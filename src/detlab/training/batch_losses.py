@@ -1,0 +1,46 @@
+"""The losses of an evaluation: the mean over its images, the same with any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from detlab.tensors.ranks import of_all
+
+
+class BatchLosses:
+    """Keeps the losses of each batch and averages them at the end.
+
+    A batch counts once, whichever processes were given it, and as often as it has images; batches are added in the
+    order of their first image, in float64, so that nothing depends on who judged what.
+    """
+
+    def __init__(self) -> None:
+        self._names: list[str] = []
+        self._values: list[Tensor] = []  # [losses] each, on the device: nothing is waited for before the end
+        self._ids: list[Tensor] = []
+
+    def add(self, losses: Mapping[str, Tensor], ids: Tensor) -> None:
+        """Note the losses (scalars, means over the batch) of the images with these ids [B]."""
+        self._names = list(losses)
+        self._values.append(torch.stack([value.detach() for value in losses.values()]))
+        self._ids.append(ids)
+
+    def means(self) -> dict[str, float]:
+        """The mean of every loss over the images of all processes; every process must call it."""
+        batches = {}
+        for names, part in of_all((self._names, self._own())):
+            self._names = self._names or names
+            batches |= dict(part)
+        if not batches:
+            return {}
+        ordered = sorted(batches)
+        values = torch.tensor([batches[ids] for ids in ordered], dtype=torch.float64)
+        counts = torch.tensor([len(ids) for ids in ordered], dtype=torch.float64)
+        return dict(zip(self._names, (counts @ values / counts.sum()).tolist(), strict=True))
+
+    def _own(self) -> list[tuple[tuple[int, ...], list[float]]]:
+        values = torch.stack(self._values).double().tolist() if self._values else []
+        return list(zip((tuple(ids.tolist()) for ids in self._ids), values, strict=True))
