@@ -1,7 +1,8 @@
 """Kills runs with signal 9 at chosen places, resumes them, and compares them with a run that nobody touched.
 
     python -m tests.killing OUT [kills=20] [processes=1] [seed=0]
-    python -m tests.killing OUT faults      what two processes do when one is killed, hangs or differs
+    python -m tests.killing OUT faults      what two processes do when one hangs, dies, fails or is asked to stop
+    python -m tests.killing OUT more-faults when another one does, comes late, or was started otherwise
 
 Every run is a process of its own, forked from one that has imported the libraries. Prints one JSON line with what was
 killed where and whether weights, optimiser, average, metrics and log rows came out the same to the bit.
@@ -34,6 +35,7 @@ from detlab.training.signals import Stopped
 
 PLACES = ("start", "step", "checkpoint", "evaluation", "test")
 PLACE = mmap.mmap(-1, 1)  # shared with forked processes: where rank 0 is
+FEW = 4  # faults of the default test run
 LIMIT_S = 300.0  # no run takes longer
 OVERRIDES = [
     "model=retinanet",
@@ -137,10 +139,11 @@ def _child(folder: Path, processes: int, resume: bool, more: Sequence[str], rank
             from lightning.pytorch.utilities import rank_zero_only
 
             rank_zero_only.rank = rank
-        import detlab.training.fit
+        import detlab.training.build
 
-        detlab.training.fit.CheckpointFiles = TellingFiles
-        train(config_of(folder, processes, resume, *more))
+        detlab.training.build.CheckpointFiles = TellingFiles
+        time.sleep(sum(float(word.removeprefix("wait=")) for word in more if word.startswith("wait=")))
+        train(config_of(folder, processes, resume, *(word for word in more if not word.startswith("wait="))))
         status = 0
     except Stopped as stop:
         status = 128 + stop.signal
@@ -246,44 +249,57 @@ def main(out: Path, kills: int = 20, processes: int = 1, seed: int = 0) -> dict[
     return {"kills": dict(done), "runs": runs, "differences": wrong, "one whole run took s": round(whole_s, 1)}
 
 
-def faults_of_ranks(out: Path) -> dict[str, Any]:
-    """What two processes do when one is killed, hangs, was started otherwise, or is asked to stop."""
+class Raising(L.Callback):
+    """Fails in mid-run, in one rank."""
 
-    def judged(name: str, pids: list[int], begun: float) -> dict[str, Any]:
-        statuses = wait(pids, 120)
-        told = json.loads((out / name / "status.json").read_text()) if (out / name / "status.json").is_file() else {}
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_rank == self.rank and trainer.global_step == 2:
+            raise ValueError("broken on purpose")
+
+
+def faults_of_ranks(out: Path, few: bool) -> dict[str, Any]:
+    """Some of what two processes do when one is killed, stopped, slow or broken, was started otherwise, or is asked to stop."""
+    patience = ["trainer.strategy.timeout_s=4"]
+    broken = ["+callbacks.raising={_target_: tests.killing.Raising, rank: 1}"]
+
+    def fault(name: str, number: int = 0, to: int = 1, more: Sequence[Sequence[str]] = ((), ())) -> dict[str, Any]:
+        """A run of two, with a signal to a rank at a step."""
+        pids = start(out / name, 2, False, more)
+        if number:
+            kill_at(pids[:1], "step", 0.01, 0)
+            os.kill(pids[to], number)
+        begun = time.monotonic()
+        if number == signal.SIGSTOP:
+            os.waitid(os.P_PID, pids[1 - to], os.WEXITED | os.WNOWAIT)
+            os.kill(pids[to], signal.SIGKILL)
+        statuses, took = wait(pids, 120), time.monotonic() - begun
+        file = out / name / "status.json"
+        told = json.loads(file.read_text()) if file.is_file() else {}
         logs = [(out / name / f"log-rank{rank}").read_text() for rank in range(2)]
-        took = time.monotonic() - begun
         return {"statuses": statuses, "s": took, "state": told.get("state"), "reason": told.get("reason"), "logs": logs}
 
-    found = {}
-    pids = start(out / "dead", 2, False)
-    kill_at(pids, "step", 0.01, 0)
-    begun = time.monotonic()
-    os.kill(pids[1], signal.SIGKILL)
-    found["dead"] = judged("dead", pids, begun)
-    patience = ["trainer.strategy.timeout_s=5"]
-    pids = start(out / "hung", 2, False, (patience, patience))
-    kill_at(pids, "step", 0.01, 0)
-    begun = time.monotonic()
-    os.kill(pids[1], signal.SIGSTOP)
-    os.waitid(os.P_PID, pids[0], os.WEXITED | os.WNOWAIT)
-    os.kill(pids[1], signal.SIGKILL)
-    found["hung"] = judged("hung", pids, begun)
-    begun = time.monotonic()
-    found["other config"] = judged("other", start(out / "other", 2, False, (["seed=0"], ["seed=1"])), begun)
-    pids = start(out / "asked", 2, False)
-    kill_at(pids[1:], "step", 0.01, signal.SIGTERM)
-    begun = time.monotonic()
-    found["asked to stop"] = judged("asked", pids, begun)
-    return found
+    faults: dict[str, dict[str, Any]] = {
+        "hung": {"number": signal.SIGSTOP, "more": (patience, patience)},
+        "first dead": {"number": signal.SIGKILL, "to": 0},
+        "broken": {"more": (broken, broken)},
+        "asked to stop": {"number": signal.SIGTERM},
+        "dead": {"number": signal.SIGKILL},
+        "first stopped": {"number": signal.SIGSTOP, "to": 0, "more": (patience, patience)},
+        "slow start": {"more": (patience, [*patience, "wait=6"])},
+        "other config": {"more": (["seed=0"], ["seed=1"])},
+    }
+    names = list(faults)[:FEW] if few else list(faults)[FEW:]
+    return {name: fault(name.replace(" ", "-"), **faults[name]) for name in names}
 
 
 if __name__ == "__main__":
     from tests import killing  # the module that the runs import, with the same PLACE
 
-    if sys.argv[2:] == ["faults"]:
-        print(json.dumps(killing.faults_of_ranks(Path(sys.argv[1]))))
+    if sys.argv[2] in ("faults", "more-faults"):
+        print(json.dumps(killing.faults_of_ranks(Path(sys.argv[1]), few=sys.argv[2] == "faults")))
         sys.exit(0)
     options = dict(word.split("=") for word in sys.argv[2:])
     result = killing.main(Path(sys.argv[1]), **{k: int(v) for k, v in options.items()})

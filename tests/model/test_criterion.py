@@ -154,7 +154,7 @@ def test_losses_stay_float32_under_autocast(two_images: Any) -> None:
 
 def test_a_count_without_processes_is_at_least_one() -> None:
     assert share_of_processes(torch.tensor(0), torch.float64).item() == 1
-    assert share_of_processes(torch.tensor(7)).item() == 7
+    assert share_of_processes(torch.tensor(7), torch.float32).item() == 7
 
 
 def test_unknown_normaliser_is_refused() -> None:

@@ -26,6 +26,7 @@ from detlab import files
 from detlab.config.compose import compose_config, config_hash, plain_config
 from detlab.detectors import RetinaNet
 from detlab.errors import ConfigError
+from detlab.locks import Lock
 from detlab.runs.checkpoints import read_content
 from detlab.runs.replay import load_dumped_batch, replay
 from detlab.runs.resuming import find_run
@@ -153,6 +154,15 @@ def test_no_checkpoint_that_can_be_read_is_refused(tmp_path: Path) -> None:
         run(tmp_path, "resume=true")
 
 
+def test_a_finished_run_is_not_written_over(whole: Path) -> None:
+    before = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
+    with pytest.raises(ConfigError, match="holds a finished run; give another folder"):
+        run(whole, "seed=1")
+    assert {p: p.read_bytes() for p in whole.rglob("*") if p.is_file() and p.name != ".lock"} == {
+        p: content for p, content in before.items() if p.name != ".lock"
+    }
+
+
 def test_a_finished_run_says_so(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = (whole / "status.json").read_bytes()
     score = train(made(whole, "resume=true"))
@@ -174,25 +184,25 @@ def test_the_newest_unfinished_run_of_the_same_config_is_found(tmp_path: Path) -
     own = tmp_path / "2026-01-02" / "new"
     config = made(own, "resume=true")
     with pytest.raises(ConfigError, match="found no unfinished run of this config"):
-        find_run(config, tmp_path, own)
+        find_run(config, tmp_path)
     finished = leave("finished", "finished", "2026-01-09")
-    assert find_run(config, tmp_path, own) == finished
+    assert find_run(config, tmp_path) == finished
     leave("older", "failed", "2026-01-01")
     wanted = leave("newer", "stopped", "2026-01-02")
     leave("other", "failed", "2026-01-03", seed=5)
-    assert find_run(config, tmp_path, own) == wanted
+    assert find_run(config, tmp_path) == wanted
+    lock = Lock(wanted / ".lock")
+    assert lock.take()
+    assert find_run(config, tmp_path).name == "older"
+    lock.give_back()
 
 
 def test_a_folder_that_another_process_trains_in_is_left_alone(tmp_path: Path) -> None:
-    other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "detlab"])
-    try:
-        facts = {"state": "running", "host": os.uname().nodename, "process": other.pid}
-        files.write_json(tmp_path / "status.json", facts)
-        with pytest.raises(ConfigError, match=f"is being trained by process {other.pid}"):
-            run(tmp_path, "resume=true")
-    finally:
-        other.kill()
-        other.wait()
+    lock = Lock(tmp_path / ".lock")
+    assert lock.take()
+    with pytest.raises(ConfigError, match=f"is held by another detlab command .process {os.getpid()} on"):
+        run(tmp_path, "resume=true")
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
 def test_a_loss_that_is_not_finite_keeps_the_good_checkpoint_and_writes_the_batch(
@@ -304,27 +314,49 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return harness(tmp_path_factory.mktemp("faults"), "faults")
 
 
-@pytest.mark.parametrize("fault", ["dead", "hung"])
-def test_a_rank_that_dies_or_hangs_ends_the_others(faults: dict[str, Any], fault: str) -> None:
-    """timeout_s is 5 for the hanging one; the dead one's connections break at once."""
-    seen = faults[fault]
-    assert seen["statuses"] == [1, -signal.SIGKILL]
+@pytest.fixture(scope="module")
+def more_faults(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return harness(tmp_path_factory.mktemp("faults"), "more-faults")
+
+
+def check_named(seen: dict[str, Any], statuses: list[int], reason: str) -> None:
+    assert seen["statuses"] == statuses, seen["logs"]
     assert seen["state"] == "failed", seen["logs"][0][-2000:]
-    assert seen["reason"]
-    assert seen["s"] < (60 if fault == "dead" else 90)
+    assert reason in seen["reason"]
+    assert seen["s"] < 60
 
 
-def test_ranks_with_different_configs_refuse_to_run(faults: dict[str, Any]) -> None:
-    seen = faults["other config"]
-    assert seen["statuses"] == [1, 1]
-    for log in seen["logs"]:
-        assert "Rank 1 was started with another config than rank 0" in log
+def test_a_rank_that_fails_ends_the_others_and_is_named(faults: dict[str, Any]) -> None:
+    check_named(faults["hung"], [1, -signal.SIGKILL], "no word from rank 1")  # with timeout_s=4
+    check_named(faults["first dead"], [-signal.SIGKILL, 1], "is gone; rank 1: ")
+    check_named(faults["broken"], [1, 1], "rank 1: ValueError: broken on purpose")
 
 
 def test_a_signal_to_one_rank_stops_all_at_the_same_step(faults: dict[str, Any]) -> None:
     seen = faults["asked to stop"]
     assert seen["statuses"] == [128 + signal.SIGTERM] * 2
     assert (seen["state"], seen["reason"]) == ("stopped", "asked to stop by SIGTERM")
+
+
+@pytest.mark.slow
+def test_a_dead_or_stopped_rank_is_named(more_faults: dict[str, Any]) -> None:
+    check_named(more_faults["dead"], [1, -signal.SIGKILL], "no word from rank 1")
+    check_named(more_faults["first stopped"], [-signal.SIGKILL, 1], "is stopped; rank 1: ")
+
+
+@pytest.mark.slow
+def test_a_start_may_take_longer_than_a_step(more_faults: dict[str, Any]) -> None:
+    """Rank 1 comes six seconds late, and no collective operation may wait longer than four."""
+    seen = more_faults["slow start"]
+    assert (seen["statuses"], seen["state"]) == ([0, 0], "finished"), seen["logs"]
+
+
+@pytest.mark.slow
+def test_ranks_with_different_configs_refuse_to_run(more_faults: dict[str, Any]) -> None:
+    seen = more_faults["other config"]
+    assert seen["statuses"] == [1, 1]
+    for log in seen["logs"]:
+        assert "Rank 1 was started with another config than rank 0" in log
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from torch import Tensor, distributed
@@ -37,7 +38,17 @@ def mean_of_all(values: Tensor) -> Tensor:
     return total / distributed.get_world_size()
 
 
-def meet() -> None:
-    """Wait for the other processes."""
+def meet(patience: timedelta | None = None) -> None:
+    """Wait for the other processes, as long as for any collective operation or as long as said."""
     if together():
+        if patience is not None:
+            set_timeout(patience)
         distributed.barrier()
+
+
+def set_timeout(patience: timedelta) -> None:
+    """Of the collective operations of the group that all processes make."""
+    if hasattr(distributed, "set_timeout"):
+        distributed.set_timeout(patience)
+    else:  # torch before 2.13
+        distributed.distributed_c10d._set_pg_timeout(patience)

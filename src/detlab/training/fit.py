@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from detlab.training.environment import set_up_torch
 from detlab.training.processes import WATCH
 from detlab.training.signals import STOP, Stopped
 from detlab.training.trainers import callbacks_of
+
+REPORTING = timedelta(days=1)  # for which ranks wait for the first one's report; that it died, they hear of elsewhere
 
 
 def train(config: dict[str, Any]) -> float | None:
@@ -53,7 +56,7 @@ def _train(config: dict[str, Any]) -> float | None:
     try:
         score = build_part(config["training"])(config | {"config_hash": config_hash(config)})
         WATCH.expected = True  # from here on processes may end: all have come to the end of the run
-        meet()
+        meet(REPORTING)
         return score
     except BaseException as error:
         state, reason = ending(error)

@@ -25,7 +25,7 @@ from torch import distributed
 from detlab.errors import ConfigError
 from detlab.parent import FIRST_ENV, first_rank, signal_at_parents_death
 from detlab.runs.folder import rank
-from detlab.tensors.ranks import together
+from detlab.tensors.ranks import set_timeout, together
 
 LOOK_EVERY_S = 0.5  # between looks at the other processes
 FAREWELL_S = 5.0  # for a process to end by itself once another rank is dead
@@ -43,9 +43,8 @@ def check_alone(world_size: int) -> None:
     several = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
     if world_size == 1 and (several or rank()):
         raise ConfigError(
-            f"torchrun or srun started this command as process {rank()} of several, but the trainer has one process: "
-            f"each would be a run of its own in one folder. Use trainer=ddp, trainer=ddp_cpu or trainer=slurm, or start "
-            f"the command once."
+            f"torchrun or srun started this command as process {rank()} of several, and to the trainer each is a whole "
+            f"run; use trainer=ddp, trainer=ddp_cpu or trainer=slurm, or start the command once."
         )
 
 
@@ -185,7 +184,7 @@ class DDP(DDPStrategy):
             WATCH.parent(first)
         WATCH.patience = self.patience
         super().setup_environment()
-        _set_timeout(self.patience)
+        set_timeout(self.patience)
 
 
 def process_state(process: int) -> str:
@@ -195,14 +194,6 @@ def process_state(process: int) -> str:
     except (OSError, IndexError):
         return "is gone"
     return {"T": "is stopped", "t": "is stopped", "Z": "is gone", "X": "is gone"}.get(letter, "still runs")
-
-
-def _set_timeout(patience: timedelta) -> None:
-    """Of the collective operations of the group that all processes make."""
-    if hasattr(distributed, "set_timeout"):
-        distributed.set_timeout(patience)
-    else:  # torch before 2.13
-        distributed.distributed_c10d._set_pg_timeout(patience)
 
 
 def _how(code: int) -> str:

@@ -131,7 +131,8 @@ class RunStatus(L.Callback):
         while len(words := words_of(self.path.parent)) < self._processes - 1 and time.monotonic() < end:
             time.sleep(0.05)
         silent = [f"no word from rank {number}" for number in range(1, self._processes) if number not in words]
-        return [f"rank {number}: {text}" for number, text in words.items()] + (silent if waited else [])
+        said = [f"rank {number}: {text}" for number, text in words.items() if text != reason]
+        return said + (silent if waited else [])
 
     def _speak_for_rank_0(self, reason: str) -> None:
         """Write status.json where rank 0 is dead, stopped or silent."""
