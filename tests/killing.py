@@ -261,7 +261,7 @@ class Raising(L.Callback):
 
 
 def faults_of_ranks(out: Path, few: bool) -> dict[str, Any]:
-    """Some of what two processes do when one is killed, stopped, slow or broken, was started otherwise, or is asked to stop."""
+    """What two processes do when one is killed, stopped, slow, broken, started otherwise or asked to stop: a part."""
     patience = ["trainer.strategy.timeout_s=4"]
     broken = ["+callbacks.raising={_target_: tests.killing.Raising, rank: 1}"]
 

@@ -75,7 +75,8 @@ def make_free(folder: Path) -> Path:
     for number in count(1):
         place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # where it is no folder, the next line says so
+                place.parent.mkdir(parents=True)
             place.mkdir()  # one of several processes succeeds
             break
         except FileExistsError:
