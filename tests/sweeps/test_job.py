@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from detlab.config.compose import sweep_name
+from detlab.config.sweep_name import sweep_name
 from detlab.sweeps.job import choices_of, describe, explain_log, read_history, read_progress
 from detlab.sweeps.slots import GpuSlots, cores, thread_share
 
@@ -26,12 +26,27 @@ detlab.data.audit.DataError: no images
 [rank 0] bye
 """
 
+CAUSED = """Traceback (most recent call last):
+  File "a.py", line 1, in <module>
+    open("a.pth")
+FileNotFoundError: a.pth
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "b.py", line 2, in <module>
+    g()
+RuntimeError: cannot load
+"""
+
 
 @pytest.mark.parametrize(
     ("log", "code", "reason"),
     [
-        (TRACEBACK, 1, "detlab.data.audit.DataError: no images"),
+        (TRACEBACK, 1, "detlab.data.audit.DataError: no images\n    in two lines"),
+        (CAUSED, 1, "RuntimeError: cannot load (caused by FileNotFoundError: a.pth)"),
         ("noise\ndetlab: model/neck=fnp does not exist.\n", 2, "model/neck=fnp does not exist."),
+        ("detlab: these do not fit:\n  a.b=1\n  c=2\n\nbye\n", 2, "these do not fit:\n  a.b=1\n  c=2"),
         (TRACEBACK, -9, "ended by signal 9"),
         ("Killed\n", 137, "exit status 137"),
     ],
@@ -81,8 +96,24 @@ def test_threads_are_shared_equally() -> None:
 def test_a_sweeps_folder_is_named_by_what_is_swept_in_any_order() -> None:
     swept = ["seed=0,1", "model/neck=fpn,none", "data.counts={train: 8, val: 4}", "data.sizes=[14,30]", "optim.lr=0.1"]
     name = sweep_name(swept)
-    assert name.startswith("neck-seed-")
+    assert name.startswith("neck-")
     assert sweep_name(list(reversed(swept))) == name
     assert sweep_name([*swept, "x=1"]) != name
-    assert sweep_name(["ablation=box_loss", "budget=cpu"]).startswith("box_loss-")
     assert sweep_name(["optim.lr=interval(1,2)"]).startswith("lr-")
+    assert sweep_name(["model.anchors.ratios=[1.0],[0.5,1.0]", "a=1"]).startswith("ratios-")  # lists are levels too
+    assert sweep_name(["seed=0,1"]).startswith("seeds-")
+    many = [f"section.quite_a_long_key_{i}=1,2" for i in range(4)]
+    assert all(f"quite_a_long_key_{i}" in sweep_name(many) for i in range(4))
+
+
+def test_more_seeds_or_levels_are_the_same_sweep() -> None:
+    name = sweep_name(["model/neck=fpn,none", "optim.lr=0.1"])
+    assert sweep_name(["model/neck=fpn,none", "optim.lr=0.1", "seed=3"]) == name
+    assert sweep_name(["model/neck=fpn,none", "optim.lr=0.1", "seed=0,1,2"]) == name
+    assert sweep_name(["model/neck=fpn,none,spp", "optim.lr=0.1"]) == name
+    assert sweep_name(["model/neck=fpn,none", "optim.lr=0.2"]) != name
+    assert sweep_name(["model/box_loss=giou,iou", "optim.lr=0.1"]) != name
+    ablation = sweep_name(["ablation=box_loss", "budget=cpu"], {"model/box_loss": "l1,giou", "seed": "0,1,2"})
+    assert ablation.startswith("box_loss-")
+    narrower = ["ablation=box_loss", "budget=cpu", "model/box_loss=giou", "seed=0,1,2,3"]
+    assert sweep_name(narrower, {"model/box_loss": "l1,giou", "seed": "0,1,2"}) == ablation

@@ -18,6 +18,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import detlab.config.sweep_name  # noqa: F401 - the resolver that conf/train.yaml names
 from detlab.config.rules import check
 from detlab.errors import ConfigError
 
@@ -157,22 +158,6 @@ def explain(error: BaseException, name: str = "train") -> str:
     if m := re.search(r"Could not override '([^']+)'", text) or re.search(r"full_key: (\S+)", chain):
         return _no_group(m[1]) if "/" in m[1] else _no_key(m[1], name)
     return text.splitlines()[0] if text else type(error).__name__
-
-
-def sweep_name(overrides: Sequence[str]) -> str:
-    """A sweep's folder: what is swept, and a digest, so that the same command finds the same folder."""
-    words = []
-    for override in sorted(overrides):
-        key, _, value = override.lstrip("+").partition("=")
-        if key in ("ablation", "experiment"):
-            words.append(value)
-        elif re.search(r"[,(]", re.sub(r"\[.*\]|\{.*\}|\".*\"|'.*'", "", value)):
-            words.append(re.split(r"[./@]", key)[-1])
-    name = re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(words))[:60] or "sweep"
-    return f"{name}-{hashlib.sha256(json.dumps(sorted(overrides)).encode()).hexdigest()[:6]}"
-
-
-OmegaConf.register_new_resolver("detlab.sweep_name", sweep_name, replace=True)
 
 
 def _misplaced(text: str) -> str:

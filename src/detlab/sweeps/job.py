@@ -12,6 +12,7 @@ from typing import Any
 from detlab.config.overrides import short_names
 from detlab.files import read_json, write_json
 
+STATES = ("queued", "running", "done", "pruned", "failed", "refused", "timeout", "stopped")
 OPEN = ("queued", "running")
 GOOD = ("done", "pruned")  # what a rerun leaves alone
 RESUMABLE = ("running", "stopped", "timeout")  # ended from outside: a checkpoint is sound
@@ -121,6 +122,18 @@ def read_history(path: Path, key: str) -> tuple[tuple[int, float], ...]:
     return tuple(found)
 
 
+def read_value(folder: Path, key: str) -> float | None:
+    """What a finished run has for an objective: a key of budget.json (latency_ms, flops ..), else a column of
+    metrics.csv at the best epoch (of the monitored metric itself that is its best); None where there is none."""
+    budget = read_json(folder / "budget.json")
+    if isinstance(budget, dict) and isinstance(budget.get(key), int | float):
+        return float(budget[key])
+    progress = read_progress(folder)
+    best = max(progress.history, key=lambda pair: pair[1], default=None)
+    values = dict(read_history(folder / "metrics.csv", key))
+    return None if best is None else values.get(best[0])
+
+
 def _last_step(path: Path) -> int | None:
     """The step of a metrics.csv's last row that has one."""
     try:
@@ -135,22 +148,49 @@ def _last_step(path: Path) -> int | None:
 
 
 def explain_log(path: Path, exit_code: int) -> tuple[str, str | None]:
-    """(reason in one line, traceback or None) from the end of a job's log."""
+    """(reason, traceback or None) from the end of a job's log; a reason may have several lines."""
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:
         return f"exit status {exit_code}, and no log", None
-    said = [line for line in lines if line.startswith("detlab: ")]
+    said = [i for i, line in enumerate(lines) if line.startswith("detlab: ")]
     if exit_code == 2 and said:
-        return said[-1].removeprefix("detlab: "), None
-    starts = [i for i, line in enumerate(lines) if line.lstrip().startswith("Traceback (most recent call last)")]
+        return "\n".join(_message(lines[said[-1] :])).removeprefix("detlab: "), None
+    starts = [i for i, line in enumerate(lines) if line.lstrip().startswith(TRACEBACK)]
     if exit_code < 0 or not starts:
         how = f"ended by signal {-exit_code}" if exit_code < 0 else f"exit status {exit_code}"
         return how, "\n".join(lines[-20:]) or None
     block = lines[starts[-1] :]
-    ends = [i for i, line in enumerate(block) if i and re.match(r"[A-Za-z_][\w.]*(:|$)", line)]
-    block = block[: ends[0] + 1] if ends else block[-20:]
-    return block[-1].strip(), "\n".join(block[-60:])
+    ends = [i for i, line in enumerate(block) if i and ERROR_LINE.match(line)]
+    if not ends:
+        return block[-1].strip(), "\n".join(block[-20:])
+    message = _message(block[ends[0] :])
+    cause = _cause(lines[: starts[-1]])
+    reason = "\n".join(message) + (f" (caused by {cause})" if cause else "")
+    return reason, "\n".join([*block[: ends[0]], *message][-60:])
+
+
+TRACEBACK = "Traceback (most recent call last)"
+ERROR_LINE = re.compile(r"[A-Za-z_][\w.]*(:|$)")
+AT_MOST = 12  # lines of a message
+AFTER = re.compile(r"\[|Traceback |During handling of|The above exception|Error executing job|Set the environment")
+
+
+def _message(lines: Sequence[str]) -> list[str]:
+    """A message of one or more lines, without what other writers put behind it."""
+    kept = [lines[0].strip()]
+    for line in lines[1:AT_MOST]:
+        if AFTER.match(line) or not line.strip():
+            break
+        kept.append(line.rstrip())
+    return kept
+
+
+def _cause(before: Sequence[str]) -> str | None:
+    """The error that the last one was raised from, where Python says so right before the last traceback."""
+    said = [line for line in before[-3:] if line.startswith("The above exception was the direct cause")]
+    errors = [i for i, line in enumerate(before) if ERROR_LINE.match(line) and i and before[i - 1].startswith(" ")]
+    return _message(before[errors[-1] :])[0] if said and errors else None
 
 
 def choices_of(jobs: Sequence[Sequence[str]]) -> list[dict[str, str]]:

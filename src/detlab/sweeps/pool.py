@@ -72,6 +72,7 @@ class _Running:
     before: float  # seconds of earlier tries
     looked: float = 0.0
     ended_as: str | None = None  # why it was ended from here
+    told: signal.Signals | None = None  # the signal it was sent with the end of the whole sweep
 
 
 class Pool:
@@ -132,7 +133,7 @@ class Pool:
         return len(self._running) < limit
 
     def _begin(self, job: Job, feed: Feed) -> bool:
-        """Start a job, or refuse it for ever; False: it has to wait."""
+        """Start a job, or refuse it as things are; False: it has to wait."""
         if not self._has_room():
             return False
         if job.gpus > len(self.gpus.ids) or (job.gpus and not self.gpus.ids):
@@ -196,21 +197,29 @@ class Pool:
         running.handle.stop(sent, self.grace)
 
     def _end_all(self) -> None:
-        """End what runs; a second Ctrl-C kills at once."""
-        for running in self._running:
-            if running.ended_as is None:
-                running.job.reason = "interrupted with its sweep"
-                self._end(running, "stopped", signal.SIGTERM)
+        """End what runs; a second Ctrl-C, wherever it strikes, kills at once."""
+        sent, grace = signal.SIGTERM, self.grace
         while self._running:
             try:
-                time.sleep(POLL)
-                for running in list(self._running):
-                    code = running.handle.poll()
-                    if code is not None:
-                        self._running.remove(running)
-                        running.job.note_progress()
-                        running.job.state = "done" if code == 0 else running.ended_as
-                        self.changed(running.job)
-            except KeyboardInterrupt:
                 for running in self._running:
-                    running.handle.stop(signal.SIGKILL, 0.0)
+                    if running.ended_as is None:
+                        running.ended_as, running.job.reason = "stopped", "interrupted with its sweep"
+                    if running.told != sent:
+                        running.handle.stop(sent, grace)
+                        running.told = sent
+                for running in list(self._running):
+                    self._see_end(running)
+                if self._running:
+                    time.sleep(POLL)
+            except KeyboardInterrupt:
+                sent, grace = signal.SIGKILL, 0.0
+
+    def _see_end(self, running: _Running) -> None:
+        """Note the state of a job that was told to end, once it has."""
+        code = running.handle.poll()
+        if code is None:
+            return
+        running.job.note_progress()
+        running.job.state = "done" if code == 0 else running.ended_as or "stopped"
+        self.changed(running.job)
+        self._running.remove(running)

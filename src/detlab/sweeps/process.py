@@ -30,6 +30,7 @@ NOT_INHERITED = (  # a rank's place in some other group, and a run's identity
     FIRST_ENV,
     "PL_GLOBAL_SEED",
     "WANDB_RUN_ID",
+    "HYDRA_FULL_ERROR",  # set while this command runs: a job's mistake would end in a traceback, as if it could mend
 )
 
 
@@ -101,9 +102,10 @@ class Process:
         return code
 
     def stop(self, sent: signal.Signals, grace: float) -> None:
-        """Signal the whole group; after `grace` seconds it is killed."""
-        if self._kill_at is None:
-            self._kill_at = time.monotonic() + grace
+        """Signal the whole group; after `grace` seconds it is killed. A second call may only hasten that."""
+        kill_at = time.monotonic() + grace
+        if self._kill_at is None or kill_at < self._kill_at:
+            self._kill_at = kill_at
             self._signal(sent)
 
     def _signal(self, sent: signal.Signals) -> None:

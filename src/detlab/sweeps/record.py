@@ -12,9 +12,9 @@ from typing import Any
 
 from detlab.files import read_json, write_json
 from detlab.locks import Lock, NoLocksError
-from detlab.sweeps.job import GOOD, RECORD, RESUMABLE, Job
+from detlab.sweeps.job import GOOD, RECORD, RESUMABLE, STATES, Job
 
-FILE = "sweep.json"
+FILE, LOCK, CONFIG = "sweep.json", ".lock", "multirun.yaml"
 RETRIED = "failed"  # folder of what failed tries left
 OF_A_RUN = ("status.json", "checkpoints", "stages")  # left where a launcher died before it wrote the job's state
 
@@ -33,19 +33,19 @@ class SweepRecord:
 
     def __init__(self, folder: Path, command: list[str]) -> None:
         self.folder, self.command = folder, command
-        self.jobs: list[Job] = []
+        self.jobs: list[Job] = []  # that this command asked for
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self._since = time.monotonic()
-        self._known = self._earlier()
+        self._known: dict[str, list[dict[str, Any]]] = {}  # job.json by config hash, in order of number
+        self._next = 0
 
-    def _earlier(self) -> dict[str, list[dict[str, Any]]]:
-        """job.json of all job folders, by config hash, in order of number."""
-        found = [read_json(path) for path in self.folder.glob(f"*/{RECORD}")]
-        known: dict[str, list[dict[str, Any]]] = {}
-        for entry in sorted((e for e in found if e), key=lambda e: e["number"]):
-            known.setdefault(entry["hash"], []).append(entry)
-        self._next = max((e["number"] for e in found if e), default=-1) + 1
-        return known
+    def _read(self) -> None:
+        """Learn what lies in the folder, once it is locked: nobody changes it any more."""
+        found = [entry for path in self.folder.glob(f"*/{RECORD}") if (entry := read_entry(path)) is not None]
+        for entry in sorted(found, key=lambda e: e["number"]):
+            self._known.setdefault(entry["hash"], []).append(entry)
+        taken = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]  # by any launcher
+        self._next = max(taken, default=-1) + 1
 
     def place(self, config_hash: str) -> tuple[int, dict[str, Any]]:
         """(number, what an earlier command left) of a job; a config seen for the first time gets the next number."""
@@ -57,9 +57,14 @@ class SweepRecord:
         return number, {}
 
     def add(self, job: Job, earlier: dict[str, Any]) -> Job:
-        """Add a job with the state an earlier command left it in; what a failed try left is moved away."""
+        """Add a job with the state an earlier command left it in; what a failed try left is moved away.
+
+        A job that was refused is judged anew: the machine may have more GPUs now, or another rule may hold.
+        """
         for key in ("state", "tries", "seconds", "reason", "traceback", "command", "cluster_id", "monitor", "value"):
             setattr(job, key, earlier.get(key, getattr(job, key)))
+        if job.state == "refused":
+            job.state, job.reason = "queued", None
         if job.state in GOOD:
             job.earlier = True
         elif job.state == "running" and job.cluster_id is not None:
@@ -82,21 +87,29 @@ class SweepRecord:
         job.state, job.value = "queued", None
 
     def write(self) -> None:
-        """Write sweep.json."""
+        """Write sweep.json: every job of the folder; `asked` are those of this command."""
+        others = [_at_rest(entry) for entries in self._known.values() for entry in entries]
+        jobs = sorted([*others, *(job.as_dict() for job in self.jobs)], key=lambda entry: entry["number"])
         write_json(
             self.folder / FILE,
             {
                 "command": self.command,
                 "started": self.started,
-                "seconds": round(time.monotonic() - self._since, 1),
-                "counts": dict(Counter(job.state for job in self.jobs)),
-                "jobs": [job.as_dict() for job in sorted(self.jobs, key=lambda j: j.number)],
+                "seconds": round(self.seconds, 1),
+                "counts": dict(Counter(entry["state"] for entry in jobs)),
+                "asked": sorted(job.number for job in self.jobs),
+                "jobs": jobs,
             },
         )
 
     @property
+    def seconds(self) -> float:
+        """Since this command began."""
+        return time.monotonic() - self._since
+
+    @property
     def failed(self) -> list[Job]:
-        """Jobs that did not come to a good end."""
+        """Jobs of this command that did not come to a good end."""
         return [job for job in self.jobs if job.state not in GOOD]
 
     @contextlib.contextmanager
@@ -107,9 +120,12 @@ class SweepRecord:
             SweepBusyError: another command, or a job of one that was killed, holds it.
         """
         lock = hold(self.folder)
-        self._known = self._earlier()  # another command may have ended between the first look and the lock
         try:
+            self._read()  # another command may have ended between the first look and the lock
             yield lock.descriptor
+        except BaseException:
+            forget_empty(self.folder)
+            raise
         finally:
             _held.pop(self.folder.resolve(), None)
             lock.close()
@@ -127,7 +143,7 @@ def hold(folder: Path) -> Lock:
     key = folder.resolve()
     if key not in _held:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = Lock(folder / ".lock")
+        lock = Lock(folder / LOCK)
         try:
             free = lock.take()
         except NoLocksError:
@@ -140,3 +156,32 @@ def hold(folder: Path) -> Lock:
             )
         _held[key] = lock
     return _held[key]
+
+
+def forget_empty(folder: Path) -> None:
+    """Remove a sweep's folder that holds no job: a mistake in the command leaves nothing behind."""
+    with contextlib.suppress(OSError):
+        if {path.name for path in folder.iterdir()} <= {LOCK, CONFIG}:
+            for path in folder.iterdir():
+                path.unlink()
+            folder.rmdir()
+
+
+def read_entry(path: Path) -> dict[str, Any] | None:
+    """A job.json with the number and folder that it lies in; None where it is damaged or no sweep's."""
+    entry = read_json(path)
+    if not isinstance(entry, dict) or not path.parent.name.isdigit():
+        return None
+    if not isinstance(entry.get("hash"), str) or entry.get("state") not in STATES:
+        return None
+    sound = {"tries": int, "seconds": (int, float), "command": list}
+    if not all(isinstance(entry.get(key), kind) for key, kind in sound.items()):
+        return None
+    return {**entry, "number": int(path.parent.name), "folder": str(path.parent)}
+
+
+def _at_rest(entry: dict[str, Any]) -> dict[str, Any]:
+    """A job of another command; as this one holds the folder, it does not run, except on a cluster."""
+    if entry["state"] == "running" and entry.get("cluster_id") is None:
+        return {**entry, "state": "stopped"}
+    return entry

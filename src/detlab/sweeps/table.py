@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from detlab.config.overrides import short_names
 from detlab.sweeps.job import GOOD, OPEN, Job, read_progress
@@ -49,14 +52,14 @@ class SweepTable:
         if self._live:
             self.tick()
             return
-        parts = [f"job {job.number}", job.state, _plain(job.choices)]
+        parts = [f"job {job.number}", job.state, _choices(job.choices)]
         if job.value is not None and job.state not in OPEN:
             parts.append(f"{job.monitor} {job.value:.3f}")
         if job.state != "running":
             parts.append(f"{job.seconds:.0f} s")
         if job.reason:
             parts.append(job.reason)
-        self.console.print("  ".join(parts), soft_wrap=True, highlight=False, markup=False)
+        self.console.print(plain("  ".join(parts)), soft_wrap=True)
 
     def _render(self) -> Table:
         rank = {"running": 0, "failed": 1, "refused": 1, "timeout": 1, "stopped": 1, "queued": 2}
@@ -70,10 +73,10 @@ def job_table(jobs: Sequence[Job], title: str, *, live: bool = False) -> Table:
     """Jobs as rows: number, choices, state, epoch, step, metric, time."""
     keys = list(dict.fromkeys(key for job in jobs for key in job.choices))
     names = short_names(keys)
-    table = Table(title=title)
+    table = Table(title=plain(title))
     table.add_column("job", justify="right")
     for key in keys:
-        table.add_column(names[key])
+        table.add_column(plain(names[key]))
     for name in ("state", "epoch", "step", "metric", "seconds"):
         table.add_column(name, justify="left" if name == "state" else "right")
     if not live:
@@ -88,7 +91,7 @@ def job_table(jobs: Sequence[Job], title: str, *, live: bool = False) -> Table:
         row.append(f"{job.seconds:.0f}" if job.seconds else "")
         if not live:
             row.append(job.reason or "")
-        table.add_row(*row, style=STYLES.get(job.state, "red"))
+        table.add_row(*map(plain, row), style=STYLES.get(job.state, "red"))
     return table
 
 
@@ -96,20 +99,43 @@ def print_summary(jobs: Sequence[Job], folder: str, seconds: float, console: Con
     """The table at the end, and what to do next."""
     console = console or Console()
     counts = Counter(job.state for job in jobs)
-    title = ", ".join(f"{n} {state}" for state, n in counts.items()) + f" in {seconds:.0f} s"
+    title = (", ".join(f"{n} {state}" for state, n in counts.items()) or "no job") + f" in {seconds:.0f} s"
     metric = next((job.monitor for job in jobs if job.monitor), None)
     console.print(job_table(jobs, title + (f"; metric: best {metric}" if metric else "")))
     failed = [job for job in jobs if job.state not in GOOD]
     for job in failed[:5]:
         if job.traceback:
-            console.print(f"\njob {job.number}  {job.folder}/job.log", style="red", soft_wrap=True)
-            console.print(job.traceback, soft_wrap=True, highlight=False, markup=False)
+            console.print(plain(f"\njob {job.number}  {job.folder}/job.log"), style="red", soft_wrap=True)
+            console.print(plain(job.traceback), soft_wrap=True)
     if failed:
         console.print("The same command again runs what is missing or failed, and leaves the rest alone.")
-    console.print(f"sweep folder  {folder}", soft_wrap=True)
-    console.print(f"report        detlab report {folder}", soft_wrap=True)
+    console.print(plain(f"sweep folder  {folder}"), soft_wrap=True)
+    console.print(plain(f"report        detlab report {folder}"), soft_wrap=True)
 
 
-def _plain(choices: dict[str, str]) -> str:
+def print_front(found: Mapping[str, Any], console: Console | None = None) -> None:
+    """The Pareto front of a search's trials (search.json), by the first objective."""
+    front = [trial for trial in found["trials"] if trial["front"]]
+    keys = list(dict.fromkeys(key for trial in front for key in trial["choices"]))
+    names, first = short_names(keys), next(iter(found["objectives"]))
+    table = Table(title=plain(f"Pareto front: {len(front)} of {len(found['trials'])} trials"))
+    for key, direction in found["objectives"].items():
+        table.add_column(plain(f"{key} ({direction})"), justify="right")
+    for key in keys:
+        table.add_column(plain(names[key]))
+    table.add_column("folder")
+    for trial in sorted(front, key=lambda t: t["values"][first], reverse=True):
+        cells = [f"{value:.4g}" for value in trial["values"].values()]
+        cells += [trial["choices"].get(key, "") for key in keys]
+        table.add_row(*map(plain, [*cells, Path(trial["folder"] or "").name]))
+    (console or Console()).print(table)
+
+
+def plain(text: str) -> Text:
+    """Text as it is: without markup, colours of its own, or characters that steer a terminal."""
+    return Text("".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text))
+
+
+def _choices(choices: dict[str, str]) -> str:
     names = short_names(list(choices))
     return " ".join(f"{names[key]}={value}" for key, value in choices.items())

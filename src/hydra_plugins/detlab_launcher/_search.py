@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
 import math
+import random
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from hydra.errors import HydraException
@@ -12,51 +16,129 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import Trial, TrialState
 
 from detlab.sweeps import Job
-from detlab.sweeps.job import Progress, read_progress
+from detlab.sweeps.job import Progress, read_progress, read_value
 
+if TYPE_CHECKING:
+    from hydra_plugins.detlab_launcher.optuna import OptunaSweeper
+
+REPEATS = 20  # draws in a row that were tried before, until the sampler is handed one that was not
+MANY = 10_000  # configs of a finite space that are looked through; refused draws in a row before a search gives up
 STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 
 
-def distribution(bounds: Mapping[str, Any]) -> BaseDistribution:
-    """Optuna's distribution of a key's bounds."""
+def distribution(bounds: Mapping[str, Any], text: str = "The range") -> BaseDistribution:
+    """Optuna's distribution of a key's bounds.
+
+    Raises:
+        HydraException: bounds that do not rise, or not above 0 on a log scale; `text` is the override.
+    """
     if "choices" in bounds:
         return CategoricalDistribution(bounds["choices"])
     low, high, step, log = bounds["low"], bounds["high"], bounds["step"], bounds["log"]
+    if not low < high and not (low == high and bounds["int"]):
+        raise HydraException(f"{text} must rise: its least value first, as in interval(1e-4,1e-2).")
+    if log and low <= 0:
+        raise HydraException(f"{text} must begin above 0 on a log scale.")
     if bounds["int"]:
         return IntDistribution(low, high, log=log, step=1 if log else step)
     return FloatDistribution(low, high, log=log, step=step)
 
 
-def make_study(options: Any, storage: str) -> optuna.Study:
-    """The study of an OptunaSweeper's options, gone on with where the storage has it."""
+def make_study(options: OptunaSweeper, storage: str, space: Mapping[str, BaseDistribution]) -> optuna.Study:
+    """The study of an OptunaSweeper's options, gone on with where the storage has it.
+
+    The sampler's seed grows with the study: started again from its own seed, it would draw the same trials again.
+    A key with other choices than before begins a new study, which takes over the trials that fit.
+
+    Raises:
+        HydraException: the storage holds a study of other objectives.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    samplers = {
-        "tpe": lambda: optuna.samplers.TPESampler(
-            seed=options.seed, n_startup_trials=options.startup_trials, constant_liar=True
-        ),
-        "random": lambda: optuna.samplers.RandomSampler(seed=options.seed),
-    }
+    directions = list(options.directions)
+    study = optuna.create_study(
+        storage=storage, study_name=options.study_name, directions=directions, load_if_exists=True
+    )
+    _same_objectives(study, options)
+    if not _fits(study, space):
+        text = json.dumps({key: optuna.distributions.distribution_to_json(d) for key, d in sorted(space.items())})
+        name = f"{options.study_name}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+        older, study = (
+            study,
+            optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True),
+        )
+        if not study.trials:
+            _take_over(older, study, space)
+        _same_objectives(study, options)
+    seed = None if options.seed is None else options.seed + len(study.trials)
+    start = options.startup_trials
+    study.sampler = (
+        optuna.samplers.RandomSampler(seed=seed)
+        if options.sampler == "random"
+        else optuna.samplers.TPESampler(seed=seed, n_startup_trials=start, constant_liar=True)
+    )
     pruners = {
-        "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=options.startup_trials),
+        "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=start),
         "halving": lambda: optuna.pruners.SuccessiveHalvingPruner(),
         "none": lambda: optuna.pruners.NopPruner(),
     }
-    for key, chosen, known in (("sampler", options.sampler, samplers), ("pruner", options.pruner, pruners)):
-        if chosen not in known:
-            raise HydraException(f"hydra.sweeper.{key}={chosen} is not known; use one of {', '.join(known)}.")
-    return optuna.create_study(
-        storage=storage,
-        study_name=options.study_name,
-        direction=options.direction,
-        sampler=samplers[options.sampler](),
-        pruner=pruners[options.pruner](),
-        load_if_exists=True,
-    )
+    study.pruner = pruners[options.pruner]()
+    return study
+
+
+def _same_objectives(study: optuna.Study, options: OptunaSweeper) -> None:
+    known = study.user_attrs.get("objectives")
+    wanted = [list(options.objectives), [d.lower() for d in options.directions]]
+    if known is None and not study.trials:
+        study.set_user_attr("objectives", wanted)
+    elif [d.name.lower() for d in study.directions] != wanted[1] or (known is not None and known != wanted):
+        raise HydraException(
+            f"The storage holds a search for {', '.join(known[0]) if known else 'another objective'}; give "
+            f"hydra.sweeper.study_name another name, or hydra.sweep.dir another folder."
+        )
+
+
+def _fits(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> bool:
+    """Whether Optuna can go on: it refuses a key whose choices have changed."""
+    for trial in study.get_trials(deepcopy=False):
+        for key, old in trial.distributions.items():
+            if key in space and (type(old) is not type(space[key]) or (_is_choice(old) and old != space[key])):
+                return False
+    return True
+
+
+def _is_choice(distribution: BaseDistribution) -> bool:
+    return isinstance(distribution, CategoricalDistribution)
+
+
+def _take_over(older: optuna.Study, study: optuna.Study, space: Mapping[str, BaseDistribution]) -> None:
+    """Trials that came to an end and lie within the new space."""
+    for trial in older.get_trials(states=tuple(STATES.values())):
+        same = trial.params.keys() == space.keys()
+        if same and all(_within(value, space[key]) for key, value in trial.params.items()):
+            study.add_trial(
+                optuna.trial.create_trial(
+                    params=trial.params,
+                    distributions=dict(space),
+                    values=trial.values,
+                    state=trial.state,
+                    user_attrs=trial.user_attrs,
+                    intermediate_values=trial.intermediate_values,
+                )
+            )
+
+
+def _within(value: Any, distribution: BaseDistribution) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except ValueError:  # none of the choices
+        return False
 
 
 class TrialFeed:
     """Trials as jobs, asked one at a time when there is room, and told as they end.
 
+    A trial is a config that comes to an end for the first time. The sampler may draw one again that was tried: it is
+    told to forget it, and after some such draws in a row it is handed one that was not, where there is one.
     Trials that a killed command left running are asked for again with their own values, so that the launcher finds
     their folders by their configs and goes on where they were.
 
@@ -66,6 +148,7 @@ class TrialFeed:
         fixed: overrides that all trials share.
         n_trials: to come to an end, those of earlier commands counted.
         plan: makes a job of overrides and choices.
+        objectives: names of the values told; one that is None is the best of the monitored metric.
     """
 
     def __init__(
@@ -75,29 +158,63 @@ class TrialFeed:
         fixed: Sequence[str],
         n_trials: int,
         plan: Callable[[list[str], dict[str, str]], Job],
+        objectives: Sequence[str | None] = (None,),
     ) -> None:
         self.study, self.space, self.fixed, self.plan = study, dict(space), list(fixed), plan
+        self.objectives = list(objectives)
         self._trials: dict[str, Trial] = {}
         self._reported: dict[str, int] = {}
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             study.tell(trial.number, state=TrialState.FAIL)
             study.enqueue_trial(trial.params)
         ended = study.get_trials(deepcopy=False, states=tuple(STATES.values()))
-        self._left = n_trials - len(ended)
+        self._tried = {_identity(trial.params) for trial in ended}
+        self._left = n_trials - len(self._tried)
 
     def take(self) -> Job | None:
-        """The next trial's job; a trial whose job an earlier command finished is told at once."""
+        """The next trial's job; None where enough were asked for, or every config was tried."""
+        repeats = 0
         while self._left > 0:
-            self._left -= 1
             trial = self.study.ask(self.space)
-            choices = {key: as_value(value) for key, value in trial.params.items()}
-            job = self.plan([*self.fixed, *(f"{key}={value}" for key, value in choices.items())], choices)
-            self._trials[str(job.folder)] = trial
-            trial.set_user_attr("folder", str(job.folder))
-            if not job.earlier and job.state != "refused":
+            if _identity(trial.params) in self._tried:
+                self.study.tell(trial, state=TrialState.FAIL)
+                repeats += 1
+                if repeats >= REPEATS and not self._hand_over_another():
+                    self._left = 0
+                continue
+            job = self._job(trial)
+            if job.state == "refused":  # by a rule, which would refuse it for ever
+                self.ended(job)
+                repeats += 1
+                self._left = 0 if repeats > MANY else self._left
+                continue
+            self._left -= 1
+            if not job.earlier:
                 return job
             self.ended(job)
         return None
+
+    def _job(self, trial: Trial) -> Job:
+        self._tried.add(_identity(trial.params))
+        choices = {key: as_value(value) for key, value in trial.params.items()}
+        job = self.plan([*self.fixed, *(f"{key}={value}" for key, value in choices.items())], choices)
+        self._trials[str(job.folder)] = trial
+        trial.set_user_attr("folder", str(job.folder))
+        return job
+
+    def _hand_over_another(self) -> bool:
+        """Queue a config that was not tried; False where the space is known to have none."""
+        sizes = [_values(distribution) for distribution in self.space.values()]
+        if any(values is None for values in sizes):
+            return True  # there are always more, and the sampler will find one
+        untried = [
+            found
+            for values in itertools.islice(itertools.product(*(v for v in sizes if v is not None)), MANY)
+            if _identity(found := dict(zip(self.space, values, strict=True))) not in self._tried
+        ]
+        if untried:
+            self.study.enqueue_trial(random.Random(len(self._tried)).choice(untried))
+        return bool(untried)
 
     def over(self) -> bool:
         """Whether enough trials were asked for."""
@@ -112,18 +229,54 @@ class TrialFeed:
         self._report(job, read_progress(job.folder))
         trial = self._trials.pop(str(job.folder))
         state = STATES.get(job.state, TrialState.FAIL)
-        if state is TrialState.COMPLETE and (job.value is None or not math.isfinite(job.value)):
+        values = [job.value if key is None else read_value(job.folder, key) for key in self.objectives]
+        known = [value for value in values if value is not None and math.isfinite(value)]
+        if state is TrialState.COMPLETE and len(known) < len(values):
             state = TrialState.FAIL
-        self.study.tell(trial, job.value if state is TrialState.COMPLETE else None, state=state)
+            missing = [key or "the monitored metric" for key, value in zip(self.objectives, values, strict=True)
+                       if value is None or not math.isfinite(value)]  # fmt: skip
+            job.reason = f"its run has no finite {', '.join(missing)}, which the search needs"
+        self.study.tell(trial, known if state is TrialState.COMPLETE else None, state=state)
 
     def _report(self, job: Job, progress: Progress) -> bool:
-        """Report what is new; whether anything was."""
+        """Report what is new; whether anything was. Optuna prunes with one objective only."""
+        if len(self.objectives) > 1:
+            return False
         key = str(job.folder)
         start = self._reported.get(key, 0)
         for epoch, value in progress.history[start:]:
             self._trials[key].report(value, epoch)
         self._reported[key] = len(progress.history)
         return len(progress.history) > start
+
+
+def front_of(study: optuna.Study, objectives: Sequence[str]) -> dict[str, Any]:
+    """A search's trials and its Pareto front (no other trial is as good in all objectives and better in one)."""
+    best = {trial.number for trial in study.best_trials}
+    trials = [
+        {
+            "folder": trial.user_attrs.get("folder"),
+            "choices": {key: as_value(value) for key, value in trial.params.items()},
+            "values": dict(zip(objectives, trial.values, strict=True)),
+            "front": trial.number in best,
+        }
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    ]
+    directions = {key: d.name.lower() for key, d in zip(objectives, study.directions, strict=True)}
+    return {"objectives": directions, "trials": trials}
+
+
+def _identity(params: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted((key, as_value(value)) for key, value in params.items()))
+
+
+def _values(distribution: BaseDistribution) -> list[Any] | None:
+    """All values of a finite distribution; None for real numbers."""
+    if isinstance(distribution, CategoricalDistribution):
+        return list(distribution.choices)
+    if isinstance(distribution, IntDistribution):
+        return list(range(distribution.low, distribution.high + 1, distribution.step))
+    return None
 
 
 def as_value(value: Any) -> str:

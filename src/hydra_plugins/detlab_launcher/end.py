@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+if TYPE_CHECKING:
+    from detlab.sweeps import SweepRecord
+
 
 class SweepEnd(Callback):
-    """Hydra's callback around a sweep, whatever launcher or sweeper runs it."""
+    """Hydra's callback around a sweep; the launchers of this package hand it their records."""
+
+    def __init__(self) -> None:
+        self.records: list[SweepRecord] = []
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Take the sweep's folder before Hydra writes into it.
@@ -28,21 +34,21 @@ class SweepEnd(Callback):
             sys.exit(2)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Print the summary of sweep.json.
+        """Print the summary of what ran.
+
+        Hydra turns errors of a callback into warnings, so the status is decided before anything is printed.
 
         Raises:
             SystemExit: 1 where a job failed.
         """
-        from detlab.files import read_json
-        from detlab.sweeps.job import GOOD, Job
-        from detlab.sweeps.record import FILE
         from detlab.sweeps.table import print_summary
 
-        folder = Path(str(config.hydra.sweep.dir)).absolute()
-        written = read_json(folder / FILE)
-        if written is None:  # another launcher's
+        if not self.records:  # another launcher's
             return
-        jobs = [Job(**{**entry, "folder": Path(entry["folder"])}) for entry in written["jobs"]]
-        print_summary(jobs, str(folder), written["seconds"])
-        if any(job.state not in GOOD for job in jobs):
-            sys.exit(1)
+        jobs = [job for record in self.records for job in record.jobs]
+        failed = any(record.failed for record in self.records)
+        try:
+            print_summary(jobs, str(self.records[0].folder), sum(record.seconds for record in self.records))
+        finally:
+            if failed:
+                sys.exit(1)

@@ -17,6 +17,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from hydra_plugins.detlab_launcher.end import SweepEnd
+
 if TYPE_CHECKING:
     from detlab.sweeps import Feed, Job
     from detlab.sweeps.pool import Handle
@@ -47,12 +49,24 @@ class ProcessLauncher(Launcher):
         retries: int,
         grace: float,
     ) -> None:
-        self.n_jobs, self.gpu_ids, self.jobs_per_gpu = n_jobs, gpus, jobs_per_gpu
-        self.threads, self.timeout, self.retries, self.grace = threads, timeout, retries, grace
+        from detlab.sweeps.options import OptionError, seconds, shown, whole
+
+        at = "hydra.launcher."
+        if gpus is not None and (isinstance(gpus, str) or not isinstance(gpus, Sequence) or not gpus):
+            raise OptionError(f"{at}gpus={shown(gpus)} must be a list of ids such as [0,1], or null for all.")
+        self.n_jobs = whole(f"{at}n_jobs", n_jobs, least=1, none="one per GPU, one on a CPU")
+        self.jobs_per_gpu = whole(f"{at}jobs_per_gpu", jobs_per_gpu, least=1) or 1
+        self.threads = whole(f"{at}threads", threads, least=1, none="an equal share of the cores")
+        self.timeout = seconds(f"{at}timeout", timeout, none="no limit")
+        self.retries = whole(f"{at}retries", retries, least=0) or 0
+        self.grace = seconds(f"{at}grace", grace, zero=True) or 0.0
+        self.gpu_ids = gpus
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's."""
         self.loader, self.config = hydra_context.config_loader, config
+        callbacks = getattr(hydra_context.callbacks, "callbacks", ())
+        self.ends = [callback for callback in callbacks if isinstance(callback, SweepEnd)]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run a batch of jobs. One that failed returns None, and the sweep goes on; SweepEnd sets the exit status."""
@@ -103,6 +117,8 @@ class ProcessLauncher(Launcher):
         from detlab.sweeps.table import SweepTable
 
         record = sweep.record
+        for end in self.ends:
+            end.records.append(record)
         # SIGINT too: a shell that starts a command in the background makes it deaf to it.
         earlier = {s: signal.signal(s, signal.default_int_handler) for s in (signal.SIGTERM, signal.SIGINT)}
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +19,16 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from detlab.files import write_json
+from detlab.sweeps.options import OptionError, one_of, whole
+from detlab.sweeps.record import CONFIG
+from hydra_plugins.detlab_launcher._checking import check_choices, check_folder
+
 if TYPE_CHECKING:
-    from detlab.sweeps import Feed
+    from detlab.sweeps import Feed, Job
+    from hydra_plugins.detlab_launcher._planning import Sweep
+
+FRONT = "search.json"  # trials of a search with several objectives, and which of them are its front
 
 
 class OptunaSweeper(Sweeper):
@@ -32,12 +40,15 @@ class OptunaSweeper(Sweeper):
     Args:
         n_trials: to come to an end (done or pruned), those of earlier commands counted.
         sampler: tpe | random.
-        pruner: median | halving | none; ends trials by the metric at each evaluation.
+        pruner: median | halving | none; ends trials by the metric at each evaluation; None: median, and none with
+            several objectives, with which Optuna cannot prune.
         seed: of the sampler.
         startup_trials: random trials before TPE, and trials without pruning.
         storage: of the study; None: optuna.db in the sweep's folder.
         study_name: in the storage.
-        direction: maximize | minimize.
+        objectives: such as ["val/map", "latency_ms"]: columns of metrics.csv at the best epoch, or keys of budget.json;
+            None: the monitored metric alone.
+        direction: maximize | minimize, or one for each objective.
         params: of the search space, where it is not on the command line.
     """
 
@@ -46,17 +57,26 @@ class OptunaSweeper(Sweeper):
         *,
         n_trials: int,
         sampler: str,
-        pruner: str,
+        pruner: str | None,
         seed: int | None,
         startup_trials: int,
         storage: str | None,
         study_name: str,
-        direction: str,
+        objectives: Sequence[str] | None,
+        direction: str | Sequence[str],
         params: DictConfig | None,
     ) -> None:
-        self.n_trials, self.sampler, self.pruner = n_trials, sampler, pruner
-        self.seed, self.startup_trials = seed, startup_trials
-        self.storage, self.study_name, self.direction = storage, study_name, direction
+        at = "hydra.sweeper."
+        self.n_trials = whole(f"{at}n_trials", n_trials, least=1) or 1
+        self.seed = whole(f"{at}seed", seed, least=0, none="another one every time")
+        self.startup_trials = whole(f"{at}startup_trials", startup_trials, least=0) or 0
+        self.sampler = one_of(f"{at}sampler", sampler, ("tpe", "random"))
+        self.objectives, self.directions = _objectives(objectives, direction)
+        usual = "median" if len(self.objectives) == 1 else "none"
+        self.pruner = one_of(f"{at}pruner", usual if pruner is None else pruner, ("median", "halving", "none"))
+        if len(self.objectives) > 1 and self.pruner != "none":
+            raise OptionError(f"{at}pruner={pruner} cannot judge several objectives; use {at}pruner=null.")
+        self.storage, self.study_name = storage, study_name
         self.params = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -74,23 +94,35 @@ class OptunaSweeper(Sweeper):
         Raises:
             HydraException: a launcher or an option that does not fit.
         """
+        from detlab.sweeps.table import print_front
+
         if not hasattr(self.launcher, "serve"):
             raise HydraException("hydra/sweeper=optuna needs hydra/launcher=processes or hydra/launcher=slurm.")
         try:
-            from hydra_plugins.detlab_launcher._search import TrialFeed, make_study
+            from hydra_plugins.detlab_launcher._search import TrialFeed, front_of, make_study
         except ImportError as error:
             raise HydraException("hydra/sweeper=optuna needs optuna; pip install 'detlab[search]'.") from error
         fixed, space = self._space(arguments)
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        check_folder(folder, self.config.hydra.launcher)
         sweep = self.launcher.sweep()
+        studies = []
 
         def feed() -> Feed:
-            study = make_study(self, self.storage or f"sqlite:///{folder / 'optuna.db'}")
-            return TrialFeed(study, space, fixed, self.n_trials, lambda o, c: self.launcher.plan(sweep, o, c))
+            OmegaConf.save(self.config, folder / CONFIG)
+            study = make_study(self, self.storage or f"sqlite:///{folder / 'optuna.db'}", space)
+            studies.append(study)
+            keys = self.objectives if len(self.objectives) > 1 else [None]
+            return TrialFeed(study, space, fixed, self.n_trials, self._plan(sweep), keys)
 
         self.launcher.serve(sweep, feed)
+        if len(self.objectives) > 1:
+            found = front_of(studies[0], self.objectives)
+            write_json(folder / FRONT, found)
+            print_front(found)
+
+    def _plan(self, sweep: Sweep) -> Callable[[list[str], dict[str, str]], Job]:
+        return lambda overrides, choices: self.launcher.plan(sweep, overrides, choices)
 
     def _space(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         """(overrides that all trials share, distribution of each searched key)."""
@@ -99,11 +131,41 @@ class OptunaSweeper(Sweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         written = [f"{key}={value}" for key, value in self.params.items()]
         overrides = {o.get_key_element(): o for o in parser.parse_overrides([*written, *arguments])}
-        space = {key: distribution(bounds(o)) for key, o in overrides.items() if o.is_sweep_override()}
+        check_choices(list(overrides.values()), self.hydra_context.config_loader)
+        space = {
+            key: distribution(bounds(o), str(o.input_line)) for key, o in overrides.items() if o.is_sweep_override()
+        }
         if not space:
             raise HydraException("hydra/sweeper=optuna has nothing to search; give a key a choice, range or interval.")
         fixed = [f"{k}={o.get_value_element_as_str()}" for k, o in overrides.items() if not o.is_sweep_override()]
         return fixed, space
+
+
+def _objectives(objectives: Any, direction: Any) -> tuple[list[str], list[str]]:
+    """(names, directions), as many of the one as of the other.
+
+    Raises:
+        OptionError: another type or number.
+    """
+    at = "hydra.sweeper."
+    if isinstance(objectives, str) or not isinstance(objectives, Sequence | None):
+        raise OptionError(f"{at}objectives={objectives} must be a list such as [val/map,latency_ms], or null.")
+    names = [str(name) for name in objectives or ["the monitored metric"]]
+    directions = [direction] if isinstance(direction, str) else list(direction or ())
+    for word in directions:
+        one_of(f"{at}direction", word, ("maximize", "minimize"))
+    if len(directions) != len(names):
+        raise OptionError(
+            f"{at}direction={direction} must have one word for each of {', '.join(names)}; for instance "
+            f"{at}direction=[{','.join(_usual(name) for name in names)}]."
+        )
+    if len(set(names)) < len(names):
+        raise OptionError(f"{at}objectives={list(names)} names one twice; leave it out.")
+    return names, directions
+
+
+def _usual(name: str) -> str:
+    return "minimize" if "loss" in name or name in ("latency_ms", "flops", "parameters", "seconds") else "maximize"
 
 
 def bounds(override: Override) -> dict[str, Any]:

@@ -39,8 +39,20 @@ class SlurmLauncher(ProcessLauncher):
         super().__init__(
             n_jobs=n_jobs, gpus=None, jobs_per_gpu=1, threads=threads, timeout=None, retries=retries, grace=0.0
         )
-        self.cluster, self.max_requeues = cluster, max_requeues
+        from detlab.sweeps.options import OptionError, one_of, whole
+
+        at = "hydra.launcher."
+        self.cluster = one_of(f"{at}cluster", cluster, ("slurm", "local"))
+        self.max_requeues = whole(f"{at}max_requeues", max_requeues, least=0) or 0
         self.resources = {key: value for key, value in resources.items() if value is not None}
+        counts = {"timeout_min": 1, "nodes": 1, "tasks_per_node": 1, "gpus_per_node": 0, "cpus_per_task": 1}
+        for key, least in counts.items():
+            whole(f"{at}resources.{key}", self.resources.get(key), least=least, none="the cluster's choice")
+        if cluster == "local" and (self.resources.get("tasks_per_node") or 1) > 1:
+            raise OptionError(
+                f"{at}cluster=local would run a job once per task, all in one folder; use "
+                f"{at}resources.tasks_per_node=1, and trainer.devices for the processes of a job."
+            )
 
     def start(self, sweep: Sweep, job: Job, gpus: list[str], resume: bool, lock: int) -> Handle:
         """Submit a job, or wait for the one an earlier command submitted."""

@@ -1,0 +1,42 @@
+"""The name of a sweep's folder, as the config's resolver `detlab.sweep_name`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+
+def sweep_name(overrides: Sequence[str], params: Mapping[str, Any] | None = None) -> str:
+    """A sweep's folder: all that is swept, and a digest of the rest, so that the same command finds the same folder.
+
+    Neither the seeds nor the levels of a swept key belong to it: with more of them it is the same sweep, longer.
+
+    Args:
+        overrides: of the command line.
+        params: choices of an ablation.
+    """
+    parser = OverridesParser.create()
+    swept, identity, names = set(params or ()), set(), []
+    for text in overrides:
+        override = parser.parse_override(text)
+        key = override.get_key_element().lstrip("+")
+        if override.is_sweep_override():
+            swept.add(key)
+        elif key not in swept and key != "seed":
+            identity.add(text)
+        if key in ("ablation", "experiment"):
+            names.append(str(override.get_value_element_as_str()))
+    swept.discard("seed")
+    words = [*sorted(names), *sorted(re.split(r"[./@]", key)[-1] for key in swept)]
+    name = re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(dict.fromkeys(words)))[:100] or "seeds"
+    digest = hashlib.sha256(json.dumps([*sorted(identity), *sorted(swept)]).encode()).hexdigest()
+    return f"{name}-{digest[:6]}"
+
+
+OmegaConf.register_new_resolver("detlab.sweep_name", sweep_name, replace=True)
