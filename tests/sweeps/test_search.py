@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hydra.errors import HydraException
 
+from detlab.errors import ConfigError
 from detlab.sweeps.job import Job, read_value
-from detlab.sweeps.options import OptionError
 from hydra_plugins.detlab_launcher.optuna import OptunaSweeper, bounds
 from tests.sweeps.test_launcher import facts, folder_of, jobs, sweep
 
@@ -178,7 +178,7 @@ def test_several_objectives_give_a_front(tmp_path: Path) -> None:
     ],
 )
 def test_options_are_refused(changed: dict[str, Any], message: str) -> None:
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises(ConfigError, match=message):
         options(**changed)
 
 

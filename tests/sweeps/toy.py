@@ -12,6 +12,7 @@ import hydra
 from omegaconf import DictConfig
 
 from detlab.commands.app import run_app
+from detlab.errors import ConfigError
 from detlab.sweeps import end_with_parent
 
 
@@ -33,6 +34,8 @@ def main(config: DictConfig) -> None:
             time.sleep(0.1)
     first = not Path("flaked").exists()
     Path("flaked").touch()
+    if config.do == "mistake":
+        raise ConfigError("x=7 does not fit; use x=8")
     if config.do == "raise" or (config.do == "flaky" and first):
         raise RuntimeError(f"broken by x={config.x}")
 

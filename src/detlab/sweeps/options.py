@@ -6,9 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-
-class OptionError(ValueError):
-    """A value that an option cannot have, in one sentence naming the option and values that work."""
+from detlab.errors import ConfigError
 
 
 def whole(key: str, value: Any, *, least: int | None = None, none: str = "") -> int | None:
@@ -21,7 +19,7 @@ def whole(key: str, value: Any, *, least: int | None = None, none: str = "") -> 
         none: what null means; "": null is refused.
 
     Raises:
-        OptionError: another type, or too small.
+        ConfigError: another type, or too small.
     """
     if value is None and none:
         return None
@@ -34,7 +32,7 @@ def seconds(key: str, value: Any, *, zero: bool = False, none: str = "") -> floa
     """A finite number above 0 (or from 0 on, if `zero`); see `whole`.
 
     Raises:
-        OptionError: another type, not finite, or too small.
+        ConfigError: another type, not finite, or too small.
     """
     if value is None and none:
         return None
@@ -48,10 +46,10 @@ def one_of(key: str, value: Any, known: Sequence[str]) -> str:
     """A word.
 
     Raises:
-        OptionError: one that is not known.
+        ConfigError: one that is not known.
     """
     if value not in known:
-        raise OptionError(f"{key}={shown(value)} is not known; use one of {', '.join(known)}.")
+        raise ConfigError(f"{key}={shown(value)} is not known; use one of {', '.join(known)}.")
     return value
 
 
@@ -59,10 +57,10 @@ def flag(key: str, value: Any) -> bool:
     """true or false, and nothing that merely looks like it.
 
     Raises:
-        OptionError: anything else.
+        ConfigError: anything else.
     """
     if not isinstance(value, bool):
-        raise OptionError(f"{key}={shown(value)} must be true or false.")
+        raise ConfigError(f"{key}={shown(value)} must be true or false.")
     return value
 
 
@@ -71,6 +69,6 @@ def shown(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _wrong(key: str, value: Any, what: str, span: str, none: str) -> OptionError:
+def _wrong(key: str, value: Any, what: str, span: str, none: str) -> ConfigError:
     other = f", or null for {none}" if none else ""
-    return OptionError(f"{key}={shown(value)} must be {what}{span}{other}.")
+    return ConfigError(f"{key}={shown(value)} must be {what}{span}{other}.")

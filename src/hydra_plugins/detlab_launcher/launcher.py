@@ -49,11 +49,12 @@ class ProcessLauncher(Launcher):
         retries: int,
         grace: float,
     ) -> None:
-        from detlab.sweeps.options import OptionError, seconds, shown, whole
+        from detlab.errors import ConfigError
+        from detlab.sweeps.options import seconds, shown, whole
 
         at = "hydra.launcher."
         if gpus is not None and (isinstance(gpus, str) or not isinstance(gpus, Sequence) or not gpus):
-            raise OptionError(f"{at}gpus={shown(gpus)} must be a list of ids such as [0,1], or null for all.")
+            raise ConfigError(f"{at}gpus={shown(gpus)} must be a list of ids such as [0,1], or null for all.")
         self.n_jobs = whole(f"{at}n_jobs", n_jobs, least=1, none="one per GPU, one on a CPU")
         self.jobs_per_gpu = whole(f"{at}jobs_per_gpu", jobs_per_gpu, least=1) or 1
         self.threads = whole(f"{at}threads", threads, least=1, none="an equal share of the cores")

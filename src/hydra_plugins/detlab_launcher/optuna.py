@@ -19,8 +19,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from detlab.errors import ConfigError
 from detlab.files import write_json
-from detlab.sweeps.options import OptionError, one_of, whole
+from detlab.sweeps.options import one_of, whole
 from detlab.sweeps.record import CONFIG
 from hydra_plugins.detlab_launcher._checking import check_choices, check_folder
 
@@ -75,7 +76,7 @@ class OptunaSweeper(Sweeper):
         usual = "median" if len(self.objectives) == 1 else "none"
         self.pruner = one_of(f"{at}pruner", usual if pruner is None else pruner, ("median", "halving", "none"))
         if len(self.objectives) > 1 and self.pruner != "none":
-            raise OptionError(f"{at}pruner={pruner} cannot judge several objectives; use {at}pruner=null.")
+            raise ConfigError(f"{at}pruner={pruner} cannot judge several objectives; use {at}pruner=null.")
         self.storage, self.study_name = storage, study_name
         self.params = params or {}
 
@@ -145,22 +146,22 @@ def _objectives(objectives: Any, direction: Any) -> tuple[list[str], list[str]]:
     """(names, directions), as many of the one as of the other.
 
     Raises:
-        OptionError: another type or number.
+        ConfigError: another type or number.
     """
     at = "hydra.sweeper."
     if isinstance(objectives, str) or not isinstance(objectives, Sequence | None):
-        raise OptionError(f"{at}objectives={objectives} must be a list such as [val/map,latency_ms], or null.")
+        raise ConfigError(f"{at}objectives={objectives} must be a list such as [val/map,latency_ms], or null.")
     names = [str(name) for name in objectives or ["the monitored metric"]]
     directions = [direction] if isinstance(direction, str) else list(direction or ())
     for word in directions:
         one_of(f"{at}direction", word, ("maximize", "minimize"))
     if len(directions) != len(names):
-        raise OptionError(
+        raise ConfigError(
             f"{at}direction={direction} must have one word for each of {', '.join(names)}; for instance "
             f"{at}direction=[{','.join(_usual(name) for name in names)}]."
         )
     if len(set(names)) < len(names):
-        raise OptionError(f"{at}objectives={list(names)} names one twice; leave it out.")
+        raise ConfigError(f"{at}objectives={list(names)} names one twice; leave it out.")
     return names, directions
 
 

@@ -39,7 +39,8 @@ class SlurmLauncher(ProcessLauncher):
         super().__init__(
             n_jobs=n_jobs, gpus=None, jobs_per_gpu=1, threads=threads, timeout=None, retries=retries, grace=0.0
         )
-        from detlab.sweeps.options import OptionError, one_of, whole
+        from detlab.errors import ConfigError
+        from detlab.sweeps.options import one_of, whole
 
         at = "hydra.launcher."
         self.cluster = one_of(f"{at}cluster", cluster, ("slurm", "local"))
@@ -49,7 +50,7 @@ class SlurmLauncher(ProcessLauncher):
         for key, least in counts.items():
             whole(f"{at}resources.{key}", self.resources.get(key), least=least, none="the cluster's choice")
         if cluster == "local" and (self.resources.get("tasks_per_node") or 1) > 1:
-            raise OptionError(
+            raise ConfigError(
                 f"{at}cluster=local would run a job once per task, all in one folder; use "
                 f"{at}resources.tasks_per_node=1, and trainer.devices for the processes of a job."
             )
