@@ -95,7 +95,7 @@ class Preflight:
     def build(self) -> tuple[str, str]:
         """Data with its audit, detector, optimiser, trainer."""
         set_up_torch(self.config)
-        self._built = build(_short(self.config))
+        self._built = build(short_run(self.config))
         callbacks_of(self.run.trainer).append(self.clock)
         dirt = [row for row in self.run.data.report.as_rows() if "dropped" in row[3]]
         counts = ", ".join(f"{s} {len(self.run.data.records(s))}" for s in ("train", "val", "test"))
@@ -159,9 +159,9 @@ class Preflight:
         """Time and memory of the whole run or sweep, on this device."""
         seconds, parts = estimate(self.config, self.run.data, self.clock.step, self.clock.image)
         memory = f"{_memory(self.run.module.device) / 1e9:.1f} GB"
-        seen = f"about {_clock(seconds)} a run ({parts}), {memory} at the peak of these steps"
+        seen = f"about {clock(seconds)} a run ({parts}), {memory} at the peak of these steps"
         return PASS, seen + (
-            f"; {self.jobs} jobs one after another {_clock(self.jobs * seconds)}" if self.jobs > 1 else ""
+            f"; {self.jobs} jobs one after another {clock(self.jobs * seconds)}" if self.jobs > 1 else ""
         )
 
 
@@ -227,10 +227,18 @@ def estimate(config: Mapping[str, Any], data: DetectionData, step: float, image:
         steps = min(steps, trainer["max_steps"] * (trainer.get("accumulate_grad_batches") or 1))
     evaluations = steps / per_epoch / (trainer.get("check_val_every_n_epoch") or 1)
     images = evaluations * len(data.records("val")) + len(data.records("test")) * bool(config["test"])
-    seconds = steps * step + images * image / world
-    judged = _clock(images * image / world)
+    seconds = min(steps * step, _time_limit(trainer.get("max_time"))) + images * image / world
+    judged = clock(images * image / world)
     parts = f"{steps:.0f} steps of {step:.2f} s, {evaluations:.0f} evaluations and the test {judged}"
     return seconds, parts + (f", on {world} processes if they scale" if world > 1 else "")
+
+
+def _time_limit(text: Any) -> float:
+    """Seconds of Lightning's DD:HH:MM:SS; infinite without a limit."""
+    if not isinstance(text, str):
+        return math.inf
+    days, hours, minutes, seconds = (int(part) for part in text.split(":"))
+    return ((days * 24 + hours) * 60 + minutes) * 60.0 + seconds
 
 
 def _processes(trainer: Mapping[str, Any]) -> int:
@@ -241,7 +249,7 @@ def _processes(trainer: Mapping[str, Any]) -> int:
     return count * int(trainer.get("num_nodes", 1) or 1)
 
 
-def _short(config: Mapping[str, Any]) -> dict[str, Any]:
+def short_run(config: Mapping[str, Any]) -> dict[str, Any]:
     """The config for some steps and batches on one device, without loggers and callbacks but the loss guard."""
     trainer = {
         k: v for k, v in config["trainer"].items() if k not in ("strategy", "num_nodes", "max_steps", "max_time")
@@ -268,7 +276,8 @@ def _memory(device: torch.device) -> float:
     return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB on Linux
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """A duration in words."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

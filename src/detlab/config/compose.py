@@ -25,7 +25,7 @@ from detlab.errors import ConfigError
 if TYPE_CHECKING:
     from detlab.detectors import Detector
 
-NOT_IN_HASH = ("config_hash", "resume", "paths", "name", "threads", "hydra")
+NOT_IN_HASH = ("config_hash", "resume", "paths", "name", "threads", "hydra", "answer", "measured_noise")
 MODEL_PARTS = {  # keys under model that are groups, wherever they stand
     "backbone",
     "neck",

@@ -40,6 +40,11 @@ def job_environment(sweep: str, extra: Mapping[str, str]) -> dict[str, str]:
     return {**kept, SWEEP_ENV: sweep, **extra}
 
 
+def launcher_environment() -> dict[str, str]:
+    """For a launcher that this process starts: it ends its jobs in order when this process dies."""
+    return {**os.environ, LAUNCHER_ENV: str(os.getpid())}
+
+
 def job_command(job: Job, *, module: str, flags: Sequence[str], resume: bool) -> list[str]:
     """The command of a job: one run, in its own folder, whatever mode the config asks for."""
     more = ["resume=true"] if resume else []

@@ -47,6 +47,11 @@ class SweepRecord:
         taken = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]  # by any launcher
         self._next = max(taken, default=-1) + 1
 
+    def overrides(self) -> list[list[str]]:
+        """Of the jobs that earlier commands left here."""
+        entries = [entry for known in self._known.values() for entry in known]
+        return [[str(o) for o in entry["overrides"]] for entry in entries if isinstance(entry.get("overrides"), list)]
+
     def place(self, config_hash: str) -> tuple[int, dict[str, Any]]:
         """(number, what an earlier command left) of a job; a config seen for the first time gets the next number."""
         entries = self._known.get(config_hash)

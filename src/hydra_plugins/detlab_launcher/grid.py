@@ -8,6 +8,8 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 
 
 class GridSweeper(BasicSweeper):
@@ -16,7 +18,13 @@ class GridSweeper(BasicSweeper):
     Args:
         max_batch_size: jobs handed to the launcher at once; None: all.
         params: choices, where they are not on the command line.
+        jobs: a JSON file with a list of jobs, each a list of overrides beside those of the command line, in place of
+            the product of all choices (`detlab ablate` adds seeds to some rows only).
     """
+
+    def __init__(self, *, max_batch_size: int | None, params: dict[str, str] | None, jobs: str | None = None) -> None:
+        super().__init__(max_batch_size=max_batch_size, params=params)
+        self.jobs = None if jobs is None else _read_jobs(Path(jobs))
 
     def sweep(self, arguments: list[str]) -> Any:
         """Check all jobs, then run them.
@@ -32,10 +40,45 @@ class GridSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         check_choices(overrides, loader)
-        for batch in self.split_arguments(overrides, None):
+        for batch in self._batches(overrides, None):
             super().validate_batch_is_legal(batch)
         check_folder(Path(str(self.config.hydra.sweep.dir)).absolute(), self.config.hydra.launcher)
         return super().sweep(arguments)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
         """Done for all jobs together, before the folder was made."""
+
+    def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:  # type: ignore[override] # static in Hydra
+        """Batches of jobs, each a list of overrides."""
+        return self._batches(overrides, max_batch_size)
+
+    def _batches(self, overrides: list[Override], size: int | None) -> list[list[list[str]]]:
+        if self.jobs is None:
+            return BasicSweeper.split_arguments(overrides, size)
+        shared = {o.get_key_element(): o.get_value_element_as_str() for o in overrides if not o.is_sweep_override()}
+        jobs = []
+        for own in self.jobs:
+            named = {text.partition("=")[0] for text in own}
+            jobs.append([*own, *(f"{key}={value}" for key, value in shared.items() if key not in named)])
+        return [jobs] if size is None else list(BasicSweeper.split_overrides_to_chunks(jobs, size))
+
+
+def _read_jobs(path: Path) -> list[list[str]]:
+    """A list of lists of overrides.
+
+    Raises:
+        HydraException: something else.
+    """
+    from detlab.files import read_json
+
+    found = read_json(path)
+    if not isinstance(found, list) or not found or not all(_is_job(job) for job in found):
+        raise HydraException(
+            f"hydra.sweeper.jobs={path} must be a JSON file with a list of jobs, each a list of overrides; "
+            f"leave it out to run every combination of choices."
+        )
+    return found
+
+
+def _is_job(job: Any) -> bool:
+    return isinstance(job, list) and bool(job) and all(isinstance(text, str) and "=" in text for text in job)

@@ -75,9 +75,10 @@ class ProcessLauncher(Launcher):
         from detlab.sweeps.job import choices_of
 
         sweep = self.sweep()
-        choices = choices_of(job_overrides)
 
         def feed() -> Feed:
+            # Beside all jobs of the folder: a command that adds a seed to every row would else not name the seed.
+            choices = choices_of([*job_overrides, *sweep.record.overrides()])[: len(job_overrides)]
             jobs = [self.plan(sweep, o, c) for o, c in zip(job_overrides, choices, strict=True)]
             return ListFeed([job for job in jobs if not job.earlier and job.state != "refused"])
 

@@ -1,0 +1,270 @@
+"""detlab ablate: from a question to its answer, by way of a preview, runs, and looks at what they say."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from detlab.commands.preview import preview, wide_console
+from detlab.config.ablation import Ablation, plan_ablation
+from detlab.config.overrides import short_names
+from detlab.errors import ConfigError
+from detlab.report.intervals import Contrast, contrasts
+from detlab.report.results import Measured, measure
+from detlab.report.rounds import Look, looks, seeds_wanted, weights_beside_first
+from detlab.report.runs import ReportError
+from detlab.sweeps.options import flag, one_of, whole
+from detlab.sweeps.process import launcher_environment
+from detlab.sweeps.table import plain
+
+USAGE = "detlab ablate neck budget=cpu until=decided"
+OPTIONS = {
+    "until": "decided: add seeds to what is open, one at a time, until every row is decided against the first; "
+    "null: the seeds of the ablation, or of seed=0,1,2",
+    "max_seeds": "most seeds of a row with until=decided; 8",
+    "preview": "true: say what it would run and what it could find, and run nothing",
+    "probe": "false: preview without timing some steps of each row",
+}
+HELP = (
+    "usage: detlab ablate NAME [KEY=VALUE ...]\n\nNAME is a file of conf/ablation; without it, keys with several "
+    "choices are the sweep.\nBeside the options of detlab train, budget=cpu among them:\n\n"
+    + "\n".join(f"  {key:10} {text}" for key, text in OPTIONS.items())
+)
+PAGE_EVERY = 30.0  # seconds between two pages while jobs run
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for."""
+
+    ablation: Ablation
+    until_decided: bool
+    max_seeds: int
+    preview: bool
+    probe: bool
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """All that may run."""
+        ablation = self.ablation
+        return ablation.seeds_up_to(self.max_seeds) if self.until_decided else ablation.seeds
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Preview, run, report; the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    try:
+        request = read_request(words)
+        preview(request.ablation, request.seeds, until_decided=request.until_decided, probe=request.probe)
+        return 0 if request.preview else answer(request)
+    except (ConfigError, ReportError) as error:
+        print(f"detlab: {error}", file=sys.stderr)
+        return 2
+
+
+def read_request(words: Sequence[str]) -> Request:
+    """A command line, checked.
+
+    Raises:
+        ConfigError: an option of the wrong type, or a sweep that cannot be.
+    """
+    names = [word for word in words if "=" not in word and not word.startswith("-")]
+    flags = [word for word in words if word.startswith("-")]
+    if flags == ["--cfg"] and names[-1:] == ["job"]:  # as with detlab train: show, and run nothing
+        names, flags, words = names[:-1], [], [*words, "preview=true"]
+    if flags:
+        raise ConfigError(f"detlab ablate has no {flags[0]}; preview=true shows what it would run.")
+    if len(names) > 1:
+        raise ConfigError(f"detlab ablate takes one ablation, not {' and '.join(names)}; give each a command.")
+    pairs = dict(word.partition("=")[::2] for word in words if "=" in word)
+    own = {key: _value(pairs[key]) for key in OPTIONS if key in pairs}
+    others = [word for word in words if "=" in word and word.partition("=")[0] not in OPTIONS]
+    if own.get("until") is not None:
+        one_of("until", own["until"], ("decided",))
+    max_seeds = whole("max_seeds", own.get("max_seeds", 8), least=2) or 8
+    ablation = plan_ablation(names[0] if names else "", others)
+    if "max_seeds" in own and own.get("until") is None:
+        raise ConfigError("max_seeds is for until=decided; without it, seed=0,1,2 names the seeds.")
+    return Request(
+        ablation=ablation,
+        until_decided=own.get("until") == "decided",
+        max_seeds=max_seeds,
+        preview=flag("preview", own.get("preview", False)),
+        probe=flag("probe", own.get("probe", True)),
+    )
+
+
+def _value(text: str) -> object:
+    """A word as YAML's plain scalars are read: null, true, false, whole numbers."""
+    words: dict[str, object] = {"null": None, "true": True, "false": False}
+    return words.get(text.lower(), int(text) if text.lstrip("-").isdigit() else text)
+
+
+def answer(request: Request) -> int:
+    """Run rounds of jobs until nothing is wanted any more; the exit status of the last that failed, or 0."""
+    ablation, seeds, stuck, worst = request.ablation, request.seeds, set[int](), 0
+    while True:
+        measured = measure(ablation.folder, ablation.rows, seeds, ablation.metric)
+        found = (
+            looks(measured.values, measured.draws, len(seeds), images=measured.images) if request.until_decided else []
+        )
+        wanted = _wanted(request, measured, found[-1] if found else None, stuck)
+        if not any(wanted.values()):
+            say_answer(request, measured, found[-1] if found else None)
+            return worst
+        if found:
+            say_look(ablation, found[-1], wanted)
+        status = launch(ablation, wanted)
+        if status not in (0, 1):
+            return status
+        worst = max(worst, status)
+        again = measure(ablation.folder, ablation.rows, seeds, ablation.metric)
+        stuck |= {row for row, tried in wanted.items() if tried and _missing(again, row, seeds, tried)}
+
+
+def _wanted(request: Request, measured: Measured, look: Look | None, stuck: set[int]) -> dict[int, list[int]]:
+    """Seeds still to be run, by row."""
+    seeds = request.seeds
+    if request.until_decided:
+        counts = seeds_wanted(measured.values, look, len(seeds), sorted(stuck))
+    else:
+        counts = [len(seeds)] * len(measured.values)
+    have = np.isfinite(measured.values)
+    return {
+        row: [seeds[s] for s in range(count) if not have[row, s]] if row not in stuck else []
+        for row, count in enumerate(counts)
+    }
+
+
+def _missing(measured: Measured, row: int, seeds: Sequence[int], tried: Sequence[int]) -> bool:
+    return any(not np.isfinite(measured.values[row, seeds.index(seed)]) for seed in tried)
+
+
+def launch(ablation: Ablation, wanted: Mapping[int, Sequence[int]]) -> int:
+    """Run jobs as `detlab train -m` runs them, in the sweep's folder; its exit status. Signals are passed on to it."""
+    rows = ablation.rows
+    jobs = [ablation.job(rows[row], seed) for row, seeds in wanted.items() for seed in seeds]
+    with tempfile.TemporaryDirectory() as place:
+        file = Path(place) / "jobs.json"
+        file.write_text(json.dumps(jobs))
+        command = [
+            sys.executable, "-m", "detlab.commands.train", "-m", *ablation.shared, *ablation.launching,
+            f"hydra.sweep.dir='{ablation.folder}'", f"hydra.sweeper.jobs='{file}'",
+        ]  # fmt: skip
+        # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
+        process = subprocess.Popen(command, env=launcher_environment(), start_new_session=True)
+        before = {sent: signal.signal(sent, lambda number, _: process.send_signal(number))
+                  for sent in (signal.SIGINT, signal.SIGTERM)}  # fmt: skip
+        try:
+            return _watch(process, ablation)
+        finally:
+            for sent, handler in before.items():
+                signal.signal(sent, handler)
+
+
+def _watch(process: subprocess.Popen[bytes], ablation: Ablation) -> int:
+    """Wait for the launcher, and write the page anew where jobs have ended."""
+    seen = _results(ablation)
+    while True:
+        try:
+            return process.wait(PAGE_EVERY)
+        except subprocess.TimeoutExpired:
+            now = _results(ablation)
+            if now > seen:
+                seen = now
+                write_page(ablation)
+
+
+def _results(ablation: Ablation) -> int:
+    return sum(1 for _ in ablation.folder.glob("*/result.json"))
+
+
+def write_page(ablation: Ablation) -> Path | None:
+    """`detlab report` of what there is; None where it failed, or nothing is done."""
+    command = [sys.executable, "-m", "detlab.commands.report", str(ablation.folder), f"metric={ablation.metric}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return ablation.folder / "report" / "index.html" if done.returncode == 0 else None
+
+
+def say_look(ablation: Ablation, look: Look, wanted: Mapping[int, Sequence[int]]) -> None:
+    """What is known so far, and what runs next."""
+    console = wide_console()
+    decided = len(look.verdicts) - len(look.open)
+    title = f"{ablation.answer} after {look.seeds} seeds: {decided} of {len(look.verdicts)} decided"
+    console.print(look_table(ablation.rows, look.found, look.verdicts, title))
+    jobs = sum(len(seeds) for seeds in wanted.values())
+    console.print(f"next        {jobs} jobs, of the rows that are open and the first", highlight=False)
+
+
+def say_answer(request: Request, measured: Measured, look: Look | None) -> None:
+    """The end: verdicts, jobs spent, the page."""
+    ablation, console = request.ablation, wide_console()
+    found: Sequence[Contrast | None] = look.found if look else ()
+    verdicts = look.verdicts if look else ()
+    if not request.until_decided and len(ablation.rows) > 1:
+        weights = weights_beside_first(range(len(ablation.rows) - 1), len(ablation.rows))
+        found = contrasts(measured.values, measured.draws, weights, images=measured.images)
+        verdicts = tuple(contrast.verdict if contrast else "" for contrast in found)
+    title = f"{ablation.answer}, beside {row_text(ablation.rows[0])}"
+    console.print(look_table(ablation.rows, found, verdicts, title))
+    if measured.why_no_draws:
+        console.print(f"note        {measured.why_no_draws}", soft_wrap=True, highlight=False)
+    runs = int(np.isfinite(measured.values).sum())
+    console.print(f"runs        {runs} of at most {measured.values.size}", highlight=False)
+    page = write_page(ablation)
+    console.print(f"report      {page or f'detlab report {ablation.folder}'}", soft_wrap=True, highlight=False)
+
+
+def look_table(
+    rows: Sequence[Mapping[str, str]],
+    found: Sequence[Contrast | None],
+    verdicts: Sequence[str],
+    title: str,
+) -> Table:
+    """Every row beside the first: difference with its interval, verdict, seeds, and what would decide it."""
+    table = Table(title=plain(title))
+    for name in ("row", "difference", "95 % interval", "verdict", "seeds", "would decide"):
+        table.add_column(name, justify="left" if name in ("row", "verdict", "would decide") else "right")
+    for row, contrast, verdict in zip(rows[1:], found, verdicts, strict=False):
+        name = row_text(row)
+        if contrast is None or contrast.value is None:
+            table.add_row(plain(name), "", "", "no runs", "", "")
+            continue
+        span = "" if contrast.low is None else f"{contrast.low:+.3f} to {contrast.high:+.3f}"
+        told = contrast.words if verdict not in ("better", "worse") else verdict
+        cells = [name, f"{contrast.value:+.3f}", span, told, str(contrast.seeds), _deciding(contrast, verdict)]
+        table.add_row(*map(plain, cells))
+    return table
+
+
+def _deciding(contrast: Contrast, verdict: str) -> str:
+    """How many seeds, or images, would decide a true difference as large as the one seen."""
+    if verdict in ("better", "worse"):
+        return ""
+    if contrast.seeds < 2:
+        return "a second seed"
+    if contrast.seeds_needed is not None:
+        return f"{contrast.seeds_needed} seeds"
+    return "no number of seeds" + (f"; {contrast.images_needed:,} images" if contrast.images_needed else "")
+
+
+def row_text(row: Mapping[str, str]) -> str:
+    """A row in one line."""
+    names = short_names(list(row))
+    return " ".join(f"{names[key]}={level}" for key, level in row.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

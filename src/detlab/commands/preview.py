@@ -1,0 +1,199 @@
+"""What a sweep would run, what it would take, and what it could find, before anything runs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from detlab.config.ablation import Ablation
+from detlab.config.overrides import short_names
+from detlab.config.rules import check
+from detlab.errors import ConfigError
+from detlab.report.results import Measured, measure
+from detlab.report.rounds import noise_of, smallest_difference
+from detlab.sweeps.slots import visible_gpus
+from detlab.sweeps.table import plain
+
+PROBED = {"steps": 6, "batches": 2}  # of each row
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What some steps of a row told.
+
+    Attributes:
+        seconds: of a whole job; None where it cannot be told.
+        step: seconds of a training step.
+        why: it cannot be told, or how the time comes about.
+    """
+
+    seconds: float | None
+    step: float | None
+    why: str
+
+
+def preview(ablation: Ablation, seeds: Sequence[int], *, until_decided: bool, probe: bool) -> None:
+    """Print rows, jobs, time and the smallest difference.
+
+    Args:
+        ablation: the sweep.
+        seeds: all that may run.
+        until_decided: whether they run one at a time, and only as far as needed.
+        probe: time some steps of each row.
+
+    Raises:
+        ConfigError: a row that cannot run.
+    """
+    configs = [ablation.config(row) for row in ablation.rows]
+    refused = [refusal(config) for config in configs]
+    probes = [Probe(None, None, why) for why in refused]
+    if probe:
+        probes = [
+            found if not why else Probe(None, None, why)
+            for found, why in zip(probe_rows(configs, skip=[bool(why) for why in refused]), refused, strict=True)
+        ]
+    measured = measure(ablation.folder, ablation.rows, seeds, ablation.metric)
+    console = wide_console()
+    console.print(row_table(ablation, probes, probe))
+    for name, text in facts(ablation, seeds, probes, measured, until_decided).items():
+        console.print(plain(f"{name:11} {text}"), soft_wrap=True)
+
+
+def refusal(config: dict[str, Any]) -> str:
+    """Why the rules refuse a config; "" where they do not."""
+    try:
+        check(config)
+    except ConfigError as error:
+        return f"refused: {error}"
+    return ""
+
+
+def row_table(ablation: Ablation, probes: Sequence[Probe], probed: bool) -> Table:
+    """Rows with the time of a job."""
+    names = short_names(list(ablation.axes))
+    table = Table(title=plain(f"{ablation.name or 'sweep'}: {len(probes)} rows"))
+    for key in ablation.axes:
+        table.add_column(plain(names[key]))
+    table.add_column("step", justify="right")
+    table.add_column("a job", justify="right")
+    table.add_column("how the time comes about" if probed else "note")
+    for row, probe in zip(ablation.rows, probes, strict=True):
+        step = "" if probe.step is None else f"{probe.step:.3g} s"
+        table.add_row(*map(plain, [*row.values(), step, duration(probe.seconds), probe.why]))
+    return table
+
+
+def facts(
+    ablation: Ablation, seeds: Sequence[int], probes: Sequence[Probe], measured: Measured, until_decided: bool
+) -> dict[str, str]:
+    """Lines below the table."""
+    rows, most = len(ablation.rows), len(seeds)
+    done = int((measured.values == measured.values).sum())
+    jobs = f"{rows} rows x {most} seeds = {rows * most}"
+    if until_decided:
+        jobs = f"{rows * 2} at first, two seeds a row; at most {jobs}"
+    lines = {
+        "question": question(ablation) or "which of these rows is better?",
+        "answer": ablation.answer,
+        "baseline": ", ".join(f"{key}={level}" for key, level in ablation.rows[0].items()),
+        "jobs": jobs + (f"; {done} done before" if done else ""),
+    }
+    at_once = ablation.n_jobs or max(1, len(visible_gpus()))
+    times = [probe.seconds for probe in probes if probe.seconds is not None]
+    if times and len(times) == rows:
+        side = f", {at_once} jobs at once" if at_once > 1 else ""
+        first = f"{duration(sum(times) * 2 / at_once)} for the first two seeds, at most " if until_decided else ""
+        lines["time"] = f"{first}{duration(sum(times) * most / at_once)}{side}"
+    lines["smallest"] = smallest(ablation, most, measured)
+    lines["folder"] = str(ablation.folder)
+    return lines
+
+
+def smallest(ablation: Ablation, seeds: int, measured: Measured) -> str:
+    """The smallest difference that can be found, and where the noise is known from."""
+    noise, source = noise_of(measured.values, measured.draws), "by the runs there are"
+    if noise is None and {"run", "image"} <= set(ablation.noise):
+        noise, source = (float(ablation.noise["run"]), float(ablation.noise["image"])), "by the budget's measured_noise"
+    if noise is None:
+        return "not known before two seeds of a row are there (this budget has no measured_noise)"
+    found = smallest_difference(*noise, rows=len(ablation.rows), seeds=seeds)
+    if found is None:
+        return "none: one seed decides nothing about a choice; use seed=0,1,2"
+    return f"a true difference of {found:.3f} is found four times of five with {seeds} seeds ({source})"
+
+
+def question(ablation: Ablation) -> str:
+    """The third line of an ablation's file."""
+    from detlab.config.compose import config_dir
+
+    path = config_dir() / "ablation" / f"{ablation.name}.yaml"
+    lines = path.read_text().splitlines() if ablation.name and path.is_file() else []
+    return lines[2].lstrip("# ") if len(lines) > 2 else ""
+
+
+def probe_rows(configs: Sequence[dict[str, Any]], skip: Sequence[bool]) -> list[Probe]:
+    """Some steps and batches of each row, in a process of their own that keeps no memory afterwards."""
+    found: list[Probe] = []
+    console, start = Console(stderr=True), 0.0
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, console.status("probing") as status:
+        for number, (config, left_out) in enumerate(zip(configs, skip, strict=True), 1):
+            if left_out:
+                found.append(Probe(None, None, ""))
+                continue
+            status.update(f"probing row {number} of {len(configs)}")
+            try:
+                seconds, step, begun, how = pool.submit(probe_row, config | PROBED).result()
+            except BrokenProcessPool:
+                return [*found, *([Probe(None, None, "the probe's process died")] * (len(configs) - len(found)))]
+            except Exception as error:  # of any kind: the row's job would end with it
+                found.append(Probe(None, None, f"its job would fail: {error}".splitlines()[0]))
+                continue
+            start = max(start, begun)  # imports are paid by the first row here, and by every job
+            found.append(Probe(seconds, step, how))
+    return [
+        p if p.seconds is None else Probe(p.seconds + start, p.step, f"{p.why}, start {start:.0f} s") for p in found
+    ]
+
+
+def probe_row(config: dict[str, Any]) -> tuple[float, float, float, str]:
+    """(seconds of a job without its start, of a step, of the start, how the time comes about), measured here."""
+    begin = time.perf_counter()
+    from detlab.commands.check import StepClock, estimate, short_run
+    from detlab.training.build import build
+    from detlab.training.environment import set_up_torch
+
+    clock = StepClock()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # its lines about epochs, in the midst of a preview
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        set_up_torch(config)
+        run = build(short_run(config))
+        start = time.perf_counter() - begin
+        run.trainer.callbacks.append(clock)
+        run.trainer.fit(run.module, datamodule=run.data)
+    seconds, how = estimate(config, run.data, clock.step, clock.image)
+    return seconds, clock.step, start, how
+
+
+def wide_console() -> Console:
+    """A console whose tables keep their columns in a log, too."""
+    return Console(width=max(Console().width, 120))
+
+
+def duration(seconds: float | None) -> str:
+    """A time in words."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,176 @@
+"""A sweep as a question: its rows, its seeds, the metric that answers it, composed as `detlab train` composes it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from detlab.config.compose import check_overrides, compose_config, config_dir, explain, plain_config
+from detlab.config.sweep_name import sweep_name
+from detlab.errors import ConfigError
+
+USUAL = "test/map"  # the answer where a sweep names none
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A sweep, planned.
+
+    Attributes:
+        name: of the file in conf/ablation; "" for a sweep of the command line's choices alone.
+        shared: overrides of all jobs, `ablation` among them.
+        launching: overrides of Hydra's own, for the launcher.
+        axes: levels of each swept key, without the seed; the first of all is the baseline.
+        seeds: as given.
+        answer: the metric, such as test/map_small.
+        noise: {run, image}: standard deviations measured at this budget; empty where nobody has.
+        folder: of the sweep.
+        n_jobs: at once, as the launcher is told; None: as many as there are GPUs.
+    """
+
+    name: str
+    shared: tuple[str, ...]
+    launching: tuple[str, ...]
+    axes: Mapping[str, tuple[str, ...]]
+    seeds: tuple[int, ...]
+    answer: str
+    noise: Mapping[str, float]
+    folder: Path
+    n_jobs: int | None
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        """Every combination of levels, the baseline first."""
+        return [dict(zip(self.axes, levels, strict=True)) for levels in itertools.product(*self.axes.values())]
+
+    @property
+    def metric(self) -> str:
+        """As result.json has it."""
+        return self.answer.removeprefix("test/")
+
+    def seeds_up_to(self, count: int) -> tuple[int, ...]:
+        """The seeds given, and the next numbers that are none of them."""
+        more = (seed for seed in itertools.count() if seed not in self.seeds)
+        return tuple(itertools.islice(itertools.chain(self.seeds, more), count))
+
+    def job(self, row: Mapping[str, str], seed: int) -> list[str]:
+        """Overrides that tell a job from the others."""
+        return [*(f"{key}={level}" for key, level in row.items()), f"seed={seed}"]
+
+    def config(self, row: Mapping[str, str], seed: int = 0) -> dict[str, Any]:
+        """A job's config, composed and resolved, for a look at it.
+
+        Raises:
+            ConfigError: the choices do not fit.
+        """
+        place = ["paths.run_dir=.", f"name={self.name or 'sweep'}"]
+        return plain_config(compose_config("train", [*self.shared, *self.job(row, seed), *place]))
+
+
+def plan_ablation(name: str, overrides: Sequence[str]) -> Ablation:
+    """The sweep that `detlab train ablation=NAME OVERRIDES` would run.
+
+    Raises:
+        ConfigError: an ablation, key or option that does not exist, several ablations, nothing that is swept.
+    """
+    if "," in name:
+        raise ConfigError(
+            f"{name} names several ablations, each with rows of its own; give one, and one command to each."
+        )
+    check_overrides(overrides)
+    try:
+        parsed = OverridesParser.create().parse_overrides([*([f"ablation={name}"] if name else []), *overrides])
+        settings, task, params = _compose(parsed)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error)) from error
+    swept = {key: str(levels) for key, levels in params.items()}
+    swept |= {_key(o): o.input_line.partition("=")[2] for o in task if o.is_sweep_override() or _key(o) in swept}
+    axes = {key: _levels(key, text) for key, text in swept.items()}
+    seeds = axes.pop("seed", None) or tuple(o.value() for o in task if _key(o) == "seed") or (0,)
+    if not axes:
+        raise ConfigError(
+            "Nothing is swept: name an ablation, or give a key several choices, as in model/neck=fpn,none."
+        )
+    shared = tuple(o.input_line for o in task if _key(o) not in swept and _key(o) != "seed")
+    hydra = settings["hydra"]
+    folder = _folder(hydra, [o.input_line for o in task], params, parsed)
+    return Ablation(
+        name=name,
+        shared=shared,
+        launching=tuple(o.input_line for o in parsed if o not in task and _key(o) != "hydra.sweep.dir"),
+        axes=axes,
+        seeds=tuple(_seed(seed) for seed in seeds),
+        answer=str(settings.get("answer") or USUAL),
+        noise=settings["noise"],
+        folder=folder,
+        n_jobs=hydra.launcher.get("n_jobs"),
+    )
+
+
+def _compose(parsed: Sequence[Override]) -> tuple[Mapping[str, Any], list[Override], dict[str, str]]:
+    """(answer, noise and hydra of the config; overrides that are not Hydra's; choices of the ablation)."""
+    GlobalHydra.instance().clear()
+    single = [o.input_line for o in parsed if not o.is_sweep_override()]
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", overrides=single, return_hydra_config=True)
+    task = [o for o in parsed if not _key(o).startswith(("hydra.", "hydra/"))]
+    params = OmegaConf.to_container(config.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
+    assert isinstance(params, dict)
+    noise = plain_config(config, ["measured_noise"])["measured_noise"] or {}
+    return (
+        {"answer": config.answer, "noise": noise, "hydra": config.hydra},
+        task,
+        {str(k): v for k, v in params.items()},
+    )
+
+
+def _key(override: Override) -> str:
+    return override.get_key_element().lstrip("+")
+
+
+def _levels(key: str, text: str) -> tuple[str, ...]:
+    """Values of a swept key, as its jobs have them.
+
+    Raises:
+        ConfigError: a range without end, or one without a value.
+    """
+    override = OverridesParser.create().parse_override(f"{key}={text}")
+    if not override.is_sweep_override():
+        return (str(override.get_value_element_as_str()),)
+    if not override.is_discrete_sweep():
+        raise ConfigError(
+            f"{key}={text} has no end of values; use choices, or hydra/sweeper=optuna with detlab train -m."
+        )
+    try:
+        levels = tuple(str(level) for level in override.sweep_string_iterator())
+    except HydraException:
+        raise ConfigError(f"{key}={text} needs its options written out here, as in {key}=a,b.") from None
+    if not levels:
+        raise ConfigError(f"{key}={text} has no value; a range leaves out its end.")
+    return levels
+
+
+def _seed(text: Any) -> int:
+    if not str(text).lstrip("-").isdigit():
+        raise ConfigError(f"seed={text} must be a whole number, or several, as in seed=0,1,2.")
+    return int(text)
+
+
+def _folder(hydra: Any, task: list[str], params: Mapping[str, Any], parsed: Sequence[Override]) -> Path:
+    given = [o.value() for o in parsed if _key(o) == "hydra.sweep.dir"]
+    if given:
+        return Path(str(given[-1])).absolute()
+    outputs = os.environ.get("DETLAB_OUTPUTS", "outputs")  # as conf/train.yaml has it
+    return (Path(outputs) / "sweeps" / sweep_name(task, params)).absolute()

@@ -1,0 +1,83 @@
+"""One metric of a sweep's runs as tables, for `contrasts`: values, and the same on resampled test images.
+
+R rows, S seeds, B resamples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from detlab.report.analysis import analyse
+from detlab.report.rows import make_sweep
+from detlab.report.runs import ReportError, Run, find_runs, setting
+
+RESAMPLES = 500
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A metric of rows and seeds.
+
+    Attributes:
+        values: [R, S]; NaN where there is no result.
+        draws: [R, S, B]; None where the metric cannot be resampled.
+        images: of the test split; None where nothing is known of it.
+        why_no_draws: a sentence; "" where there are draws, or no runs.
+    """
+
+    values: NDArray[np.float64]
+    draws: NDArray[np.float64] | None
+    images: int | None
+    why_no_draws: str = ""
+
+
+def measure(folder: Path, rows: Sequence[Mapping[str, str]], seeds: Sequence[int], metric: str) -> Measured:
+    """Read the runs of a sweep's folder.
+
+    Args:
+        folder: of the sweep; it need not be there yet.
+        rows: choices, by whole keys.
+        seeds: of the columns.
+        metric: of result.json.
+
+    Raises:
+        ReportError: no run has the metric.
+    """
+    values = np.full((len(rows), len(seeds)), np.nan)
+    runs = [run for run in _runs(folder) if run.done and run.seed in seeds]
+    kept = [(row, run) for run in runs if (row := _row_of(run, rows)) is not None]
+    if not kept:
+        return Measured(values, None, None)
+    if not any(metric in run.metrics for _, run in kept):
+        known = ", ".join(sorted({name for _, run in kept for name in run.metrics}))
+        raise ReportError(f"answer=test/{metric} is in no result; there are {known}.")
+    for row, run in kept:
+        values[row, seeds.index(run.seed)] = run.metrics.get(metric, np.nan)
+    sweep = make_sweep([run for _, run in kept], metric=metric)
+    analysis = analyse(sweep, RESAMPLES)
+    tables = analysis.size_tables.get(metric, {})
+    if not tables or not analysis.resamples:
+        why = f"intervals are over seeds alone: {metric} is not made anew for other test images"
+        return Measured(values, None, analysis.images or None, why)
+    draws = np.full((*values.shape, RESAMPLES), np.nan)
+    for (place, seed), table in tables.items():
+        row = _row_of(sweep.rows[place].runs[seed], rows)
+        if row is not None:
+            draws[row, seeds.index(seed)] = table[1:]
+    return Measured(values, draws, analysis.images)
+
+
+def _runs(folder: Path) -> list[Run]:
+    if not folder.is_dir() or not any(folder.glob("*/job.json")):
+        return []
+    return find_runs([folder])
+
+
+def _row_of(run: Run, rows: Sequence[Mapping[str, str]]) -> int | None:
+    """The row whose choices a run has; None for one of other levels."""
+    return next((i for i, row in enumerate(rows) if all(setting(run, k) == v for k, v in row.items())), None)

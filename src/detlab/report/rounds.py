@@ -1,0 +1,171 @@
+"""Adding seeds until comparisons are decided: what a look at a growing sweep says, and which rows need another seed.
+
+Each row is compared with the first, the baseline. A look is taken after every seed from the second on. What is
+decided at a look stays decided; its row runs no more. detlab.report.spending says what the looks cost. All looks follow
+from the runs there are, so a sweep that was interrupted goes on as if it had not been.
+
+R rows, S seeds, B resamples, C = R - 1 comparisons, of row c + 1 with row 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import special
+
+from detlab.report.intervals import Contrast, contrasts
+from detlab.report.spending import look_level, open_comparisons, settle
+
+FIRST = 2  # seeds at the first look: one tells nothing of other seeds
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known after a number of seeds.
+
+    Attributes:
+        seeds: of every open row.
+        verdicts: [C] better, worse or undecided, as settled by this look and those before.
+        found: [C] the interval of each comparison: where it was decided, else of this look; None before its first look.
+    """
+
+    seeds: int
+    verdicts: tuple[str, ...]
+    found: tuple[Contrast | None, ...]
+
+    @property
+    def open(self) -> tuple[int, ...]:
+        """Comparisons that are not decided."""
+        return open_comparisons(self.verdicts)
+
+
+def looks(
+    values: ArrayLike, draws: ArrayLike | None, max_seeds: int, level: float = 0.95, images: int | None = None
+) -> list[Look]:
+    """Every look that the runs allow, in order.
+
+    Args:
+        values: [R, S] metric of each run; NaN where there is none. The columns are seeds in the order they were added.
+        draws: [R, S, B] the same on resampled images; None where the metric has no resamples.
+        max_seeds: at the last look.
+        level: probability that no verdict of any look is wrong.
+        images: of the test split.
+    """
+    measured = np.asarray(values, float)
+    resampled = None if draws is None else np.asarray(draws, float)
+    rows = len(measured)
+    if rows < 2:
+        return []
+    verdicts: tuple[str, ...] = ("undecided",) * (rows - 1)
+    found: list[Contrast | None] = [None] * (rows - 1)
+    done: list[Look] = []
+    for seeds in range(FIRST, min(measured.shape[1], max_seeds) + 1):
+        part = measured[:, :seeds]
+        still = open_comparisons(verdicts)
+        ready = [c for c in still if _seeds(part, c) >= seeds]
+        if not ready:
+            break
+        spent = look_level(seeds, max_seeds, level, comparisons=len(still), first=FIRST)
+        judged = contrasts(
+            part,
+            None if resampled is None else resampled[:, :seeds],
+            weights_beside_first(still, rows),
+            level,
+            images=images,
+            verdict_level=spent,
+        )
+        for c, contrast in zip(still, judged, strict=True):
+            found[c] = contrast
+        verdicts = settle(verdicts, [judged[i].verdict if c in ready else "undecided" for i, c in enumerate(still)])
+        done.append(Look(seeds, verdicts, tuple(found)))
+        if not open_comparisons(verdicts):
+            break
+    return done
+
+
+def seeds_wanted(values: ArrayLike, look: Look | None, max_seeds: int, stuck: Sequence[int] = ()) -> list[int]:
+    """[R] seeds that each row should have after the next round; as many as it has where it needs no more.
+
+    Args:
+        values: as `looks` takes them.
+        look: the latest; None before the first.
+        max_seeds: most of a row.
+        stuck: rows whose last job failed, which would fail again.
+    """
+    have = np.isfinite(np.asarray(values, float)).sum(1)
+    wanted = [int(n) for n in have]
+    comparisons = range(len(wanted) - 1) if look is None else look.open
+    alive = [c for c in comparisons if c + 1 not in stuck and 0 not in stuck]
+    goal = FIRST if look is None else min(look.seeds + 1, max_seeds)
+    for row in {0, *(c + 1 for c in alive)} if alive else set():
+        wanted[row] = max(wanted[row], goal)
+    return wanted
+
+
+def smallest_difference(
+    run: float, image: float, *, rows: int, seeds: int, level: float = 0.95, power: float = 0.8
+) -> float | None:
+    """The smallest true difference from the baseline that a sweep decides with probability `power`.
+
+    Args:
+        run: standard deviation of a row's metric between seeds.
+        image: standard deviation of a difference of two rows by the choice of test images.
+        rows: with the baseline; verdicts are corrected over rows - 1 comparisons (Bonferroni, which Holm is at least).
+        seeds: of each row; None is returned for fewer than two.
+
+    Source: the usual sum of two quantiles of Student's t, (t[1 - alpha / 2] + t[power]) x standard error, with
+    rows x (seeds - 1) degrees of freedom where all rows share one variance.
+    """
+    if seeds < FIRST or rows < 2:
+        return None
+    alpha, df = (1 - level) / (rows - 1), rows * (seeds - 1)
+    error = math.sqrt(image**2 + 2 * run**2 / seeds)
+    return float((special.stdtrit(df, 1 - alpha / 2) + special.stdtrit(df, power)) * error)
+
+
+def noise_of(values: ArrayLike, draws: ArrayLike | None) -> tuple[float, float] | None:
+    """(run, image) standard deviations as `smallest_difference` takes them, of runs there are.
+
+    None where no two seeds of a row tell them.
+
+    Args:
+        values: [R, S].
+        draws: [R, S, B], or None for a metric without resamples, whose images count as fixed.
+    """
+    measured = np.asarray(values, float)
+    kept = np.isfinite(measured)
+    df = np.maximum(kept.sum(1) - 1, 0)
+    if not df.sum():
+        return None
+    spread = [float(np.var(row[ok], ddof=1)) if ok.sum() > 1 else 0.0 for row, ok in zip(measured, kept, strict=True)]
+    run = math.sqrt(float(np.dot(spread, df)) / float(df.sum()))
+    return run, 0.0 if draws is None else _image_noise(measured, np.asarray(draws, float))
+
+
+def _image_noise(values: NDArray[np.float64], draws: NDArray[np.float64]) -> float:
+    """Of a difference from row 0, the same for all seeds: covariance between seeds, averaged over rows and pairs."""
+    found = []
+    for row in range(1, len(values)):
+        both = np.flatnonzero(np.isfinite(values[row]) & np.isfinite(values[0]))
+        if len(both) < FIRST or not draws.shape[2]:
+            continue
+        table = np.cov(draws[row, both] - draws[0, both])
+        found.append(float(table[~np.eye(len(both), dtype=bool)].mean()))
+    return math.sqrt(max(float(np.mean(found)), 0.0)) if found else 0.0
+
+
+def _seeds(values: NDArray[np.float64], comparison: int) -> int:
+    counts = np.isfinite(values).sum(1)
+    return int(min(counts[0], counts[comparison + 1]))
+
+
+def weights_beside_first(comparisons: Sequence[int], rows: int) -> NDArray[np.float64]:
+    """[C, R] weights of differences from row 0."""
+    weights = np.zeros((len(comparisons), rows))
+    weights[:, 0] = -1.0
+    weights[np.arange(len(comparisons)), [c + 1 for c in comparisons]] = 1.0
+    return weights

@@ -1,0 +1,177 @@
+"""`detlab ablate` without running anything: what it plans, refuses, previews, launches and says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import detlab.commands.ablate as command
+from detlab.commands.ablate import answer, look_table, main, read_request
+from detlab.config.ablation import plan_ablation
+from detlab.config.sweep_name import sweep_name
+from detlab.errors import ConfigError
+from detlab.report.results import Measured
+from detlab.report.rounds import looks
+
+
+@pytest.fixture(autouse=True)
+def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DETLAB_OUTPUTS", str(tmp_path))
+    return tmp_path
+
+
+def test_a_plan_is_the_sweep_that_train_would_run(outputs: Path) -> None:
+    plan = plan_ablation("neck", ["budget=cpu", "hydra.launcher.n_jobs=2"])
+    assert list(plan.axes) == ["model/neck"]
+    assert plan.rows[0] == {"model/neck": plan.axes["model/neck"][0]}
+    assert plan.seeds == (0, 1, 2)
+    assert plan.shared == ("ablation=neck", "budget=cpu")
+    assert plan.launching == ("hydra.launcher.n_jobs=2",)
+    assert plan.n_jobs == 2
+    params = {"model/neck": "", "seed": ""}
+    assert plan.folder == outputs / "sweeps" / sweep_name(["ablation=neck", "budget=cpu"], params)
+    assert plan_ablation("neck", ["budget=cpu", "seed=5,6", "model/neck=spp,fpn"]).folder == plan.folder
+    more = plan_ablation("neck", ["budget=cpu", "seed=5,6"])
+    assert more.seeds_up_to(4) == (5, 6, 0, 1)
+    lists = plan_ablation("", ["model.anchors.ratios=[1.0],[0.5,1.0]", "budget=cpu"])
+    assert lists.axes == {"model.anchors.ratios": ("[1.0]", "[0.5,1.0]")}
+    assert lists.seeds == (0,)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["neck,box_loss"], "names several ablations"),
+        (["neck", "box_loss"], "takes one ablation"),
+        (["nekc"], "ablation=nekc does not exist; did you mean neck"),
+        (["model=ssd"], "Nothing is swept"),
+        (["neck", "seed=a"], "seed=a must be a whole number"),
+        (["neck", "max_seeds=1", "until=decided"], "max_seeds=1 must be a whole number from 2 on"),
+        (["neck", "max_seeds=4"], "max_seeds is for until=decided"),
+        (["neck", "until=tired"], "until=tired is not known"),
+        (["neck", "preview=maybe"], "preview=maybe must be true or false"),
+        (["neck", "--multirun"], "has no --multirun"),
+        (["", "optim.lr=interval(0,1)"], "has no end of values"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], outputs: Path
+) -> None:
+    assert main([word for word in words if word]) == 2
+    assert message in capsys.readouterr().err
+    assert not list(outputs.iterdir())
+
+
+def test_a_preview_runs_nothing(capsys: pytest.CaptureFixture[str], outputs: Path) -> None:
+    assert main(["box_loss", "budget=cpu", "--cfg", "job", "probe=false", "until=decided", "max_seeds=4"]) == 0
+    said = capsys.readouterr().out
+    rows = len(plan_ablation("box_loss", ["budget=cpu"]).rows)
+    assert f"{rows * 2} at first, two seeds a row; at most {rows} rows x 4 seeds = {rows * 4}" in said
+    assert "giou" in said
+    assert not list(outputs.iterdir())
+
+
+class Runs:
+    """A sweep whose runs are numbers: what is launched has a value at once."""
+
+    def __init__(self, truth: dict[str, float], broken: tuple[str, ...] = ()) -> None:
+        self.truth, self.broken = truth, broken
+        self.rounds: list[list[tuple[str, int]]] = []
+        self.known: dict[tuple[str, int], float] = {}
+        self._draw = np.random.default_rng(0).standard_normal
+
+    def launch(self, ablation: Any, wanted: dict[int, list[int]]) -> int:
+        asked = [(next(iter(ablation.rows[row].values())), seed) for row, seeds in wanted.items() for seed in seeds]
+        self.rounds.append(asked)
+        for level, seed in asked:
+            if level not in self.broken:
+                self.known[level, seed] = self.truth[level] + 0.005 * float(self._draw())
+        return 1 if any(level in self.broken for level, _ in asked) else 0
+
+    def measure(self, folder: Path, rows: list[dict[str, str]], seeds: tuple[int, ...], metric: str) -> Measured:
+        levels = [next(iter(row.values())) for row in rows]
+        values = [[self.known.get((level, seed), np.nan) for seed in seeds] for level in levels]
+        return Measured(np.array(values), None, None)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, runs: Runs, *words: str) -> int:
+    monkeypatch.setattr(command, "launch", runs.launch)
+    monkeypatch.setattr(command, "measure", runs.measure)
+    monkeypatch.setattr(command, "write_page", lambda _: None)
+    return answer(read_request(["box_loss", "budget=cpu", f"model/box_loss={','.join(runs.truth)}", *words]))
+
+
+def test_seeds_go_to_open_comparisons_until_they_are_decided(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = Runs({"l1": 0.3, "giou": 0.5, "iou": 0.302})
+    assert run(monkeypatch, runs, "until=decided", "max_seeds=5") == 0
+    assert runs.rounds[0] == [("l1", 0), ("l1", 1), ("giou", 0), ("giou", 1), ("iou", 0), ("iou", 1)]
+    assert [seed for level, seed in runs.known if level == "iou"] == [0, 1, 2, 3, 4]
+    assert len([1 for level, _ in runs.known if level == "giou"]) < 5
+    said = capsys.readouterr().out
+    assert "better" in said
+    assert "not distinguishable" in said
+    before = len(runs.rounds)
+    assert run(monkeypatch, runs, "until=decided", "max_seeds=5") == 0  # the same command finds all done
+    assert len(runs.rounds) == before
+
+
+def test_a_row_that_fails_is_not_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Runs({"l1": 0.3, "giou": 0.5, "iou": 0.3}, broken=("iou",))
+    assert run(monkeypatch, runs, "until=decided", "max_seeds=4") == 1
+    assert len([1 for asked in runs.rounds for level, _ in asked if level == "iou"]) == 2
+    again = Runs({"l1": 0.3, "iou": 0.3}, broken=("l1", "iou"))
+    assert run(monkeypatch, again, "seed=0,1") == 1
+    assert len(again.rounds) == 1
+
+
+def test_without_until_the_seeds_given_run_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = Runs({"l1": 0.3, "giou": 0.5})
+    assert run(monkeypatch, runs, "seed=0,1,2") == 0
+    assert [len(asked) for asked in runs.rounds] == [6]
+    assert "+0.2" in capsys.readouterr().out
+
+
+def test_an_interrupted_sweep_ends_the_command_with_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Runs({"l1": 0.3, "giou": 0.5})
+    monkeypatch.setattr(runs, "launch", lambda *_: 130)
+    assert run(monkeypatch, runs, "until=decided") == 130
+
+
+def test_what_would_decide_stands_beside_a_verdict() -> None:
+    values = np.array([[0.30, 0.32, 0.31], [0.33, 0.30, 0.33]])
+    look = looks(values, None, 3)[-1]
+    table = look_table([{"model/neck": "none"}, {"model/neck": "fpn"}], look.found, look.verdicts, "title")
+    cells = [str(next(iter(column.cells))) for column in table.columns]
+    assert cells[0] == "neck=fpn"
+    assert cells[3] == "not distinguishable"
+    assert cells[5].endswith("seeds")
+
+
+def test_jobs_are_launched_in_the_sweeps_folder(monkeypatch: pytest.MonkeyPatch, outputs: Path) -> None:
+    seen: dict[str, Any] = {}
+
+    class Process:
+        def __init__(self, words: list[str], **_: Any) -> None:
+            seen["words"] = words
+            file = next(w for w in words if w.startswith("hydra.sweeper.jobs=")).partition("=")[2].strip("'")
+            seen["jobs"] = json.loads(Path(file).read_text())
+
+        def wait(self, _: float) -> int:
+            return 0
+
+    monkeypatch.setattr(command.subprocess, "Popen", Process)
+    plan = plan_ablation("box_loss", ["budget=cpu", "model/box_loss=l1,giou"])
+    assert command.launch(plan, {0: [3], 1: []}) == 0
+    assert seen["jobs"] == [["model/box_loss=l1", "seed=3"]]
+    assert f"hydra.sweep.dir='{plan.folder}'" in seen["words"]
+    assert "ablation=box_loss" in seen["words"]
+    with pytest.raises(ConfigError):
+        plan_ablation("box_loss,neck", [])
