@@ -11,6 +11,7 @@ import pytest
 
 import detlab.commands.ablate as command
 from detlab.commands.ablate import answer, look_table, main, read_request
+from detlab.commands.train import show_sweep, shows_sweep
 from detlab.config.ablation import plan_ablation
 from detlab.config.sweep_name import sweep_name
 from detlab.errors import ConfigError
@@ -73,6 +74,28 @@ def test_a_preview_runs_nothing(capsys: pytest.CaptureFixture[str], outputs: Pat
     assert f"{rows * 2} at first, two seeds a row; at most {rows} rows x 4 seeds = {rows * 4}" in said
     assert "giou" in said
     assert not list(outputs.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["-m", "model/neck=none,fpn", "budget=cpu", "--cfg", "job"], True),
+        (["ablation=neck", "--cfg=job"], True),
+        (["model/neck=none", "--cfg", "job"], False),
+        (["-m", "model/neck=none,fpn"], False),
+        (["-m", "model/neck=none,fpn", "--cfg", "hydra"], False),
+        (["ablation=neck", "--cfg", "job", "-p", "model"], False),
+    ],
+)
+def test_a_sweep_that_is_shown_is_previewed(words: list[str], shown: bool) -> None:
+    assert shows_sweep(words) is shown
+
+
+def test_train_previews_as_ablate_does(capsys: pytest.CaptureFixture[str], outputs: Path) -> None:
+    assert show_sweep(["-m", "ablation=box_loss", "budget=cpu", "--cfg", "job", "probe=false"]) == 0
+    said = capsys.readouterr().out
+    assert "Offsets or overlap: which box loss?" in said
+    assert "3 seeds = " in said
 
 
 class Runs:

@@ -9,7 +9,9 @@ if __name__ == "__main__":
 
     die_with_first_rank()  # before the imports below, which take seconds on a busy machine
 
+import itertools
 import sys
+from collections.abc import Sequence
 
 import hydra
 from omegaconf import DictConfig
@@ -36,6 +38,23 @@ def main(config: DictConfig) -> float | None:
         sys.exit(128 + stop.signal)
 
 
+def shows_sweep(arguments: Sequence[str]) -> bool:
+    """Whether a command asks to be shown a sweep: Hydra alone would show one config, without what is swept."""
+    job = any(pair == ("--cfg", "job") for pair in itertools.pairwise(arguments)) or "--cfg=job" in arguments
+    sweeps = any(a in ("-m", "--multirun") or a.startswith("ablation=") for a in arguments)
+    return job and sweeps and not any(a in ("-p", "--package", "--resolve") for a in arguments)
+
+
+def show_sweep(arguments: Sequence[str]) -> int:
+    """The preview of `detlab ablate` in place of one config."""
+    from detlab.commands.ablate import main as ablate
+
+    words = [a for a in arguments if a not in ("-m", "--multirun", "--cfg", "job", "--cfg=job")]
+    return ablate([*words, "preview=true"])
+
+
 if __name__ == "__main__":
     end_with_parent()
+    if shows_sweep(sys.argv[1:]):
+        sys.exit(show_sweep(sys.argv[1:]))
     run_app(main, "train")

@@ -85,6 +85,9 @@ def plan_ablation(name: str, overrides: Sequence[str]) -> Ablation:
     Raises:
         ConfigError: an ablation, key or option that does not exist, several ablations, nothing that is swept.
     """
+    given = [text.partition("=")[2] for text in overrides if text.startswith("ablation=")]
+    if given:
+        name, overrides = name or given[-1], [text for text in overrides if not text.startswith("ablation=")]
     if "," in name:
         raise ConfigError(
             f"{name} names several ablations, each with rows of its own; give one, and one command to each."

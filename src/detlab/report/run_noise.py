@@ -22,8 +22,9 @@ from scipy import special
 
 Array = NDArray[np.float64]
 
-# d0. Larger: shorter intervals where rows are alike, too short ones for a noisy row among quiet ones. At 0.6, five seeds
-# a row cost at most 15 % of width, and a row of ten times the others' variance is still covered (docs/intervals.md).
+# d0. Larger: shorter intervals where rows are alike, too short ones for a noisy row among quiet ones. At 0.6, five
+# seeds a row cost at most 15 % of width, and a row of ten times the others' variance is still covered
+# (docs/intervals.md).
 TIE = 0.6
 STEPS = 24  # values of v0
 MANY = 1e5  # degrees of freedom as good as no end of them

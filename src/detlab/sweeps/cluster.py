@@ -36,7 +36,7 @@ class NodeTask:
             self.job.command = [*self.job.command, "resume=true"]
         rank = int(os.environ.get("SLURM_PROCID", 0))
         extra = {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}
-        environment = job_environment(self.sweep, extra)
+        environment = job_environment(self.job, self.sweep, extra)
         log = LOG if rank == 0 else f"job.rank{rank}.log"
         self._process = Process(self.job, environment=environment, cwd=self.cwd, log=log)
         return self._wait()

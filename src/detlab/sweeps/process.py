@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shlex
 import signal
@@ -15,7 +16,7 @@ from pathlib import Path
 from detlab.parent import FIRST_ENV, first_rank, signal_at_parents_death
 from detlab.sweeps.job import LOG, Job
 
-LAUNCHER_ENV, SWEEP_ENV = "DETLAB_LAUNCHER", "DETLAB_SWEEP"
+LAUNCHER_ENV, SWEEP_ENV, CHOICES_ENV = "DETLAB_LAUNCHER", "DETLAB_SWEEP", "DETLAB_CHOICES"
 NOT_INHERITED = (  # a rank's place in some other group, and a run's identity
     "LOCAL_RANK",
     "RANK",
@@ -34,10 +35,10 @@ NOT_INHERITED = (  # a rank's place in some other group, and a run's identity
 )
 
 
-def job_environment(sweep: str, extra: Mapping[str, str]) -> dict[str, str]:
-    """This process's environment without what a job must not inherit."""
+def job_environment(job: Job, sweep: str, extra: Mapping[str, str]) -> dict[str, str]:
+    """This process's environment without what a job must not inherit, and with what tells a job of its sweep."""
     kept = {key: value for key, value in os.environ.items() if key not in NOT_INHERITED}
-    return {**kept, SWEEP_ENV: sweep, **extra}
+    return {**kept, SWEEP_ENV: sweep, CHOICES_ENV: json.dumps(job.choices), **extra}
 
 
 def launcher_environment() -> dict[str, str]:

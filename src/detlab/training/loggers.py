@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import fcntl
+import json
 import os
 import uuid
 from collections.abc import Mapping, Sequence
@@ -10,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L  # noqa: N812 - Lightning's own convention
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+import yaml
+from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from detlab.config.overrides import short_names
 from detlab.files import read_json, write_whole
 from detlab.runs.first_process import first_process
 from detlab.training.trainers import detection
 
 NAME_LENGTH = 128  # of W&B's run names
-SWEEP_ENV = "DETLAB_SWEEP"  # the launcher tells a job the name of its sweep
-WANDB_ID = "wandb_id"  # file in the run folder
+SWEEP_ENV, CHOICES_ENV = "DETLAB_SWEEP", "DETLAB_CHOICES"  # the launcher tells a job its sweep, and its own choices
+NO_CHOICE = ("hydra.", "paths.", "logger", "callbacks", "resume", "threads", "name")  # overrides that make no other run
+WANDB_ID, MLFLOW_ID = "wandb_id", "mlflow_id"  # files in the run folder
 
 
 class MetricsFile(CSVLogger):
@@ -60,7 +65,82 @@ class MetricsFile(CSVLogger):
 def tensorboard_logger(*, save_dir: str, keep_steps: int | None = None) -> TensorBoardLogger:
     """Events in save_dir/tensorboard; of a resumed run those of steps from keep_steps on are hidden."""
     purge: dict[str, Any] = {} if keep_steps is None else {"purge_step": keep_steps}
-    return TensorBoardLogger(save_dir=save_dir, name="tensorboard", version="", default_hp_metric=False, **purge)
+    return HyperparametersAtTheEnd(save_dir=save_dir, name="tensorboard", version="", default_hp_metric=False, **purge)
+
+
+class HyperparametersAtTheEnd(TensorBoardLogger):
+    """A TensorBoard logger whose HParams tab is filled by `Dashboards` alone: choices, not every key of the config."""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
+        """Pass on what comes with final metrics."""
+        if metrics:
+            super().log_hyperparams(params, metrics, step)
+
+
+def named(usual: str) -> str:
+    """A run's name on a dashboard: in a sweep its choices and the seed, else `usual`."""
+    choices = sweep_choices()
+    if not choices:
+        return usual
+    seed = choices.get("seed", usual.rpartition("-seed")[2] if "-seed" in usual else "")
+    names = short_names([key for key in choices if key != "seed"])
+    words = [f"{names[key]}={choices[key]}" for key in names]
+    return " ".join([*words, *([f"seed={seed}"] if seed else [])])[:NAME_LENGTH]
+
+
+def sweep_choices() -> dict[str, str]:
+    """What tells this job from the others of its sweep, by whole keys; empty for a run of its own."""
+    try:
+        found = json.loads(os.environ.get(CHOICES_ENV, "{}"))
+    except ValueError:
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def choices_of_run(run_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What was chosen for a run: in a sweep what is swept, else the overrides of its command; and the seed."""
+    chosen: dict[str, Any] = dict(sweep_choices())
+    if not chosen:
+        file = run_dir / ".hydra" / "overrides.yaml"
+        given = yaml.safe_load(file.read_text()) if file.is_file() else None
+        pairs = (str(text).lstrip("+~").partition("=")[::2] for text in given or [])
+        chosen = {key: value for key, value in pairs if not key.startswith(NO_CHOICE)}
+    typed = {key: yaml.safe_load(value) for key, value in (chosen | {"seed": str(config["seed"])}).items()}
+    return {key: v if isinstance(v, int | float | str | bool) else str(chosen[key]) for key, v in typed.items()}
+
+
+def mlflow_logger(
+    *,
+    save_dir: str,
+    experiment_name: str,
+    run_name: str,
+    tracking_uri: str | None = None,
+    keep_steps: int | None = None,
+) -> MLFlowLogger:
+    """An MLflow logger; jobs of a sweep share one store, so that MLflow lists and compares them.
+
+    Args:
+        save_dir: the run's folder. The run's id lies in mlflow_id there, so that a resumed run is the same run.
+        experiment_name: in the store; a sweep is an experiment of its own.
+        run_name: of a run of its own; a sweep's job is named by its choices and the seed.
+        tracking_uri: of the store; None: mlruns.db in the run's folder, for a sweep in the sweep's.
+        keep_steps: given where a run is resumed.
+    """
+    sweep, own = os.environ.get(SWEEP_ENV), Path(save_dir).absolute()
+    folder = own.parent if sweep else own
+    known = own / MLFLOW_ID
+    logger = MLFlowLogger(
+        experiment_name=sweep or experiment_name,
+        run_name=named(run_name),
+        tracking_uri=tracking_uri or f"sqlite:///{folder / 'mlruns.db'}",
+        run_id=known.read_text().strip() if keep_steps is not None and known.is_file() else None,
+    )
+    if rank_zero_only.rank == 0:  # the others log nothing
+        with (folder / ".mlruns.lock").open("w") as lock:  # two jobs that make the tables at once fail
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            write_whole(known, str(logger.run_id).encode())
+    return logger
 
 
 def wandb_logger(
@@ -75,7 +155,7 @@ def wandb_logger(
 ) -> WandbLogger:
     """A W&B logger that never asks: offline unless WANDB_API_KEY is set or `offline` says otherwise.
 
-    Jobs of a sweep are grouped by it. The run's id lies in wandb_id in the run folder, so that a resumed run
+    Jobs of a sweep are grouped by it and named by their choices and the seed. The run's id lies in wandb_id in the run folder, so that a resumed run
     (keep_steps is given) is the same run there. Files lie in save_dir/wandb; `wandb sync` in the run folder sends
     them later.
     """
@@ -86,7 +166,7 @@ def wandb_logger(
     return WandbLogger(
         save_dir=save_dir,
         project=project,
-        name=name[:NAME_LENGTH],
+        name=named(name)[:NAME_LENGTH],
         group=group,
         job_type="train",
         tags=list(tags),
@@ -120,10 +200,10 @@ class Dashboards(L.Callback):
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Tell them."""
-        metrics, config = detection(module).results["test"], detection(module).config
+        metrics = detection(module).results["test"]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                chosen = {key: v for key, v in flat(config).items() if not key.startswith(("paths.", "callbacks."))}
+                chosen = choices_of_run(self.path.parent, module.config)
                 totals = {f"hparam/{key}": value for key, value in metrics.items() if "/" not in key}
                 logger.log_hyperparams(chosen, totals)
             elif isinstance(logger, WandbLogger):

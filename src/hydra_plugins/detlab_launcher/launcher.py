@@ -170,7 +170,7 @@ class ProcessLauncher(Launcher):
         extra = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)} if threads else {}
         if gpus:
             extra["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
-        environment = job_environment(sweep.folder.name, extra)
+        environment = job_environment(job, sweep.folder.name, extra)
         return Process(job, environment=environment, cwd=Path.cwd(), keep_open=[lock])
 
     def _threads(self, job: Job) -> int | None:
