@@ -34,6 +34,7 @@ MODEL_PARTS = {  # keys under model that are groups, wherever they stand
     "sampler",
     "coder",
     "cls_loss",
+    "obj_loss",
     "box_loss",
     "head",
     "proposals",
@@ -181,6 +182,8 @@ def _no_group(key: str) -> str:
         return f"{key} is refused: the chosen family pools no RoI, it reads its maps densely; use model=faster_rcnn."
     if key == "model/arm":
         return f"{key} is refused: it refines anchors for a second step; use model=refinedet."
+    if key == "model/obj_loss":
+        return f"{key} is refused: the chosen family has no objectness apart from its classes; use model=yolo."
     if key in groups:
         return f"{key} is not part of the chosen model; use model=faster_rcnn, or leave it out."
     return f"There is no option {key}{_nearest(key, groups)}."

@@ -12,6 +12,7 @@ from detlab.detectors.sppnet import SPPNet
 from detlab.detectors.ssd import SSD
 from detlab.detectors.torchvision.convert import from_torchvision
 from detlab.detectors.tta import TTA
+from detlab.detectors.yolo import YOLO, YOLOv1
 
 __all__ = [
     "Detector",
@@ -25,5 +26,7 @@ __all__ = [
     "SPPNet",
     "SSD",
     "TTA",
+    "YOLO",
+    "YOLOv1",
     "from_torchvision",
 ]

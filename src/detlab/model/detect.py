@@ -70,7 +70,7 @@ class Detect(nn.Module):
         Args:
             scores: [B, A, K] probabilities; rows of padded proposals hold 0.
             deltas: [B, A, 4] or [B, A, K, 4].
-            references: anchors or proposals [1 or B, A, 4] px, xyxy.
+            references: anchors or proposals [1 or B, A, 4] px, xyxy; YOLO's [1, A, 8], each with its cell.
             sizes: [B, 2] (height, width) to clip to.
             counts: anchors of each level, if top-k is per level.
         """
@@ -85,7 +85,7 @@ class Detect(nn.Module):
         offsets = deltas.reshape(deltas.shape[0], -1, 4).gather(1, offset_row[..., None].expand(-1, -1, 4))
         start = _taken(references, row)
         boxes = clip(coder.decode(start, offsets), sizes)
-        return self.suppress(boxes, top, label, start if self.nms_first else None)
+        return self.suppress(boxes, top, label, start[..., :4] if self.nms_first else None)
 
     def suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Detections:
         """NMS per class and image over candidates [B, C, 4], [B, C], [B, C]; it compares rivals [B, C, 4], if given."""

@@ -50,6 +50,15 @@ def pairwise_overlap(boxes: Tensor, anchors: Tensor, crowd: Tensor | None = None
     return inter.div_(whole.clamp_(min=torch.finfo(inter.dtype).tiny)).nan_to_num_(nan=0.0)
 
 
+@torch.no_grad()
+def paired_overlap(boxes: Tensor, others: Tensor) -> Tensor:
+    """IoU [...] of boxes [..., 4] with others [..., 4], one by one, without gradient; 0 where a box has no area."""
+    low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
+    w, h = (high - low).clamp(min=0).unbind(-1)
+    whole = area(boxes) + area(others) - w * h
+    return (w * h / whole.clamp(min=torch.finfo(whole.dtype).tiny)).nan_to_num(nan=0.0)
+
+
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     """Boxes [B, ..., 4] clipped to their image: x to [0, width], y to [0, height]; sizes [B, 2] is (h, w)."""
     limit = sizes.flip(-1).to(boxes.dtype).repeat(1, 2)
@@ -61,6 +70,11 @@ def within(boxes: Tensor, sizes: Tensor) -> Tensor:
     """Which boxes [1 or B, A, 4] lie fully inside their image, [B, A] bool; sizes [B, 2] is (height, width)."""
     limit = sizes.flip(-1).to(boxes.dtype)[:, None]
     return (boxes[..., :2] >= 0).all(-1) & (boxes[..., 2:] <= limit).all(-1)
+
+
+def centres(boxes: Tensor) -> Tensor:
+    """Centres (x, y) [..., 2] of boxes [..., 4], px."""
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
 def sides(boxes: Tensor) -> tuple[Tensor, Tensor]:

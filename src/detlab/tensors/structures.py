@@ -95,6 +95,7 @@ class Batch(NamedTuple):
     targets: Targets | None = None
     proposals: Proposals | None = None
     keys: Tensor | None = None  # [B] int64
+    seen: Tensor | None = None  # [] int64: images trained on before this batch; None outside training
 
     @property
     def canvas(self) -> tuple[int, int]:

@@ -155,9 +155,9 @@ def wandb_logger(
 ) -> WandbLogger:
     """A W&B logger that never asks: offline unless WANDB_API_KEY is set or `offline` says otherwise.
 
-    Jobs of a sweep are grouped by it and named by their choices and the seed. The run's id lies in wandb_id in the run folder, so that a resumed run
-    (keep_steps is given) is the same run there. Files lie in save_dir/wandb; `wandb sync` in the run folder sends
-    them later.
+    Jobs of a sweep are grouped by it and named by their choices and the seed. The run's id lies in wandb_id in the run
+    folder, so that a resumed run (keep_steps is given) is the same run there. Files lie in save_dir/wandb; `wandb sync`
+    in the run folder sends them later.
     """
     if offline is None:
         offline = not os.environ.get("WANDB_API_KEY")

@@ -15,7 +15,13 @@ CACHED_CANVASES = 64  # varied canvases come from aspect-ratio grouping; each en
 
 
 class AnchorGenerator(nn.Module, ABC):
-    """Boxes of all levels of a canvas, made once and kept."""
+    """Boxes of all levels of a canvas, made once and kept.
+
+    Attributes:
+        twins: whether boxes of one location are equal, so that only their predictions tell them apart.
+    """
+
+    twins = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -33,10 +39,39 @@ class AnchorGenerator(nn.Module, ABC):
         """All anchors of a canvas, [1, A, 4] float32; made once per canvas and device."""
         key = (tuple(levels), canvas, device)
         if key not in self._cache:
-            self._cache[key] = torch.cat(self.per_level(levels, canvas))[None].to(device)
-            if len(self._cache) > CACHED_CANVASES:
-                self._cache.popitem(last=False)
+            self._keep(key, torch.cat(self.per_level(levels, canvas))[None].to(device))
         return self._cache[key]
+
+    def with_cells(self, levels: Sequence[Level], canvas: tuple[int, int], device: torch.device) -> Tensor:
+        """All anchors of a canvas beside the cell of their map position, [1, A, 8] float32 (px, xyxy each)."""
+        key = (tuple(levels), canvas, device, "cells")
+        if key not in self._cache:
+            counts = self.num_anchors(levels)
+            rows = [cells(level, canvas).repeat_interleave(n, 0) for level, n in zip(levels, counts, strict=True)]
+            both = torch.cat([torch.cat(self.per_level(levels, canvas)), torch.cat(rows)], dim=1)
+            self._keep(key, both[None].to(device))
+        return self._cache[key]
+
+    def _keep(self, key: tuple, boxes: Tensor) -> None:
+        self._cache[key] = boxes
+        if len(self._cache) > CACHED_CANVASES:
+            self._cache.popitem(last=False)
+
+
+def cells(level: Level, canvas: tuple[int, int]) -> Tensor:
+    """The cells that a level's map divides a canvas of (height, width) into, [rows * columns, 4] float32 (px, xyxy).
+
+    Their sides are the stride; behind unpadded convs the map is spread over the canvas.
+    """
+    down, across = steps(level, canvas)
+    cell = torch.tensor([[0, 0, across, down]], dtype=torch.float64)
+    return tile(cell, level.size(canvas), (down, across), (0.0, 0.0))
+
+
+def steps(level: Level, canvas: tuple[int, int]) -> tuple[float, float]:
+    """Px between the cells of a level, (down, across)."""
+    rows, columns = level.size(canvas)
+    return (canvas[0] / rows, canvas[1] / columns) if level.shrink else (level.stride, level.stride)
 
 
 def tile(base: Tensor, size: tuple[int, int], steps: tuple[float, float], first: tuple[float, float]) -> Tensor:

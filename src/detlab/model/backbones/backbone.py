@@ -73,13 +73,17 @@ class Backbone(nn.Module, ABC):
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Normalised images [B, 3, H, W] -> {level: [B, C, h, w]} for the levels that are read."""
 
-    def normalize(self, images: Tensor, sizes: Tensor) -> Tensor:
-        """uint8 images [B, 3, H, W] -> float32, channels-last; padding outside `sizes` [B, 2] becomes 0."""
+    def normalize(self, images: Tensor, sizes: Tensor, grey: float | None = None) -> Tensor:
+        """uint8 images [B, 3, H, W] -> float32, channels-last.
+
+        Padding outside `sizes` [B, 2] becomes 0, or what a pixel of that grey value, 0 to 255, would become.
+        """
         x = (images.to(self.mean.dtype) - self.mean) / self.std
         rows = torch.arange(images.shape[2], device=images.device) < sizes[:, :1]
         columns = torch.arange(images.shape[3], device=images.device) < sizes[:, 1:]
         inside = rows[:, None, :, None] & columns[:, None, None, :]
-        return (x * inside).contiguous(memory_format=torch.channels_last)
+        x = x * inside if grey is None else torch.where(inside, x, (grey - self.mean) / self.std)
+        return x.contiguous(memory_format=torch.channels_last)
 
     def freeze(self) -> None:
         """Take the first `frozen_stages` stages out of training (1: the stem, 2: also C2, ...)."""

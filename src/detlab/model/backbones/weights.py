@@ -28,18 +28,27 @@ def load_weights(architecture: str, weights: str) -> dict[str, Tensor]:
     """
     if weights == "imagenet":
         return _download(get_model_weights(architecture)[VERSION].url)
+    return load_state(weights, f"a {architecture} state dict")
+
+
+def load_state(weights: str, kind: str = "a state dict") -> dict[str, Tensor]:
+    """State dict in a file, also one nested under "state_dict" or "model".
+
+    Raises:
+        WeightsError: no such file, or not a state dict.
+    """
     path = Path(weights).expanduser()
     if not path.is_file():
         raise WeightsError(
             f"model.backbone.weights={weights} is neither 'imagenet' nor a file; give null for random weights, "
-            f"imagenet to download, or the path of a {architecture} state dict."
+            f"imagenet to download, or the path of {kind}."
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise WeightsError(
             f"model.backbone.weights={weights} is not a checkpoint that loads with weights_only=True "
-            f"({type(error).__name__}); give a plain state dict of {architecture}."
+            f"({type(error).__name__}); give the path of {kind}."
         ) from error
     for key in ("state_dict", "model"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):

@@ -25,7 +25,12 @@ class BoxLoss(nn.Module, ABC):
 
     Args:
         weight: factor of the loss; a property of the loss because kinds differ in scale.
+
+    Attributes:
+        needs_logits: whether it reads logits of the centre's place in a cell, as `DirectCoder` has them.
     """
+
+    needs_logits = False
 
     def __init__(self, *, weight: float = 1.0) -> None:
         super().__init__()
@@ -58,7 +63,7 @@ class SmoothL1Loss(BoxLoss):
 
     def forward(self, coder: BoxCoder, deltas: Tensor, references: Tensor, boxes: Tensor) -> Tensor:
         wanted = coder.encode(references, boxes)
-        loss = F.smooth_l1_loss(deltas, wanted, beta=self.beta, reduction="none")
+        loss = F.smooth_l1_loss(coder.offsets(deltas), wanted, beta=self.beta, reduction="none")
         return self.weight * loss.sum(-1)
 
 
@@ -67,7 +72,31 @@ class L1Loss(BoxLoss):
 
     def forward(self, coder: BoxCoder, deltas: Tensor, references: Tensor, boxes: Tensor) -> Tensor:
         wanted = coder.encode(references, boxes)
-        return self.weight * F.l1_loss(deltas, wanted, reduction="none").sum(-1)
+        return self.weight * F.l1_loss(coder.offsets(deltas), wanted, reduction="none").sum(-1)
+
+
+class SquaredLoss(BoxLoss):
+    """Half the squared difference of offsets (YOLOv1 equation 3); its gradient is the difference, as in darknet."""
+
+    def forward(self, coder: BoxCoder, deltas: Tensor, references: Tensor, boxes: Tensor) -> Tensor:
+        wanted = coder.encode(references, boxes)
+        return self.weight * 0.5 * (coder.offsets(deltas) - wanted).square().sum(-1)
+
+
+class CellBoxLoss(BoxLoss):
+    """What darknet trains YOLOv2 and YOLOv3 with: cross entropy of the centre's place in its cell, squared sides.
+
+    The papers speak of squared errors throughout, but darknet leaves the sigmoid's derivative out of its gradient,
+    which then is that of the binary cross entropy.
+    """
+
+    needs_logits = True
+
+    def forward(self, coder: BoxCoder, deltas: Tensor, references: Tensor, boxes: Tensor) -> Tensor:
+        wanted = coder.encode(references, boxes)
+        shares = wanted[..., :2].clamp(0, 1).expand_as(deltas[..., :2])
+        place = F.binary_cross_entropy_with_logits(deltas[..., :2], shares, reduction="none").sum(-1)
+        return self.weight * (place + 0.5 * (deltas[..., 2:] - wanted[..., 2:]).square().sum(-1))
 
 
 class IoULoss(BoxLoss):

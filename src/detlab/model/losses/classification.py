@@ -14,9 +14,19 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from detlab.model.losses.focal import Focal
 
+IGNORE = -100  # a label without loss
+
 
 class ClassificationLoss(nn.Module, ABC):
-    """What a stage asks of its classification loss."""
+    """What a stage asks of its classification loss.
+
+    Attributes:
+        knows_background: whether label K, background, has a loss; without, objectness must be scored apart.
+        multi_label: whether `labels` may be the classes of each anchor as 0 and 1, [..., K] of the logits' type.
+    """
+
+    knows_background = True
+    multi_label = False
 
     @abstractmethod
     def outputs(self, num_classes: int) -> int:
@@ -54,8 +64,28 @@ class CrossEntropyLoss(ClassificationLoss):
         return bias
 
 
+class SoftmaxLoss(ClassificationLoss):
+    """Softmax cross entropy over K outputs, for anchors that hold an object (YOLO9000); background costs nothing."""
+
+    knows_background = False
+
+    def outputs(self, num_classes: int) -> int:
+        return num_classes
+
+    def scores(self, logits: Tensor) -> Tensor:
+        return logits.softmax(dim=-1)
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        own = labels.masked_fill(labels >= logits.shape[-1], IGNORE)
+        flat = F.cross_entropy(logits.flatten(0, -2), own.flatten(), reduction="none", ignore_index=IGNORE)
+        return flat.view(labels.shape)
+
+    def prior_bias(self, prior: float, num_classes: int) -> Tensor:
+        return torch.zeros(num_classes)
+
+
 class _SigmoidLoss(ClassificationLoss):
-    """K independent sigmoids; background is all of them low."""
+    """K independent outputs; background is all of them low."""
 
     def outputs(self, num_classes: int) -> int:
         return num_classes
@@ -68,7 +98,9 @@ class _SigmoidLoss(ClassificationLoss):
 
     @staticmethod
     def one_hot(logits: Tensor, labels: Tensor) -> Tensor:
-        """0/1 targets like logits [..., K]; a row of zeros for background."""
+        """0/1 targets like logits [..., K] of labels [...], zeros for background; labels [..., K] as they are."""
+        if labels.shape == logits.shape and labels.is_floating_point():
+            return labels
         targets = torch.zeros_like(logits)
         last = logits.shape[-1] - 1
         foreground = (labels <= last).to(logits.dtype)[..., None]
@@ -77,6 +109,8 @@ class _SigmoidLoss(ClassificationLoss):
 
 class BCELoss(_SigmoidLoss):
     """Binary cross entropy summed over K sigmoids (the RPN's loss in Detectron and torchvision, with K = 1)."""
+
+    multi_label = True
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         targets = self.one_hot(logits, labels)
@@ -108,6 +142,23 @@ class HingeLoss(_SigmoidLoss):
     A score is the sigmoid of the margin: the order of margins, 0.5 at the SVM's own boundary.
     """
 
+    multi_label = True
+
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         sign = 2 * self.one_hot(logits, labels) - 1
         return F.relu(1 - sign * logits).sum(-1)
+
+
+class SquaredClassLoss(_SigmoidLoss):
+    """Half the squared error of K linear outputs (YOLOv1 equation 3, where they are class probabilities)."""
+
+    multi_label = True
+
+    def scores(self, logits: Tensor) -> Tensor:
+        return logits
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return 0.5 * (logits - self.one_hot(logits, labels)).square().sum(-1)
+
+    def prior_bias(self, prior: float, num_classes: int) -> Tensor:
+        return torch.full((num_classes,), prior)

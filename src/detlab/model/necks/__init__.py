@@ -6,5 +6,19 @@ from detlab.model.necks.neck import Neck
 from detlab.model.necks.spp import SPP, SPPBlock
 from detlab.model.necks.ssd_extras import SSDExtras
 from detlab.model.necks.transfer import TransferConnection
+from detlab.model.necks.yolo import YOLOFPN, Passthrough, Reorg, YOLOGrid
 
-__all__ = ["FPN", "SPP", "Hierarchy", "Neck", "SPPBlock", "SSDExtras", "SingleMap", "TransferConnection"]
+__all__ = [
+    "FPN",
+    "SPP",
+    "YOLOFPN",
+    "Hierarchy",
+    "Neck",
+    "Passthrough",
+    "Reorg",
+    "SPPBlock",
+    "SSDExtras",
+    "SingleMap",
+    "TransferConnection",
+    "YOLOGrid",
+]

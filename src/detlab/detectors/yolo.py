@@ -1,0 +1,110 @@
+"""YOLO: boxes and objectness of every cell at once (You Only Look Once; YOLO9000; YOLOv3: An Incremental Improvement).
+
+The three versions differ in parts alone: conf/model/yolov1.yaml, yolov2.yaml and yolo.yaml (v3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from detlab.detectors.detector import Detector, Features
+from detlab.model.anchors import AnchorGenerator
+from detlab.model.backbones import Backbone
+from detlab.model.cell_criterion import CellCriterion
+from detlab.model.coders import BoxCoder
+from detlab.model.detect import Detect
+from detlab.model.losses import BoxLoss, ClassificationLoss, ObjectnessLoss
+from detlab.model.necks import Neck
+from detlab.tensors.boxes import at_least_float32
+from detlab.tensors.structures import Batch, Detections
+
+
+class YOLO(Detector):
+    """One head over the neck's maps; objectness of every anchor, classes and boxes of those that hold an object.
+
+    Args:
+        num_classes, backbone, neck: see `Detector`.
+        anchors: made for the neck's levels.
+        head: awaits levels, num_anchors, cls_loss, obj_loss, num_classes.
+        criterion: awaits matcher, coder, obj_loss, cls_loss, box_loss.
+        matcher, coder, obj_loss, cls_loss, box_loss, detect: the parts.
+        pad_value: grey value of the canvas outside the image, 0 to 255 (darknet: 127.5); None for 0 after
+            normalisation, the mean's grey.
+    """
+
+    resize = "letterbox"
+    gives_cells = True
+    scores_objectness = True
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        backbone: Backbone,
+        neck: Callable[..., Neck],
+        anchors: AnchorGenerator,
+        head: Callable[..., nn.Module],
+        criterion: Callable[..., CellCriterion],
+        matcher: nn.Module,
+        coder: BoxCoder,
+        obj_loss: ObjectnessLoss,
+        cls_loss: ClassificationLoss,
+        box_loss: BoxLoss,
+        detect: Detect,
+        pad_value: float | None = None,
+    ) -> None:
+        super().__init__(num_classes=num_classes, backbone=backbone, neck=neck)
+        if pad_value is not None and not 0 <= pad_value <= 255:
+            raise ValueError(f"model.pad_value={pad_value} must be a grey value in 0..255, or null.")
+        levels = self.neck.levels
+        self.anchors, self.pad_value = anchors, pad_value
+        self.head = head(
+            levels=levels,
+            num_anchors=anchors.num_anchors(levels),
+            cls_loss=cls_loss,
+            obj_loss=obj_loss,
+            num_classes=num_classes,
+        )
+        self.criterion = criterion(
+            matcher=matcher, coder=coder, obj_loss=obj_loss, cls_loss=cls_loss, box_loss=box_loss
+        )
+        self.final = detect
+        self.seal()
+
+    def features(self, batch: Batch) -> Features:
+        """The neck's maps, padding in grey where `pad_value` says so."""
+        return self.neck(self.backbone(self.backbone.normalize(batch.images, batch.sizes, self.pad_value)))
+
+    def loss(self, batch: Batch, features: Features | None = None) -> dict[str, Tensor]:
+        """`loss_obj`, `loss_cls` and `loss_box`."""
+        prediction = self.head(self.features(batch) if features is None else features)
+        references = self._references(batch)
+        return self.criterion(prediction, references, batch.targets, self.num_classes, batch.canvas, batch.seen)
+
+    def detect(self, batch: Batch, features: Features | None = None) -> Detections:
+        """Objectness times class scores, the best decoded and suppressed per class (canvas px)."""
+        prediction = self.head(self.features(batch) if features is None else features)
+        objectness = self.criterion.obj_loss.scores(at_least_float32(prediction.objectness))
+        classes = self.criterion.cls_loss.scores(at_least_float32(prediction.logits))
+        per = self.anchors.num_anchors(self.neck.levels)
+        sizes = [level.size(batch.canvas) for level in self.neck.levels]
+        return self.final(
+            objectness[..., None] * classes,
+            prediction.deltas,
+            self._references(batch),
+            self.criterion.coder,
+            batch.sizes,
+            [h * w * n for (h, w), n in zip(sizes, per, strict=True)],
+        )
+
+    def _references(self, batch: Batch) -> Tensor:
+        """Anchors and their cells, [1, A, 8]."""
+        return self.anchors.with_cells(self.neck.levels, batch.canvas, batch.images.device)
+
+
+class YOLOv1(YOLO):
+    """The first version warps images to one size, which its fully connected layers need."""
+
+    resize = "warp"

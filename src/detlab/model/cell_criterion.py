@@ -1,0 +1,163 @@
+"""YOLO's loss: objectness of every anchor, classes and boxes of those that a box was assigned to.
+
+What darknet does in forward_region_layer, forward_yolo_layer and forward_detection_layer, whose deltas are the negative
+gradients of these losses, summed over the batch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from detlab.model.cell_matchers import best_overlap
+from detlab.model.coders import BoxCoder
+from detlab.model.criterion import share_of_processes
+from detlab.model.losses import BoxLoss, ClassificationLoss, ObjectnessLoss
+from detlab.model.matchers import NEGATIVE, POSITIVE, Matches
+from detlab.tensors.boxes import area, at_least_float32, paired_overlap
+from detlab.tensors.structures import Prediction, Targets
+
+NORMALIZERS = ("images", "positives")
+
+
+class CellAssignment(NamedTuple):
+    """What each anchor is trained for, made without gradient."""
+
+    positive: Tensor  # [B, A] bool
+    negative: Tensor  # [B, A] bool: no object; neither: no loss
+    boxes: Tensor  # [B, A, 4]: the matched box; the anchor itself where there is none
+    labels: Tensor  # [B, A] int64, K for background; or [B, A, K] of 0 and 1, for losses of several labels
+    objectness: Tensor  # [B, A] in 0..1: 1, or the IoU of the predicted box, where positive
+
+
+class CellCriterion(nn.Module):
+    """`loss_obj`, `loss_cls` and `loss_box`.
+
+    Args:
+        matcher, coder, obj_loss, cls_loss, box_loss: the parts.
+        normalizer: what the sums are divided by. images: the batch's images (darknet). positives: matched anchors of
+            the batch, over all processes, at least 1.
+        obj_weight, cls_weight, box_weight: factors of the losses.
+        by_size: a box of share s of the canvas weighs 2 - s (YOLOv2, YOLOv3).
+        prior_images: while fewer images were trained on, every other anchor learns to predict itself (darknet's warm
+            start: 12,800 for YOLOv2); 0 for none.
+        prior_weight: of that loss.
+    """
+
+    def __init__(
+        self,
+        *,
+        matcher: nn.Module,
+        coder: BoxCoder,
+        obj_loss: ObjectnessLoss,
+        cls_loss: ClassificationLoss,
+        box_loss: BoxLoss,
+        normalizer: str = "images",
+        obj_weight: float = 1.0,
+        cls_weight: float = 1.0,
+        box_weight: float = 1.0,
+        by_size: bool = True,
+        prior_images: int = 0,
+        prior_weight: float = 0.01,
+    ) -> None:
+        super().__init__()
+        if normalizer not in NORMALIZERS:
+            raise ValueError(
+                f"model.criterion.normalizer={normalizer} is not known here; use one of {', '.join(NORMALIZERS)}."
+            )
+        self.matcher, self.coder = matcher, coder
+        self.obj_loss, self.cls_loss, self.box_loss = obj_loss, cls_loss, box_loss
+        self.normalizer, self.by_size = normalizer, by_size
+        self.obj_weight, self.cls_weight, self.box_weight = obj_weight, cls_weight, box_weight
+        self.prior_images, self.prior_weight = prior_images, prior_weight
+
+    def forward(
+        self,
+        prediction: Prediction,
+        references: Tensor,
+        targets: Targets,
+        num_classes: int,
+        canvas: tuple[int, int],
+        seen: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Weighted scalar losses.
+
+        Args:
+            prediction: logits [B, A, O], deltas [B, A, 4], objectness [B, A].
+            references: anchors and their cells [1, A, 8] (px, xyxy each).
+            targets: the ground truth.
+            num_classes: K.
+            canvas: (height, width), px.
+            seen: images trained on before this batch, a scalar; None outside training.
+        """
+        with torch.autocast(prediction.logits.device.type, enabled=False):
+            deltas = at_least_float32(prediction.deltas)
+            assigned = self.assign(deltas, references, targets, num_classes)
+            positive = assigned.positive
+            obj = self.obj_loss(at_least_float32(prediction.objectness), assigned.objectness)
+            weight = self.obj_loss.positive * positive + self.obj_loss.negative * assigned.negative
+            cls = self.cls_loss(at_least_float32(prediction.logits), assigned.labels)
+            box = self._boxes(deltas, references, assigned, canvas, seen)
+            sums = (obj * weight).sum(), torch.where(positive, cls, 0).sum(), box.sum()
+            by = len(obj) if self.normalizer == "images" else share_of_processes(positive.sum())
+        weights = self.obj_weight, self.cls_weight, self.box_weight
+        names = "loss_obj", "loss_cls", "loss_box"
+        return {name: w * total / by for name, w, total in zip(names, weights, sums, strict=True)}
+
+    @torch.no_grad()
+    def assign(self, deltas: Tensor, references: Tensor, targets: Targets, num_classes: int) -> CellAssignment:
+        """Match anchors, with a look at what they predict where a part asks for it.
+
+        Args:
+            deltas: [B, A, 4]; references [1, A, 8].
+            targets: the ground truth.
+            num_classes: K.
+        """
+        predicted = self.coder.decode(references, deltas)
+        if not getattr(self.matcher, "reads_cells", False):
+            matches: Matches = self.matcher(references[..., :4], targets)
+        else:
+            matches = self.matcher(references, targets, predicted)
+        positive, negative = matches.state == POSITIVE, matches.state == NEGATIVE
+        if self.obj_loss.ignore is not None:
+            negative = negative & (best_overlap(predicted, targets) <= self.obj_loss.ignore)
+        anchors = references[..., :4].expand(len(positive), -1, -1)
+        boxes, labels = anchors, torch.full_like(matches.index, num_classes)
+        if targets.labels.shape[1]:
+            matched = targets.boxes.gather(1, matches.index[..., None].expand(-1, -1, 4))
+            boxes = torch.where(positive[..., None], matched, anchors)
+            labels = torch.where(positive, targets.labels.gather(1, matches.index), num_classes)
+            if self.cls_loss.multi_label:
+                labels = _union(matches, labels, targets, num_classes, deltas.dtype)
+        wanted = paired_overlap(predicted, boxes) if self.obj_loss.rescore else torch.ones_like(deltas[..., 0])
+        return CellAssignment(positive, negative, boxes, labels, torch.where(positive, wanted, 0))
+
+    def _boxes(
+        self, deltas: Tensor, references: Tensor, assigned: CellAssignment, canvas: tuple[int, int], seen: Tensor | None
+    ) -> Tensor:
+        """Losses of the boxes, [B, A], weighted by size, and of the warm start."""
+        positive = assigned.positive
+        # Rows without a box predict their anchor: finite in every loss and its gradient.
+        own = torch.where(positive[..., None], deltas, 0)
+        loss = self.box_loss(self.coder, own, references, assigned.boxes)
+        if self.by_size:
+            loss = loss * (2 - area(assigned.boxes) / (canvas[0] * canvas[1]))
+        loss = torch.where(positive, loss, 0)
+        if not self.prior_images or seen is None:
+            return loss
+        prior = self.prior_weight * self.box_loss(self.coder, deltas, references, references[..., :4])
+        return torch.where(positive | (seen >= self.prior_images), loss, prior)
+
+
+def _union(matches: Matches, labels: Tensor, targets: Targets, num_classes: int, dtype: torch.dtype) -> Tensor:
+    """Classes of each anchor as 0 and 1, [B, A, K]: those of all boxes that took it."""
+    batch, count = labels.shape
+    marks = torch.zeros(batch, (count + 1) * num_classes, dtype=dtype, device=labels.device)
+    if matches.rows is None:
+        rows = torch.arange(count, device=labels.device).expand_as(labels)
+        rows, own = torch.where(labels < num_classes, rows, count), labels.clamp(max=num_classes - 1)
+    else:
+        rows, own = torch.where(matches.rows >= 0, matches.rows, count), targets.labels.clamp(min=0)
+    return marks.scatter_(1, rows * num_classes + own, 1.0).view(batch, count + 1, num_classes)[:, :count]
