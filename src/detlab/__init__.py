@@ -1,7 +1,8 @@
 """detlab: which choice matters in an anchor-based detector?
 
 In a notebook: `build_detector(["model=retinanet"], num_classes=3)`, `load(run_or_checkpoint).predict(images)`,
-`from_torchvision("fasterrcnn_resnet50_fpn")`. Nothing heavy is imported before it is used.
+`from_torchvision("fasterrcnn_resnet50_fpn")`, `from_darknet("yolov3.weights")`. Nothing heavy is imported before it is
+used.
 """
 
 from importlib import import_module
@@ -13,6 +14,7 @@ _WHERE = {
     "Detector": "detlab.detectors",
     "Targets": "detlab.tensors.structures",
     "build_detector": "detlab.config.compose",
+    "from_darknet": "detlab.runs.darknet",
     "from_torchvision": "detlab.detectors",
     "load": "detlab.runs.loading",
 }

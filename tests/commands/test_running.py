@@ -41,6 +41,9 @@ FAMILIES = {
     "fast_rcnn": ["model.head.width=64", "data.proposal_count=100"],
     "sppnet": ["model.head.width=64", "data.proposal_count=100"],
     "rcnn": ["model.pool.crop=32", "model.pool.context=4", "model.sampler.size=8", "data.proposal_count=50"],
+    "yolo": ["model.neck.widths=[16, 16, 16]"],
+    "yolov2": ["model.neck.width=32", "model.head.width=32"],
+    "yolov1": ["model.neck.width=32", "model.head.width=16"],
 }
 
 

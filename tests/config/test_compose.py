@@ -20,7 +20,12 @@ from tests.batches import make_batch
 
 CONF = config_dir()
 BASE = ["name=x", "paths.run_dir=/tmp/x"]
-STAGE_OF = {"model/pool": "faster_rcnn", "model/proposals": "faster_rcnn", "model/arm": "refinedet"}
+STAGE_OF = {
+    "model/pool": "faster_rcnn",
+    "model/proposals": "faster_rcnn",
+    "model/arm": "refinedet",
+    "model/obj_loss": "yolo",
+}
 HEADS = {
     "retinanet": "retinanet",
     "rpn": "retinanet",
@@ -29,6 +34,10 @@ HEADS = {
     "conv_fc": "faster_rcnn",
     "sppnet": "sppnet",
     "ssd": "ssd",
+    "yolo": "yolo",
+    "yolov2": "yolov2",
+    "yolo_local": "yolov1",
+    "yolo_fc": "yolov1",
 }
 NEEDS = {
     ("model/head", "tail"): ["model=faster_rcnn", "model/neck=none"],
@@ -37,6 +46,13 @@ NEEDS = {
     ("model/detect", "roi"): ["model=faster_rcnn"],
     ("training", "alternating"): ["model=faster_rcnn"],
     ("training", "svm"): ["model=sppnet"],
+    ("model/anchors", "yolo_cells"): ["model=yolov1"],
+    ("model/box_loss", "cell"): ["model=yolo"],
+    ("model/cls_loss", "softmax"): ["model=yolo"],
+    ("model/coder", "cell"): ["model=yolov1"],
+    ("model/coder", "direct"): ["model=yolo"],
+    ("model/matcher", "cell"): ["model=yolo"],
+    ("model/matcher", "responsible"): ["model=yolov1"],
     ("model/anchors", "ssd"): ["model=ssd"],
     ("model/anchors", "ssd512"): ["model=ssd"],
 }
@@ -57,7 +73,19 @@ def options() -> list[tuple[str, str]]:
 def plain(*overrides: str) -> dict[str, Any]:
     return plain_config(
         compose_config("train", [*BASE, *overrides]),
-        ("model", "optim", "lr_schedule", "data", "trainer", "callbacks", "augment", "init_from", "resume", "training"),
+        (
+            "model",
+            "optim",
+            "lr_schedule",
+            "data",
+            "trainer",
+            "callbacks",
+            "augment",
+            "init_from",
+            "resume",
+            "training",
+            "tta",
+        ),
     )
 
 
@@ -95,7 +123,7 @@ def test_every_model_gives_a_lightning_module_that_steps(name: str) -> None:
         config=config,
     )
     assert isinstance(module, __import__("lightning").LightningModule)
-    batch = make_batch([[[4, 4, 36, 30]]], [[0]])
+    batch = make_batch([[[4, 4, 36, 30]]], [[0]], side=config["data"]["side"])
     module.log = module.log_dict = lambda *a, **k: None
     module._trainer = type("T", (), {"global_step": 0, "barebones": False})()
     assert module.training_step(batch, 0).isfinite()
@@ -166,6 +194,7 @@ def test_parameters_of_faster_rcnn_c4() -> None:
         (["sed=1"], r"no option sed; did you mean seed\?"),
         (["model.box_loss=giou"], r"use model/box_loss=giou"),
         (["model.proposals.box_loss=giou"], r"use model/box_loss@model.proposals.box_loss=giou"),
+        (["model=ssd", "model/obj_loss=bce"], r"model/obj_loss is refused.*use model=yolo"),
         (["model=ssd", "model/arm=refinedet"], r"model/arm is refused.*use model=refinedet"),
         (["model.arm.box_loss=giou"], r"use model/box_loss@model.arm.box_loss=giou"),
         (["model=rpn", "model/pool=spp"], r"model/pool is refused.*use model=faster_rcnn"),
@@ -215,6 +244,24 @@ def test_typos_are_refused_with_the_nearest_name(
         (["model=faster_rcnn", "training=alternating", "callbacks=none"], "callbacks.checkpoint is refused"),
         (["model.neck.top_down=false", "model.neck.lateral=false"], "model.neck.top_down=false is refused"),
         (["model.backbone.norm=gn", "model.backbone.weights=imagenet"], "model.backbone.norm=gn is refused"),
+        (["model=retinanet", "model/matcher=cell"], "model/matcher or model/coder is refused"),
+        (["model=ssd", "model/coder=direct"], "model/matcher or model/coder is refused"),
+        (["model=faster_rcnn", "model/coder@model.proposals.coder=cell"], "model/matcher or model/coder is refused"),
+        (["model=yolo", "model/matcher=retinanet"], "model/matcher is refused"),
+        (["model=retinanet", "model/box_loss=cell"], "model/box_loss=cell is refused"),
+        (["model=yolo", "model/coder=unit"], "model/box_loss=cell is refused"),
+        (["model=yolo", "model/anchors=yolo_cells"], "model/anchors=yolo_cells is refused"),
+        (["model=retinanet", "model/anchors=yolo_cells"], "model/anchors=yolo_cells is refused"),
+        (["model=retinanet", "model/cls_loss=softmax"], "model/cls_loss=softmax is refused"),
+        (["model=refinedet", "model/cls_loss@model.arm.cls_loss=softmax"], "model/cls_loss=softmax is refused"),
+        (["model=yolo", "model/head=ssd"], "model/head is refused"),
+        (["model=retinanet", "model/head=yolo"], "model/head is refused"),
+        (["model=yolo", "model/head=roi"], "model/head is refused"),
+        (["model=yolo", "model/detect=proposals"], "model/detect=proposals is refused"),
+        (["model=yolo", "data.proposals=grid"], "data.proposals is refused"),
+        (["model=yolov1", "data.resize=letterbox"], "model/head is refused"),
+        (["model=yolov1", "tta=multiscale"], "model/head is refused"),
+        (["model=yolo", "model/neck=yolo_grid", "model/head=yolo_fc"], "model/head is refused"),
     ],
 )
 def test_rules_refuse_with_a_reason_and_an_option_that_works(overrides: list[str], message: str) -> None:

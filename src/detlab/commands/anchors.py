@@ -22,8 +22,8 @@ from detlab.detectors import Detector
 from detlab.errors import ConfigError
 from detlab.files import write_json
 from detlab.metrics.anchor_coverage import AnchorStage, Coverage, Placement, anchor_stage, coverage, coverage_report
-from detlab.metrics.anchor_fit import fit_shapes
-from detlab.model.anchors import AnchorGenerator, Anchors, DefaultBoxes
+from detlab.metrics.anchor_fit import fit_pairs, fit_shapes
+from detlab.model.anchors import AnchorGenerator, Anchors, DefaultBoxes, Shapes
 from detlab.runs.checkpoints import model_without_download
 from detlab.tensors.structures import GroundTruth
 from detlab.training.build import make_data
@@ -122,6 +122,9 @@ def suggestions(
 def _fitted(stage: AnchorStage, sides: np.ndarray, canvas: tuple[int, int]) -> list[Suggestion]:
     """What can be fitted: sizes and ratios of tiled anchors, scales of default boxes."""
     anchors = stage.anchors
+    if isinstance(anchors, Shapes):
+        fitted, _ = fit_pairs(sides, len(anchors.shapes))
+        return [_changed("k-means of shapes", anchors, shapes=[(round(w, 1), round(h, 1)) for w, h in fitted])]
     if isinstance(anchors, Anchors):
         fit = fit_shapes(sides, len(anchors.sizes), len(anchors.ratios), anchors.octaves)
         sizes, ratios = [round(s, 1) for s in fit.sizes], [round(r, 2) for r in fit.ratios]
@@ -146,12 +149,17 @@ def _spaced(sides: np.ndarray, count: int) -> list[float]:
     return [round(float(s), 1) for s in np.geomspace(low, max(high, low * 1.01), count)]
 
 
-def _changed(name: str, anchors: AnchorGenerator, **values: list[float]) -> Suggestion:
+def _changed(name: str, anchors: AnchorGenerator, **values: Sequence[float | tuple[float, float]]) -> Suggestion:
     changed = copy.deepcopy(anchors)
     for key, value in values.items():
         setattr(changed, key, value)
-    shown = {key: "[" + ",".join(f"{v:g}" for v in value) + "]" for key, value in values.items()}
+    shown = {key: _listed(value) for key, value in values.items()}
     return Suggestion(name, changed, " ".join(f"'model.anchors.{key}={text}'" for key, text in shown.items()))
+
+
+def _listed(value: Any) -> str:
+    """A number, or nested lists of numbers, as the command line takes them."""
+    return f"{value:g}" if isinstance(value, float) else "[" + ",".join(map(_listed, value)) + "]"
 
 
 def print_report(result: Mapping[str, Any], stage: AnchorStage) -> None:

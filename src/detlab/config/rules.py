@@ -7,82 +7,31 @@ name, so a subclass and a family from a user's own package are judged like the b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
-from detlab.config.parts import class_of
+from detlab.config.cell_rules import CELL_RULES
+from detlab.config.facts import (
+    Rule,
+    any_stage,
+    fact,
+    family,
+    fresh,
+    model_of,
+    on_cpu,
+    one_map,
+    part,
+    pools,
+    reads_rois,
+    unequal_boxes,
+)
 from detlab.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One refusal."""
-
-    name: str
-    applies: Callable[[Mapping[str, Any]], bool]
-    option: str  # at fault
-    reason: str
-    instead: str  # option that works
-
-
-def _model(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    return config.get("model") or {}
-
-
-def _part(config: Mapping[str, Any], *path: str) -> Any:
-    node: Any = _model(config)
-    for key in path:
-        node = node.get(key) if isinstance(node, Mapping) else None
-    return node if node is not None else {}
-
-
-def _fact(node: Any, name: str) -> Any:
-    """What the class that a node names says of itself; None where it does not say, or where no class is named."""
-    target = node.get("_target_") if isinstance(node, Mapping) else None
-    return getattr(class_of(target), name, None) if target else None
-
-
-def _family(config: Mapping[str, Any], name: str) -> Any:
-    return _fact(_model(config), name)
-
-
-def _reads_rois(config: Mapping[str, Any]) -> bool:
-    return _family(config, "reads") in ("rois", "crops")
-
-
-def _pools(config: Mapping[str, Any], what: str) -> bool:
-    return _fact(_part(config, "pool"), "gives") == what
-
-
-def _fresh(config: Mapping[str, Any]) -> bool:
-    """Whether weights start from the backbone's option, not from a checkpoint."""
-    return not config.get("init_from") and not config.get("resume")
-
-
-def _on_cpu(config: Mapping[str, Any]) -> bool:
-    trainer = config.get("trainer") or {}
-    return trainer.get("accelerator") == "cpu" and trainer.get("devices") not in (1, "1")
-
-
-def _one_map(config: Mapping[str, Any]) -> bool:
-    return bool(_fact(_part(config, "neck"), "single_map"))
-
-
-def _unequal_boxes(config: Mapping[str, Any]) -> bool:
-    """Whether the anchors differ in number from level to level."""
-    anchors = _part(config, "anchors")
-    numbers = {len(row) for row in anchors.get("ratios") or [] if isinstance(row, list)}
-    return bool(_fact(anchors, "by_level")) and len(numbers) > 1
-
 
 RULES: tuple[Rule, ...] = (
     Rule(
         "frozen batch norm on random weights",
         lambda c: (
-            _part(c, "backbone").get("norm") == "frozen_bn"
-            and _part(c, "backbone").get("weights") is None
-            and _fresh(c)
+            part(c, "backbone").get("norm") == "frozen_bn" and part(c, "backbone").get("weights") is None and fresh(c)
         ),
         "model.backbone.norm=frozen_bn",
         "with model.backbone.weights=null its statistics are those of nothing, and are never learned",
@@ -90,52 +39,49 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "group norm with batch-norm weights",
-        lambda c: _part(c, "backbone").get("norm") == "gn" and _part(c, "backbone").get("weights") is not None,
+        lambda c: part(c, "backbone").get("norm") == "gn" and part(c, "backbone").get("weights") is not None,
         "model.backbone.norm=gn",
         "pretrained weights were made for batch norm; its statistics have no place in a group norm",
         "model.backbone.norm=frozen_bn, or model.backbone.weights=null",
     ),
     Rule(
         "synchronised batch norm on CPUs",
-        lambda c: _on_cpu(c) and ("sync_bn" in str(_model(c)) or bool((c.get("trainer") or {}).get("sync_batchnorm"))),
+        lambda c: on_cpu(c) and ("sync_bn" in str(model_of(c)) or bool((c.get("trainer") or {}).get("sync_batchnorm"))),
         "norm=sync_bn",
         "torch synchronises batch statistics only between GPUs",
         "model.backbone.norm=gn, or trainer=ddp",
     ),
     Rule(
         "loss-ranked sampling of RoIs",
-        lambda c: _reads_rois(c) and bool(_fact(_part(c, "sampler"), "ranks_by_loss")),
+        lambda c: reads_rois(c) and bool(fact(part(c, "sampler"), "ranks_by_loss")),
         "model/sampler=hard_negative",
         "it ranks by loss, but RoIs are sampled before they are pooled and scored",
         "model/sampler=roi",
     ),
     Rule(
         "a RoI pool without RoIs",
-        lambda c: _family(c, "reads") == "maps" and bool(_part(c, "pool")),
+        lambda c: family(c, "reads") == "maps" and bool(part(c, "pool")),
         "model/pool",
         "a one-stage family reads its maps densely and pools no region",
         "model=faster_rcnn",
     ),
     Rule(
         "a RoI head on a dense family",
-        lambda c: _family(c, "reads") == "maps" and _fact(_part(c, "head"), "reads") == "vectors",
+        lambda c: family(c, "reads") == "maps" and fact(part(c, "head"), "reads") == "vectors",
         "model/head",
         "a RoI head reads vectors of pooled regions, a dense head maps",
         "model/head=retinanet, model/head=rpn or model/head=ssd",
     ),
     Rule(
         "a dense head on a RoI family",
-        lambda c: _reads_rois(c) and _fact(_part(c, "head"), "reads") == "maps",
+        lambda c: reads_rois(c) and fact(part(c, "head"), "reads") == "maps",
         "model/head",
         "a dense head reads maps, a RoI head vectors of pooled regions",
         "model/head=roi; the RPN's head is model/head@model.proposals.head=...",
     ),
     Rule(
         "unequal default boxes on a shared head",
-        lambda c: (
-            _unequal_boxes(c)
-            and any(_fact(_part(c, *path, "head"), "one_for_all_levels") for path in ((), ("proposals",), ("arm",)))
-        ),
+        lambda c: unequal_boxes(c) and any_stage(c, "head", "one_for_all_levels"),
         "model/anchors",
         "four boxes a cell on some levels and six on others cannot come from one conv over all levels",
         "model/head=ssd (for an RPN: model/head@model.proposals.head=ssd), or model/anchors=ssd_formula",
@@ -143,9 +89,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "default boxes of several levels on one map",
         lambda c: (
-            bool(_fact(_part(c, "anchors"), "by_level"))
-            and _part(c, "anchors").get("scales") is not None
-            and _one_map(c)
+            bool(fact(part(c, "anchors"), "by_level")) and part(c, "anchors").get("scales") is not None and one_map(c)
         ),
         "model/anchors",
         "it has one scale per level, and a single map would keep the smallest boxes alone",
@@ -153,7 +97,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "proposal selection as the last step",
-        lambda c: _family(c, "class_agnostic") is False and _fact(_part(c, "detect"), "class_wise") is False,
+        lambda c: family(c, "class_agnostic") is False and fact(part(c, "detect"), "class_wise") is False,
         "model/detect=proposals",
         "it suppresses without classes, as an RPN does",
         "model/detect=retinanet, model/detect=roi or model/detect=ssd",
@@ -161,8 +105,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "class-wise selection of proposals",
         lambda c: (
-            (bool(_family(c, "class_agnostic")) and bool(_fact(_part(c, "detect"), "class_wise")))
-            or bool(_fact(_part(c, "proposals", "detect"), "class_wise"))
+            (bool(family(c, "class_agnostic")) and bool(fact(part(c, "detect"), "class_wise")))
+            or bool(fact(part(c, "proposals", "detect"), "class_wise"))
         ),
         "model/detect",
         "an RPN scores objects without classes and suppresses within levels",
@@ -170,58 +114,56 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "the backbone's tail on a pyramid",
-        lambda c: _part(c, "head").get("body") == "tail" and not _one_map(c),
+        lambda c: part(c, "head").get("body") == "tail" and not one_map(c),
         "model/head=tail",
         "conv5 (fc6 on VGG) reads one C4 map; a pyramid's maps have other channels and strides",
         "model/neck=none, or model/head=roi",
     ),
     Rule(
         "the backbone's tail on another map",
-        lambda c: (
-            _part(c, "head").get("body") == "tail" and _one_map(c) and _part(c, "neck").get("level", "C4") != "C4"
-        ),
+        lambda c: part(c, "head").get("body") == "tail" and one_map(c) and part(c, "neck").get("level", "C4") != "C4",
         "model/head=tail",
         "conv5 (fc6 on VGG) continues C4 and reads its channels",
         "model.neck.level=C4, or model/head=fc",
     ),
     Rule(
         "the backbone's tail on a vector",
-        lambda c: _part(c, "head").get("body") == "tail" and _pools(c, "vectors"),
+        lambda c: part(c, "head").get("body") == "tail" and pools(c, "vectors"),
         "model/pool=spp",
         "it gives a vector of bins from several grids, but conv5 and fc6 read one 14x14 or 7x7 map",
         "model/pool=roi_align, or model/head=fc",
     ),
     Rule(
         "convs on a vector",
-        lambda c: bool(_part(c, "head").get("convs")) and _pools(c, "vectors"),
+        lambda c: bool(part(c, "head").get("convs")) and pools(c, "vectors"),
         "model/pool=spp",
         "it gives a vector, but the head's 3x3 convs read a map",
         "model/pool=roi_align, or model/head=fc",
     ),
     Rule(
         "crops of the image as a pool of maps",
-        lambda c: _family(c, "reads") == "rois" and _pools(c, "crops"),
+        lambda c: family(c, "reads") == "rois" and pools(c, "crops"),
         "model/pool=warp",
         "it cuts RoIs from the image and sends each through the network, but this family makes maps once per image",
         "model=rcnn, or model/pool=roi_align",
     ),
     Rule(
         "a pool of maps on R-CNN",
-        lambda c: _family(c, "reads") == "crops" and not _pools(c, "crops"),
+        lambda c: family(c, "reads") == "crops" and not pools(c, "crops"),
         "model/pool",
         "R-CNN has no map of the whole image to pool from, only crops",
         "model/pool=warp, or model=fast_rcnn",
     ),
     Rule(
         "a pyramid of maps of one crop",
-        lambda c: _family(c, "reads") == "crops" and not _one_map(c),
+        lambda c: family(c, "reads") == "crops" and not one_map(c),
         "model/neck",
         "R-CNN's crop is one object at one size, described by one map; which level would it be read from?",
         "model/neck=none",
     ),
     Rule(
         "proposals that nobody reads",
-        lambda c: _family(c, "box_source") in ("anchors", "rpn") and (c.get("data") or {}).get("proposals") is not None,
+        lambda c: family(c, "box_source") in ("anchors", "rpn") and (c.get("data") or {}).get("proposals") is not None,
         "data.proposals",
         "this family places its own boxes",
         "data.proposals=null, or model=fast_rcnn",
@@ -229,23 +171,24 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "a pyramid with maps nobody reads",
         lambda c: (
-            _part(c, "neck").get("top_down") is False
-            and (_part(c, "neck").get("finest_only") or _part(c, "neck").get("lateral") is False)
+            part(c, "neck").get("top_down") is False
+            and (part(c, "neck").get("finest_only") or part(c, "neck").get("lateral") is False)
         ),
         "model.neck.top_down=false",
         "without the top-down path the coarser maps feed nothing (finest_only), or the finer get nothing (lateral)",
         "model.neck.top_down=true",
     ),
+    *CELL_RULES,
     Rule(
         "alternating training of a family without an RPN and a RoI head",
-        lambda c: _fact(c.get("training"), "needs_box_source") not in (None, _family(c, "box_source")),
+        lambda c: fact(c.get("training"), "needs_box_source") not in (None, family(c, "box_source")),
         "training=alternating",
         "its four steps train an RPN and a detector on its proposals in turn",
         "model=faster_rcnn, or training=joint",
     ),
     Rule(
         "linear SVMs of a family without cached regions",
-        lambda c: bool(_fact(c.get("training"), "needs_linear_models")) and not _family(c, "fits_linear_models"),
+        lambda c: bool(fact(c.get("training"), "needs_linear_models")) and not family(c, "fits_linear_models"),
         "training=svm",
         "R-CNN and SPPnet fit them on features of fixed regions; in other families the features train on",
         "model=rcnn or model=sppnet, or training=joint",
@@ -253,7 +196,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "stages without checkpoints",
         lambda c: (
-            bool(_fact(c.get("training"), "several"))
+            bool(fact(c.get("training"), "several"))
             and "callbacks" in c
             and not (c["callbacks"] or {}).get("checkpoint")
         ),

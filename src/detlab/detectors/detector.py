@@ -49,6 +49,8 @@ class Detector(nn.Module, ABC):
     class_agnostic = False  # labels collapse to one class; the metric is proposal recall
     reads: Literal["maps", "rois", "crops"] = "maps"  # of the last head: whole maps, regions of them, warped crops
     box_source: Literal["anchors", "rpn", "proposals"] = "anchors"  # where the boxes come from that it classifies
+    gives_cells = False  # whether matcher and coder see the cell of each anchor's map position (YOLO)
+    scores_objectness = False  # whether it asks for an object apart from its class (YOLO)
     fits_linear_models = False  # features of fixed regions can be cached, and SVMs and ridge regression fitted to them
     final: Selection  # the last step of `detect`
     class_names: tuple[str, ...] = ()  # K names, where the weights came with them (`from_torchvision`)

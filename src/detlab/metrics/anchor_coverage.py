@@ -100,6 +100,8 @@ def coverage(stage: AnchorStage, truth: GroundTruth, placement: Placement, most_
     for canvas, members in groups.items():
         per_level = stage.anchors.per_level(stage.levels, canvas)
         anchors = torch.cat(per_level)[None]
+        cells = getattr(stage.matcher, "reads_cells", False)
+        references = stage.anchors.with_cells(stage.levels, canvas, anchors.device) if cells else anchors
         bounds = np.cumsum([len(a) for a in per_level])
         for rows, x, y in members:
             if not rows:
@@ -107,7 +109,7 @@ def coverage(stage: AnchorStage, truth: GroundTruth, placement: Placement, most_
             boxes = (truth.boxes[rows] * torch.tensor([x, y, x, y], dtype=torch.float64)).float()
             targets = _targets(boxes, truth, rows)
             overlap, best = pairwise_overlap(targets.boxes, anchors)[0].max(dim=1)
-            matches = stage.matcher(anchors, targets)
+            matches = stage.matcher(references, targets)
             positive = matches.state[0] == POSITIVE
             iou[rows], sides[rows] = overlap.numpy(), (boxes[:, 2:] - boxes[:, :2]).numpy()
             level[rows] = np.searchsorted(bounds, best.numpy(), side="right")

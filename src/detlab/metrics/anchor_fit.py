@@ -52,6 +52,31 @@ def fit_shapes(sides: np.ndarray, sizes: int, ratios: int, octaves: Sequence[flo
     return best
 
 
+def fit_pairs(sides: np.ndarray, count: int) -> tuple[list[tuple[float, float]], float]:
+    """Free shapes by k-means with 1 - IoU (YOLO9000 section 2): each becomes the mean of the boxes nearest to it.
+
+    Starts are the boxes at even quantiles of the area, so the result is the same every time.
+
+    Args:
+        sides: [n, 2] widths and heights, px.
+        count: how many shapes.
+
+    Returns:
+        (width, height) of each, by ascending area, and the mean IoU of boxes with their shape.
+    """
+    order = np.argsort(sides.prod(1), kind="stable")
+    shapes = sides[order[((np.arange(count) + 0.5) / count * len(sides)).astype(int)]].astype(float)
+    best, found = -1.0, shapes
+    for _ in range(ROUNDS):
+        overlap = shape_iou(sides, shapes)
+        nearest, mean = overlap.argmax(axis=1), float(overlap.max(axis=1).mean())
+        if mean <= best + 1e-6:
+            break
+        best, found = mean, shapes
+        shapes = np.column_stack([_means(sides[:, i], nearest, shapes[:, i]) for i in (0, 1)])
+    return [(float(w), float(h)) for w, h in found[np.argsort(found.prod(1), kind="stable")]], best
+
+
 def shape_iou(sides: np.ndarray, shapes: np.ndarray) -> np.ndarray:
     """IoU [n, k] of boxes [n, 2] (width, height) and shapes [k, 2], all centred on one point."""
     inter = np.minimum(sides[:, None], shapes[None]).prod(axis=2)

@@ -64,6 +64,7 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         seed=config["seed"],
         monitor=config["monitor"],
         tta=build_part(config["tta"]),
+        multiscale=build_part(config["multiscale"]) if config.get("multiscale") else None,
         divisor=config["data"]["size_divisor"],
         compiled=config["compile"],
     )

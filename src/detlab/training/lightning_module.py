@@ -23,6 +23,7 @@ from detlab.runs.checkpoints import CHECKPOINT_KEY, LAYOUT
 from detlab.tensors.ranks import mean_of_all
 from detlab.tensors.structures import PADDING, Batch, Detections
 from detlab.training.batch_losses import BatchLosses
+from detlab.training.multiscale import MultiScale
 from detlab.training.trainers import data_of, total_batch
 
 
@@ -43,6 +44,7 @@ class DetectionModule(L.LightningModule):
         monitor: the metric checkpoints and early stopping watch.
         tta: called as tta(detector, divisor=...) -> TTA for the test split; None to test each image as it is.
         divisor: of canvas sides under tta.
+        multiscale: resizes training batches; None to take them as they are.
         compiled: compile the losses before training (`detlab.detectors.compiling`).
     """
 
@@ -60,6 +62,7 @@ class DetectionModule(L.LightningModule):
         monitor: str = "val/map",
         tta: Callable[..., TTA] | None = None,
         divisor: int = 32,
+        multiscale: MultiScale | None = None,
         compiled: bool = False,
     ) -> None:
         super().__init__()
@@ -72,6 +75,7 @@ class DetectionModule(L.LightningModule):
         self.measures = tuple(measures)
         self.seed, self.monitor = seed, monitor
         self.tta = None if tta is None else tta(detector, divisor=divisor)
+        self.multiscale, self._total_batch = multiscale, 0
         self.results: dict[str, dict[str, float]] = {}
         self.found: dict[str, Found] = {}  # by split: the detections that the results were made from
         self.proposed: Found | None = None  # of the last test: what an earlier stage handed to the last one
@@ -90,8 +94,8 @@ class DetectionModule(L.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Total loss of a batch; every part is logged."""
-        keys = draw_keys(self.seed, self.global_step, batch.ids)
-        losses = (self._compiled or self.detector).loss(batch._replace(keys=keys))
+        batch = self._prepared(batch)
+        losses = (self._compiled or self.detector).loss(batch)
         total = torch.stack(list(losses.values())).sum()
         values = torch.stack([*losses.values(), total]).detach()
         if self._is_logged():
@@ -106,6 +110,14 @@ class DetectionModule(L.LightningModule):
         """Whether this step's values are written: then they are the mean of all processes, which cost a wait."""
         every = self.trainer.log_every_n_steps
         return bool(every) and (self.trainer.global_step + 1) % every == 0
+
+    def _prepared(self, batch: Batch) -> Batch:
+        """A training batch at this step's size, with its seeds and the number of images seen: functions of the step."""
+        step = self.global_step
+        if self.multiscale is not None:
+            batch = self.multiscale(batch, self.seed, step, int(self.trainer.estimated_stepping_batches))
+        seen = batch.ids.new_full((), step * self._total_batch)
+        return batch._replace(keys=draw_keys(self.seed, step, batch.ids), seen=seen)
 
     def on_validation_epoch_start(self) -> None:
         self._start("val")
@@ -130,7 +142,8 @@ class DetectionModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser with its per-step schedule; the total batch is over processes and accumulated steps."""
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        optimizer = self.optim(self.detector, total_batch=total_batch(self.trainer), fused=not scaled)
+        self._total_batch = total_batch(self.trainer)
+        optimizer = self.optim(self.detector, total_batch=self._total_batch, fused=not scaled)
         scheduler = self.lr_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

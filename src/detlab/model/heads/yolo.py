@@ -30,8 +30,9 @@ class YOLOHead(nn.Module):
         prior: objectness of the untrained head; null leaves its bias 0.
     """
 
+    reads = "maps"
+    one_for_all_levels = False
     gives_objectness = True
-    fixed_canvas = False
 
     def __init__(
         self,
@@ -85,8 +86,10 @@ class GridHead(nn.Module):
         prior: objectness of the untrained head.
     """
 
+    reads = "maps"
+    one_for_all_levels = False
     gives_objectness = True
-    fixed_canvas = True
+    one_canvas = True  # its layers are made for one size of image
 
     def __init__(
         self,

@@ -26,6 +26,8 @@ class YOLOGrid(Neck):
         norm_momentum: weight of a batch in the running statistics.
     """
 
+    single_map = True
+
     def __init__(
         self, *, levels: Sequence[Level], width: int = 1024, norm: str = "bn", norm_momentum: float = MOMENTUM
     ) -> None:
@@ -82,6 +84,8 @@ class Passthrough(Neck):
         norm: bn, sync_bn, gn or none.
         norm_momentum: weight of a batch in the running statistics.
     """
+
+    single_map = True
 
     def __init__(
         self,

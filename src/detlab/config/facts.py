@@ -1,0 +1,87 @@
+"""What rules ask a config: its parts, and the facts of the classes that these name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from detlab.config.parts import class_of
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One refusal."""
+
+    name: str
+    applies: Callable[[Mapping[str, Any]], bool]
+    option: str  # at fault
+    reason: str
+    instead: str  # option that works
+
+
+def model_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return config.get("model") or {}
+
+
+def part(config: Mapping[str, Any], *path: str) -> Any:
+    node: Any = model_of(config)
+    for key in path:
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node if node is not None else {}
+
+
+def fact(node: Any, name: str) -> Any:
+    """What the class that a node names says of itself; None where it does not say, or where no class is named."""
+    target = node.get("_target_") if isinstance(node, Mapping) else None
+    return getattr(class_of(target), name, None) if target else None
+
+
+def family(config: Mapping[str, Any], name: str) -> Any:
+    return fact(model_of(config), name)
+
+
+def reads_rois(config: Mapping[str, Any]) -> bool:
+    return family(config, "reads") in ("rois", "crops")
+
+
+def pools(config: Mapping[str, Any], what: str) -> bool:
+    return fact(part(config, "pool"), "gives") == what
+
+
+def fresh(config: Mapping[str, Any]) -> bool:
+    """Whether weights start from the backbone's option, not from a checkpoint."""
+    return not config.get("init_from") and not config.get("resume")
+
+
+def on_cpu(config: Mapping[str, Any]) -> bool:
+    trainer = config.get("trainer") or {}
+    return trainer.get("accelerator") == "cpu" and trainer.get("devices") not in (1, "1")
+
+
+def one_map(config: Mapping[str, Any]) -> bool:
+    return bool(fact(part(config, "neck"), "single_map"))
+
+
+def stages(config: Mapping[str, Any], name: str) -> list[Any]:
+    """A part of every stage: of the last one, of the RPN, of the ARM."""
+    return [part(config, *stage, name) for stage in ((), ("proposals",), ("arm",))]
+
+
+def any_stage(config: Mapping[str, Any], name: str, asked: str) -> bool:
+    return any(fact(node, asked) for node in stages(config, name))
+
+
+def one_size(config: Mapping[str, Any]) -> bool:
+    """Whether every image fills the same canvas, in training and in testing."""
+    data, tta = config.get("data") or {}, config.get("tta") or {}
+    resize = data.get("resize") or family(config, "resize")
+    same = resize == "warp" or data.get("canvas") is not None
+    return same and list(tta.get("scales") or [1.0]) == [1.0] and not config.get("multiscale")
+
+
+def unequal_boxes(config: Mapping[str, Any]) -> bool:
+    """Whether the anchors differ in number from level to level."""
+    anchors = part(config, "anchors")
+    numbers = {len(row) for row in anchors.get("ratios") or [] if isinstance(row, list)}
+    return bool(fact(anchors, "by_level")) and len(numbers) > 1

@@ -1,0 +1,58 @@
+"""Multi-scale training: another size of canvas every few steps (YOLO9000 section 2).
+
+A size is a function of (seed, step) alone, so a resumed run and every process draw the same.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's own convention
+
+from detlab.tensors.structures import Batch
+
+
+class MultiScale:
+    """Resizes whole batches, their padding included; anchors keep their pixels.
+
+    Args:
+        sizes: px of the canvas' longer side to draw from. Sides become multiples of `divisor`.
+        every: steps between draws.
+        last: steps at the end with the largest size.
+        divisor: of canvas sides.
+    """
+
+    def __init__(self, *, sizes: Sequence[int], every: int = 10, last: int = 0, divisor: int = 32) -> None:
+        if not sizes or min(sizes) < divisor or every < 1 or last < 0:
+            raise ValueError(
+                f"multiscale needs sizes of at least {divisor} px, every >= 1 and last >= 0; got sizes={list(sizes)}, "
+                f"every={every}, last={last}."
+            )
+        self.sizes, self.every, self.last, self.divisor = [int(s) for s in sizes], every, last, divisor
+
+    def size(self, seed: int, step: int, steps: int | None = None) -> int:
+        """Px of the longer side at a step, of `steps` in all if that is known."""
+        if steps is not None and step >= steps - self.last:
+            return max(self.sizes)
+        return random.Random(f"{seed} {step // self.every}").choice(self.sizes)
+
+    def __call__(self, batch: Batch, seed: int, step: int, steps: int | None = None) -> Batch:
+        """The batch at the step's size, with its boxes and proposals."""
+        height, width = batch.canvas
+        factor = self.size(seed, step, steps) / max(height, width)
+        canvas = [max(1, round(side * factor / self.divisor)) * self.divisor for side in (height, width)]
+        if canvas == [height, width]:
+            return batch
+        scale = torch.tensor([canvas[0] / height, canvas[1] / width], device=batch.images.device)  # y, x
+        sizes = (batch.sizes * scale).ceil().long()
+        sizes = torch.minimum(sizes, sizes.new_tensor(canvas))
+        corners = scale.flip(0).repeat(2)
+        targets, proposals = batch.targets, batch.proposals
+        if targets is not None:
+            targets = targets._replace(boxes=targets.boxes * corners, area=targets.area * scale.prod())
+        if proposals is not None:
+            proposals = proposals._replace(boxes=proposals.boxes * corners)
+        images = F.resize(batch.images, canvas, antialias=True)
+        return batch._replace(images=images, sizes=sizes, targets=targets, proposals=proposals)
