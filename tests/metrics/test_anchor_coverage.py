@@ -23,7 +23,7 @@ from detlab.metrics.anchor_coverage import (
     coverage_report,
     thresholds_of,
 )
-from detlab.metrics.anchor_fit import fit_shapes, shape_iou
+from detlab.metrics.anchor_fit import fit_pairs, fit_shapes, shape_iou
 from detlab.model.anchors import Anchors
 from detlab.model.matchers import IoUMatcher
 from detlab.tensors.structures import GroundTruth, Level
@@ -144,3 +144,15 @@ def test_a_matcher_without_thresholds_is_judged_at_a_half() -> None:
     assert thresholds_of(Nearest()) == [0.5]
     assert thresholds_of(IoUMatcher(positive=0.7, negative=0.3, force_best=True)) == [0.3, 0.7]
     assert thresholds_of(IoUMatcher(positive=0.5, negative=0.5, force_best=True)) == [0.5]
+
+
+def test_free_shapes_are_found_again() -> None:
+    """Boxes scattered around three shapes; k-means with 1 - IoU finds them, whatever the order."""
+    g = np.random.default_rng(0)
+    shapes = np.array([[20.0, 50.0], [60.0, 30.0], [120.0, 110.0]])
+    sides = np.repeat(shapes, 200, axis=0) * np.exp(g.normal(0, 0.05, (600, 2)))
+    found, mean = fit_pairs(g.permutation(sides), 3)
+    np.testing.assert_allclose(found, shapes, rtol=0.03)
+    assert mean > 0.9
+    assert mean == pytest.approx(float(shape_iou(sides, np.array(found)).max(1).mean()))
+    assert fit_pairs(sides, 3)[1] >= fit_shapes(sides, 3, 1).iou  # one ratio for all cannot be as near

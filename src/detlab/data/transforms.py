@@ -119,6 +119,35 @@ class IoUCropOrNot(v2.Transform):
         return sample | cropped | rows
 
 
+class AspectJitter(v2.Transform):
+    """Another aspect and place on a canvas of the same size: darknet's augmentation of YOLOv2 and YOLOv3.
+
+    The image's aspect is changed by up to the jitter on each side, the image is resized to fit the canvas and laid at a
+    random place of it, on grey.
+
+    Args:
+        jitter: largest change of a side, as its share.
+        fill: grey value around the image.
+    """
+
+    def __init__(self, jitter: float = 0.3, fill: int = 127) -> None:
+        super().__init__()
+        if not 0 <= jitter < 1:
+            raise ValueError(f"augment.jitter={jitter} must be a share in 0..1.")
+        self.jitter, self.fill = jitter, fill
+
+    def forward(self, sample: dict[str, Any]) -> dict[str, Any]:
+        """Jitter a sample; boxes go along."""
+        height, width = sample["image"].shape[-2:]
+        change = 1 + self.jitter * (2 * torch.rand(2) - 1)
+        aspect = width * float(change[0]) / (height * float(change[1]))
+        new = (height, round(height * aspect)) if aspect < width / height else (round(width / aspect), width)
+        new_h, new_w = max(1, min(height, new[0])), max(1, min(width, new[1]))
+        left, top = (int(torch.randint(0, room + 1, ())) for room in (width - new_w, height - new_h))
+        sample = v2.Resize([new_h, new_w], antialias=True)(sample)
+        return v2.Pad([left, top, width - new_w - left, height - new_h - top], fill=self.fill)(sample)
+
+
 def as_sample(
     image: Tensor,
     boxes: Tensor,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from detlab.model.cell_matchers import best_overlap
+from detlab.model.cell_matchers import CellMatches, best_overlap
 from detlab.model.coders import BoxCoder
 from detlab.model.criterion import share_of_processes
 from detlab.model.losses import BoxLoss, ClassificationLoss, ObjectnessLoss
@@ -116,10 +116,11 @@ class CellCriterion(nn.Module):
             num_classes: K.
         """
         predicted = self.coder.decode(references, deltas)
-        if not getattr(self.matcher, "reads_cells", False):
-            matches: Matches = self.matcher(references[..., :4], targets)
-        else:
+        matches: Matches | CellMatches
+        if getattr(self.matcher, "reads_cells", False):
             matches = self.matcher(references, targets, predicted)
+        else:
+            matches = self.matcher(references[..., :4], targets)
         positive, negative = matches.state == POSITIVE, matches.state == NEGATIVE
         if self.obj_loss.ignore is not None:
             negative = negative & (best_overlap(predicted, targets) <= self.obj_loss.ignore)
@@ -151,11 +152,13 @@ class CellCriterion(nn.Module):
         return torch.where(positive | (seen >= self.prior_images), loss, prior)
 
 
-def _union(matches: Matches, labels: Tensor, targets: Targets, num_classes: int, dtype: torch.dtype) -> Tensor:
+def _union(
+    matches: Matches | CellMatches, labels: Tensor, targets: Targets, num_classes: int, dtype: torch.dtype
+) -> Tensor:
     """Classes of each anchor as 0 and 1, [B, A, K]: those of all boxes that took it."""
     batch, count = labels.shape
     marks = torch.zeros(batch, (count + 1) * num_classes, dtype=dtype, device=labels.device)
-    if matches.rows is None:
+    if not isinstance(matches, CellMatches):
         rows = torch.arange(count, device=labels.device).expand_as(labels)
         rows, own = torch.where(labels < num_classes, rows, count), labels.clamp(max=num_classes - 1)
     else:

@@ -5,14 +5,25 @@ Shapes: B images, M padded boxes, A anchors. References [1, A, 8] are anchors be
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from detlab.model.matchers import IGNORED, LARGEST_MATRIX, NEGATIVE, POSITIVE, Matches
+from detlab.model.matchers import IGNORED, LARGEST_MATRIX, NEGATIVE, POSITIVE
 from detlab.tensors.boxes import area, centres, pairwise_overlap, sides
 from detlab.tensors.structures import Targets, fixed_shapes
 
 FRACTION = 256  # of a px, to which anchors' sides are rounded: in float32 those of one shape differ by place
+
+
+class CellMatches(NamedTuple):
+    """As `Matches`, with the boxes' side of it: each box takes one anchor at most."""
+
+    state: Tensor  # [B, A] int8: POSITIVE, NEGATIVE or IGNORED
+    index: Tensor  # [B, A] int64: row of the matched box in Targets; meaningful where state is POSITIVE
+    overlap: Tensor  # [B, A] float32: IoU of its and the box's shapes where it is matched, else 0
+    rows: Tensor  # [B, M] int64: the anchor that each box took, which a later box may have too; -1 for none
 
 
 class CellMatcher(nn.Module):
@@ -35,13 +46,14 @@ class CellMatcher(nn.Module):
         super().__init__()
         self.crowd_overlap = crowd_overlap
 
-    def forward(self, references: Tensor, targets: Targets, predicted: Tensor | None = None) -> Matches:
+    def forward(self, references: Tensor, targets: Targets, predicted: Tensor | None = None) -> CellMatches:
         """Match references [1, A, 8] to the boxes of targets; predicted [B, A, 4] are this step's decoded boxes."""
         batch, boxes = targets.labels.shape
         count = references.shape[1]
         if boxes == 0:
             state = torch.full((batch, count), NEGATIVE, dtype=torch.int8, device=references.device)
-            return Matches(state, torch.zeros_like(state, dtype=torch.int64), torch.zeros_like(state).float())
+            none = torch.zeros_like(targets.labels)
+            return CellMatches(state, torch.zeros_like(state, dtype=torch.int64), torch.zeros_like(state).float(), none)
         per_part = max(1, LARGEST_MATRIX // (4 * boxes * count))
         parts = []
         for start in range(0, batch, per_part):  # in parts only to bound memory
@@ -50,9 +62,9 @@ class CellMatcher(nn.Module):
             parts.append(self._match(references, Targets(*(t[rows] for t in targets)), own))
         if len(parts) == 1:
             return parts[0]
-        return Matches(*(torch.cat(field) for field in zip(*parts, strict=True)))
+        return CellMatches(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
-    def _match(self, references: Tensor, targets: Targets, predicted: Tensor | None) -> Matches:
+    def _match(self, references: Tensor, targets: Targets, predicted: Tensor | None) -> CellMatches:
         likeness = _likeness(references, targets.boxes)
         best, row = likeness.max(dim=2)  # [B, M]
         takes = targets.real & ~targets.crowd & (best > 0)
@@ -63,7 +75,7 @@ class CellMatcher(nn.Module):
         index = owner.clamp(min=0)
         overlap = torch.where(owner >= 0, best.gather(1, index), 0.0)
         state = self._without_crowds(state, references[..., :4], targets)
-        return Matches(state, index, overlap, torch.where(takes, row, -1))
+        return CellMatches(state, index, overlap, torch.where(takes, row, -1))
 
     def _chosen(
         self, row: Tensor, takes: Tensor, references: Tensor, targets: Targets, predicted: Tensor | None

@@ -26,7 +26,16 @@ class Matches(NamedTuple):
     # [B, A] int64: row of the matched box in Targets; meaningful where state is POSITIVE
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of it
     overlap: Tensor  # [B, A] float32: best IoU with a box that is not a crowd; 0 where there is none
-    rows: Tensor | None = None  # [B, M] int64: the anchor that each box took, -1 for none; where that is one at most
+
+
+class Matcher(Protocol):
+    """What a criterion asks of its matcher, an `nn.Module`."""
+
+    def forward(self, anchors: Tensor, targets: Targets) -> Matches:
+        """Match anchors [1 or B, A, 4] (px, xyxy) to the boxes of targets (M rows each), without gradient."""
+
+    def __call__(self, anchors: Tensor, targets: Targets) -> Matches:
+        """As `forward`; `nn.Module` has it."""
 
 
 class Matcher(Protocol):
@@ -85,7 +94,7 @@ class IoUMatcher(nn.Module):
             rows = slice(start, start + per_part)
             part = Targets(*(t[rows] for t in targets))
             parts.append(self._match(anchors if anchors.shape[0] == 1 else anchors[rows], part))
-        return Matches(*(torch.cat(field) for field in zip(*(part[:3] for part in parts), strict=True)))
+        return Matches(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
     def _match(self, anchors: Tensor, targets: Targets) -> Matches:
         real, crowd = targets.real, targets.crowd

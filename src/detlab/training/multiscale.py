@@ -18,30 +18,41 @@ class MultiScale:
     """Resizes whole batches, their padding included; anchors keep their pixels.
 
     Args:
-        sizes: px of the canvas' longer side to draw from. Sides become multiples of `divisor`.
+        sizes: px of the canvas' longer side to draw from; sides become multiples of `divisor`.
+        factors: of the canvas, in place of sizes.
         every: steps between draws.
         last: steps at the end with the largest size.
         divisor: of canvas sides.
     """
 
-    def __init__(self, *, sizes: Sequence[int], every: int = 10, last: int = 0, divisor: int = 32) -> None:
-        if not sizes or min(sizes) < divisor or every < 1 or last < 0:
+    def __init__(
+        self,
+        *,
+        sizes: Sequence[int] | None = None,
+        factors: Sequence[float] | None = None,
+        every: int = 10,
+        last: int = 0,
+        divisor: int = 32,
+    ) -> None:
+        choices = sizes or factors
+        if (sizes is None) == (factors is None) or not choices or min(choices) <= 0 or every < 1 or last < 0:
             raise ValueError(
-                f"multiscale needs sizes of at least {divisor} px, every >= 1 and last >= 0; got sizes={list(sizes)}, "
-                f"every={every}, last={last}."
+                f"multiscale needs positive sizes or factors (not both), every >= 1 and last >= 0; got sizes={sizes}, "
+                f"factors={factors}, every={every}, last={last}."
             )
-        self.sizes, self.every, self.last, self.divisor = [int(s) for s in sizes], every, last, divisor
+        self.choices, self.in_pixels = [float(c) for c in choices], sizes is not None
+        self.every, self.last, self.divisor = every, last, divisor
 
-    def size(self, seed: int, step: int, steps: int | None = None) -> int:
-        """Px of the longer side at a step, of `steps` in all if that is known."""
+    def choice(self, seed: int, step: int, steps: int | None = None) -> float:
+        """Size or factor at a step, of `steps` in all if that is known."""
         if steps is not None and step >= steps - self.last:
-            return max(self.sizes)
-        return random.Random(f"{seed} {step // self.every}").choice(self.sizes)
+            return max(self.choices)
+        return random.Random(f"{seed} {step // self.every}").choice(self.choices)
 
     def __call__(self, batch: Batch, seed: int, step: int, steps: int | None = None) -> Batch:
         """The batch at the step's size, with its boxes and proposals."""
         height, width = batch.canvas
-        factor = self.size(seed, step, steps) / max(height, width)
+        factor = self.choice(seed, step, steps) / (max(height, width) if self.in_pixels else 1)
         canvas = [max(1, round(side * factor / self.divisor)) * self.divisor for side in (height, width)]
         if canvas == [height, width]:
             return batch
