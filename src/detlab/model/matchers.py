@@ -38,16 +38,6 @@ class Matcher(Protocol):
         """As `forward`; `nn.Module` has it."""
 
 
-class Matcher(Protocol):
-    """What a criterion asks of its matcher, an `nn.Module`."""
-
-    def forward(self, anchors: Tensor, targets: Targets) -> Matches:
-        """Match anchors [1 or B, A, 4] (px, xyxy) to the boxes of targets (M rows each), without gradient."""
-
-    def __call__(self, anchors: Tensor, targets: Targets) -> Matches:
-        """As `forward`; `nn.Module` has it."""
-
-
 class IoUMatcher(nn.Module):
     """Assignment by IoU thresholds (Faster R-CNN section 3.1.2, RetinaNet section 4).
 
