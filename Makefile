@@ -6,7 +6,7 @@ BIN := .venv/bin
 help:
 	@echo "make train   make .venv, install, train the default experiment on the built-in data"
 	@echo "make demo    a small ablation on the built-in data, two necks x two box losses x two seeds, and its report"
-	@echo "make test    make .venv, install, check the style, run the tests"
+	@echo "make test    make .venv, install, check style and types, run the tests"
 	@echo "make clean   remove .venv and caches (outputs/ stays)"
 
 .venv/installed: pyproject.toml
@@ -31,9 +31,10 @@ demo: .venv/installed
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 test: lint
 	$(BIN)/python -m pytest
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache
