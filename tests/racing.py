@@ -40,7 +40,7 @@ class Writing:
 
     def __call__(self, config: dict[str, Any]) -> float:
         folder, mark = Path(config["paths"]["run_dir"]), config["seed"]
-        facts = {"seed": mark, "process": os.getpid()}
+        facts = {"seed": mark, "process": os.getpid(), "config_hash": config["config_hash"]}
         (folder / "checkpoints").mkdir(exist_ok=True)
         for _ in range(20):
             write_json(folder / "status.json", facts | {"state": "running"})
@@ -49,8 +49,7 @@ class Writing:
                 rows.write(f"{mark},{os.getpid()}\n")
             time.sleep(0.05)
         (folder / "result.json").write_text(json.dumps(facts))
-        done = {"state": "finished", "config_hash": config["config_hash"], "score": mark}
-        write_json(folder / "status.json", facts | done)
+        write_json(folder / "status.json", facts | {"state": "finished", "score": mark})
         return float(mark)
 
 

@@ -165,6 +165,10 @@ def test_shards_hold_every_image(world: int, count: int) -> None:
     shards = [list(ShardedBatchSampler(count, batch_size=2, rank=r, world_size=world)) for r in range(world)]
     assert len({len(s) for s in shards}) == 1
     assert {i for shard in shards for batch in shard for i in batch} == set(range(count))
+    alone = list(ShardedBatchSampler(count, batch_size=2))
+    dealt = [batch for turn in zip(*shards, strict=True) for batch in turn]
+    assert dealt[: len(alone)] == alone  # batches do not depend on the number of processes
+    assert all(batch in alone for batch in dealt)
 
 
 def test_shapes_are_a_function_of_seed_and_index() -> None:

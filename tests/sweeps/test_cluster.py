@@ -48,6 +48,14 @@ def test_a_preempted_job_goes_on_from_its_checkpoint(tmp_path: Path, monkeypatch
     assert "resume=true" in facts(folder)["argv"]
 
 
+def test_tasks_that_would_be_runs_of_their_own_are_refused(tmp_path: Path) -> None:
+    code, said = sweep(tmp_path, *LOCAL, "x=1,2", "hydra.launcher.resources.tasks_per_node=2")
+    assert code == 1, said
+    assert [j["state"] for j in jobs(tmp_path)] == ["refused", "refused"]
+    assert jobs(tmp_path)[0]["reason"].startswith("hydra.launcher.cluster=local starts 2 commands per job")
+    assert not (folder_of(tmp_path) / "0" / "facts.json").exists()
+
+
 @pytest.mark.slow
 def test_a_job_of_two_processes(tmp_path: Path) -> None:
     done = subprocess.run(

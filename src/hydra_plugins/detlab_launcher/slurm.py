@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +70,24 @@ class SlurmLauncher(ProcessLauncher):
         submitted = executor.submit(NodeTask(job, sweep.folder.name, Path.cwd(), threads))
         job.cluster_id = submitted.job_id
         return ClusterHandle(submitted, job.folder)
+
+    def plan(self, sweep: Sweep, overrides: Sequence[str], choices: Mapping[str, str]) -> Job:
+        """A job of these overrides, refused where each task would be a whole run in one folder."""
+        job = super().plan(sweep, overrides, choices)
+        if job.state != "refused" and (reason := self._alone()):
+            job.state, job.reason = "refused", reason
+        return job
+
+    def _alone(self) -> str | None:
+        """Why the tasks of a job would not find each other; None where they would, or where there is one."""
+        tasks = int(self.resources.get("nodes", 1)) * int(self.resources.get("tasks_per_node", 1))
+        if tasks > 1 and self.cluster == "local":
+            return (
+                f"hydra.launcher.cluster=local starts {tasks} commands per job, each a run of its own in its folder; "
+                f"use hydra.launcher.resources.tasks_per_node=1 and nodes=1, and let the trainer start its processes, "
+                f"trainer=ddp_cpu or trainer=ddp."
+            )
+        return None
 
     def gpus_of(self, job: Job) -> int:
         """The cluster's business."""
