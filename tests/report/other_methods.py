@@ -113,7 +113,7 @@ def judge_method(method: Method, place: World, repeats: int, seed: int = 0) -> t
 
 
 def methods_table(repeats: int) -> str:
-    """Ten equal rows, a third of `repeats`; runs vary as much as images or four times as much, every other row four times the others."""
+    """Ten equal rows, a third of `repeats`; runs vary as images do or four times as much, every other row x4."""
     places = [(noise, seeds) for noise in ("1", "4") for seeds in (2, 3, 5)]
     lines = []
     for name, method in METHODS.items():

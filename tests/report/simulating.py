@@ -215,7 +215,7 @@ def false_table(repeats: int) -> str:
 
 
 def looks_table(repeats: int) -> str:
-    """Ten rows, 2 to 8 seeds, half of `repeats`: none differs; and three that do, by 1.5, 3 and 6 deviations of a run."""
+    """Ten rows, 2 to 8 seeds: none differs (half of `repeats`); three do, by 1.5, 3 and 6 deviations of a run."""
     lines = []
     for noise in ("1", "4", "seeds alone"):
         for pattern in ("equal", "every other x10"):

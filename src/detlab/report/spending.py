@@ -2,9 +2,9 @@
 
 Who adds seeds until a difference is decided looks several times, and has several chances to be wrong. Lan & DeMets
 (1983, "Discrete sequential boundaries for clinical trials") spend the probability by a function of the share of seeds
-there are: here O'Brien and Fleming's, 4 - 4 Phi(z / sqrt(share)) with z the deviate of 1 - alpha / 4, which spends
-little early and leaves the last look almost the level of a single one. The level of each look follows from those before it
-by integrating over paths that were not decided, with independent seeds. Images that all looks share make the looks more
+there are: here O'Brien and Fleming's, 4 - 4 Phi(z / sqrt(share)) with z the deviate of 1 - alpha / 4. It spends little
+early and leaves the last look almost the level of a single one. The level of each look follows from those before it by
+integrating over paths that were not decided, with independent seeds. Images that all looks share make the looks more
 alike, so the true probability of being wrong is lower.
 
 Comparisons that are still open share the probability by Holm's method: one that is decided leaves it (Maurer & Bretz
