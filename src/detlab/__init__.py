@@ -1,8 +1,8 @@
 """detlab: which choice matters in an anchor-based detector?
 
 In a notebook: `build_detector(["model=retinanet"], num_classes=3)`, `load(run_or_checkpoint).predict(images)`,
-`from_torchvision("fasterrcnn_resnet50_fpn")`, `from_darknet("yolov3.weights")`. A part of your own subclasses one of the
-classes named here, or has the methods of one of the protocols (Matcher, Sampler, Pool, Head). Nothing heavy is imported
+`from_torchvision("fasterrcnn_resnet50_fpn")`, `from_darknet("yolov3.weights")`. A part of your own subclasses one of
+the classes named here, or has the methods of a protocol (Matcher, Sampler, Pool, Head). Nothing heavy is imported
 before it is used.
 """
 

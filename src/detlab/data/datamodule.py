@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
@@ -18,11 +18,13 @@ from detlab.data.proposals.store import Boxes, GridProposals, open_proposals
 from detlab.data.records import Classes, Record, ground_truth
 from detlab.data.sampling import EpochSampler, ShardedBatchSampler
 from detlab.data.splits import of_classes, with_val
-from detlab.data.transforms import Resize
+from detlab.data.transforms import MODES, Resize
 from detlab.errors import DataError
+from detlab.ranges import Count, Natural, NonNegative, OneOf, OpenFraction, Positive, Seed, Size
 from detlab.tensors.structures import Batch, GroundTruth
 
 SPLITS = ("train", "val", "test")
+Pair = Annotated[Sequence[Count], Size(2, 2)]  # height, width
 
 
 class DetectionData(L.LightningDataModule):
@@ -66,33 +68,33 @@ class DetectionData(L.LightningDataModule):
         *,
         source: Source,
         augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
-        batch_size: int = 8,
-        eval_batch_size: int | None = None,
-        num_workers: int = 0,
-        worker_timeout_s: float = 600.0,
-        resize: str | None = None,
+        batch_size: Count = 8,
+        eval_batch_size: Count | None = None,
+        num_workers: Natural = 0,
+        worker_timeout_s: Positive = 600.0,
+        resize: Annotated[str, OneOf(MODES)] | None = None,
         resize_default: str = "short_side",
-        size: int | Sequence[int] = 800,
-        max_size: int | None = None,
-        canvas: Sequence[int] | None = None,
-        size_divisor: int = 32,
-        classes: list[str] | None = None,
-        val_fraction: float = 0.1,
-        split_seed: int = 0,
-        on_error: str = "drop",
-        empty: str = "keep",
-        min_box_size: float = 1.0,
+        size: Count | Pair = 800,
+        max_size: Count | None = None,
+        canvas: Pair | None = None,
+        size_divisor: Count = 32,
+        classes: Annotated[list[str], Size(1)] | None = None,
+        val_fraction: OpenFraction = 0.1,
+        split_seed: Seed = 0,
+        on_error: Annotated[str, OneOf(("drop", "raise"))] = "drop",
+        empty: Annotated[str, OneOf(("keep", "drop"))] = "keep",
+        min_box_size: NonNegative = 1.0,
         aspect_grouping: bool = True,
-        cache: str = "none",
-        check_images: str = "full",
-        limit: dict[str, int | None] | None = None,
-        max_pixels: int = MAX_PIXELS,
+        cache: Annotated[str, OneOf(("none", "ram"))] = "none",
+        check_images: Annotated[str, OneOf(("full", "header"))] = "full",
+        limit: dict[str, Count | None] | None = None,
+        max_pixels: Count = MAX_PIXELS,
         cache_dir: str | None = "~/.cache/detlab",
-        voc_ap: str | None = None,
-        max_detections: Sequence[int] = (1, 10, 100),
+        voc_ap: Annotated[str, OneOf(("voc07", "voc12"))] | None = None,
+        max_detections: Annotated[Sequence[Count], Size(1)] = (1, 10, 100),
         same_images: bool = False,
         proposals: str | None = None,
-        proposal_count: int = 1000,
+        proposal_count: Count = 1000,
         needs_proposals: bool = False,
         seed: int = 0,
     ) -> None:

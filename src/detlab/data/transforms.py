@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's own convention
+
+from detlab.ranges import Count, Positive, Size
 
 MODES = ("short_side", "letterbox", "warp")
 
@@ -74,7 +76,7 @@ class LargeScaleJitter(v2.Transform):
         scale_range: least and most factor.
     """
 
-    def __init__(self, scale_range: Sequence[float] = (0.5, 2.0)) -> None:
+    def __init__(self, scale_range: Annotated[Sequence[Positive], Size(2, 2)] = (0.5, 2.0)) -> None:
         super().__init__()
         self.scale_range = tuple(scale_range)
 
@@ -100,7 +102,7 @@ class IoUCropOrNot(v2.Transform):
         trials: tries per drawn overlap.
     """
 
-    def __init__(self, trials: int = 40) -> None:
+    def __init__(self, trials: Count = 40) -> None:
         super().__init__()
         self.crop = v2.RandomIoUCrop(trials=trials)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from detlab.detectors.detector import Features
 from detlab.detectors.pyramid import ImagePyramid, view_scale
 from detlab.detectors.roi_detector import RoIDetector
+from detlab.ranges import Count, Size
 from detlab.tensors.structures import Batch, Detections, Prediction, Proposals
 
 
@@ -33,8 +34,8 @@ class ProposalDetector(RoIDetector):
     def __init__(
         self,
         *,
-        test_scales: Sequence[int] | None = None,
-        max_test_size: int | None = 2000,
+        test_scales: Annotated[Sequence[Count], Size(1)] | None = None,
+        max_test_size: Count | None = 2000,
         box_outputs: bool = True,
         **stage: Any,
     ) -> None:

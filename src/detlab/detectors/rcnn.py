@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from detlab.detectors.detector import Features
 from detlab.detectors.on_proposals import ProposalDetector
 from detlab.model.pools import WarpedCrop
+from detlab.ranges import Count
 from detlab.tensors.structures import Batch
 
 IMAGE = "image"  # the one "map" that RoIs are read from
@@ -30,7 +31,7 @@ class RCNN(ProposalDetector):
     reads = "crops"
     fits_linear_models = True
 
-    def __init__(self, *, chunk: int = 256, **parts: Any) -> None:
+    def __init__(self, *, chunk: Count = 256, **parts: Any) -> None:
         super().__init__(**parts)
         if chunk < 1:
             raise ValueError(f"model.chunk={chunk} must be at least 1.")

@@ -23,6 +23,7 @@ from detlab.model.losses import BoxLoss, ClassificationLoss
 from detlab.model.matchers import IGNORED, NEGATIVE, Matcher
 from detlab.model.necks import Neck, TransferConnection
 from detlab.model.samplers import Sampler
+from detlab.ranges import Fraction
 from detlab.tensors.boxes import at_least_float32
 from detlab.tensors.structures import Batch, Detections, Prediction
 
@@ -66,7 +67,7 @@ class RefineDet(Detector):
         cls_loss: ClassificationLoss,
         box_loss: BoxLoss,
         detect: Detect,
-        negative_filtering: float | None = 0.99,
+        negative_filtering: Fraction | None = 0.99,
         two_step: bool = True,
         tcb: bool = True,
     ) -> None:

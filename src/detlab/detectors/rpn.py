@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from detlab.model.anchors import AnchorGenerator
 from detlab.model.backbones import Backbone
 from detlab.model.necks import Neck
 from detlab.model.proposals import RPN
+from detlab.ranges import OptionsOf
 from detlab.tensors.structures import PADDING, Batch, Detections
 
 
@@ -35,7 +36,7 @@ class RPNDetector(Detector):
         backbone: Backbone,
         neck: Callable[..., Neck],
         anchors: AnchorGenerator,
-        **parts: Any,
+        **parts: Annotated[Any, OptionsOf(RPN)],
     ) -> None:
         super().__init__(num_classes=num_classes, backbone=backbone, neck=neck)
         self.rpn = RPN(levels=self.neck.levels, anchors=anchors, **parts)

@@ -7,7 +7,7 @@ cached features. Here the same layers end in a softmax and boxes, trained in one
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from detlab.detectors.detector import Features
 from detlab.detectors.on_proposals import ProposalDetector
 from detlab.detectors.pyramid import rescaled
 from detlab.model.samplers import draw
+from detlab.ranges import Positive, Size
 from detlab.tensors.structures import Batch
 
 SIZE_STAGE = 4  # number of the size's draw
@@ -31,7 +32,7 @@ class SPPNet(ProposalDetector):
 
     fits_linear_models = True
 
-    def __init__(self, *, train_sizes: Sequence[float] = (1.0,), **parts: Any) -> None:
+    def __init__(self, *, train_sizes: Annotated[Sequence[Positive], Size(1)] = (1.0,), **parts: Any) -> None:
         super().__init__(**parts)
         if not train_sizes or min(train_sizes) <= 0:
             raise ValueError(f"model.train_sizes={list(train_sizes)} needs positive factors; use [1.0] for one size.")

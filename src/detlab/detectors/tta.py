@@ -6,6 +6,7 @@ Apart from R-CNN's crops this is the one place behind the data layer that resize
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's ow
 
 from detlab.detectors.detector import Detector
 from detlab.model.detect import Detect
+from detlab.ranges import Count, Fraction, Positive, Size
 from detlab.tensors.boxes import clip
 from detlab.tensors.structures import Batch, Detections, Proposals
 
@@ -38,10 +40,10 @@ class TTA:
         detector: Detector,
         *,
         divisor: int = 32,
-        scales: Sequence[float] = (1.0,),
+        scales: Annotated[Sequence[Positive], Size(1)] = (1.0,),
         flip: bool = False,
-        nms_threshold: float | None = None,
-        max_detections: int | None = None,
+        nms_threshold: Fraction | None = None,
+        max_detections: Count | None = None,
     ) -> None:
         if not scales or min(scales) <= 0:
             raise ValueError(f"tta.scales={list(scales)} needs positive factors; use [1.0] for the image as it is.")

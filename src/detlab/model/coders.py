@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from detlab.ranges import Positive, Size
 from detlab.tensors.boxes import at_least_float32
 
 MAX_LOG_RATIO = math.log(1000.0 / 16)  # Detectron: a box grows at most 62.5-fold in one decode
@@ -35,7 +37,12 @@ class BoxCoder(nn.Module):
     reads_cells = False
     logits = False
 
-    def __init__(self, *, weights: Sequence[float] = (1.0, 1.0, 1.0, 1.0), clip: float | None = MAX_LOG_RATIO) -> None:
+    def __init__(
+        self,
+        *,
+        weights: Annotated[Sequence[Positive], Size(4, 4)] = (1.0, 1.0, 1.0, 1.0),
+        clip: Positive | None = MAX_LOG_RATIO,
+    ) -> None:
         super().__init__()
         if len(weights) != 4 or min(weights) <= 0:
             raise ValueError(f"model.coder.weights needs four positive numbers; got {list(weights)}.")

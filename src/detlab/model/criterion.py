@@ -5,7 +5,7 @@ Every stage of every family is this criterion with other parts: RPN, dense heads
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
@@ -14,6 +14,7 @@ from detlab.model.coders import BoxCoder
 from detlab.model.losses import BoxLoss, ClassificationLoss
 from detlab.model.matchers import IGNORED, POSITIVE, Matcher
 from detlab.model.samplers import Sampler, draw
+from detlab.ranges import NonNegative, OneOf
 from detlab.tensors.boxes import at_least_float32
 from detlab.tensors.ranks import together
 from detlab.tensors.structures import Prediction, Targets
@@ -51,9 +52,9 @@ class Criterion(nn.Module):
         cls_loss: ClassificationLoss,
         box_loss: BoxLoss,
         coder: BoxCoder,
-        normalizer: str = "positives",
-        cls_weight: float = 1.0,
-        box_weight: float = 1.0,
+        normalizer: Annotated[str, OneOf(NORMALIZERS)] = "positives",
+        cls_weight: NonNegative = 1.0,
+        box_weight: NonNegative = 1.0,
     ) -> None:
         super().__init__()
         if normalizer not in NORMALIZERS:

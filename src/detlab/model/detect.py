@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, nms
 
 from detlab.model.coders import BoxCoder
+from detlab.ranges import Count, Fraction, NonNegative
 from detlab.tensors.boxes import at_least_float32, clip, sides
 from detlab.tensors.structures import PADDING, Batch, Detections, Proposals, fixed_shapes
 
@@ -38,13 +39,13 @@ class Detect(nn.Module):
     def __init__(
         self,
         *,
-        score_threshold: float = 0.05,
-        topk: int | None = 1000,
-        nms_threshold: float = 0.5,
-        max_detections: int = 100,
-        min_size: float = 0.0,
+        score_threshold: Fraction = 0.05,
+        topk: Count | None = 1000,
+        nms_threshold: Fraction = 0.5,
+        max_detections: Count = 100,
+        min_size: NonNegative = 0.0,
         nms_first: bool = False,
-        topk_per_class: int | None = None,
+        topk_per_class: Count | None = None,
     ) -> None:
         super().__init__()
         if topk is not None and topk_per_class is not None:
@@ -138,12 +139,12 @@ class ProposalDetect(nn.Module):
     def __init__(
         self,
         *,
-        pre_nms_train: int,
-        pre_nms_test: int,
-        post_nms_train: int,
-        post_nms_test: int,
-        nms_threshold: float = 0.7,
-        min_size: float = 1e-3,
+        pre_nms_train: Count,
+        pre_nms_test: Count,
+        post_nms_train: Count,
+        post_nms_test: Count,
+        nms_threshold: Fraction = 0.7,
+        min_size: NonNegative = 1e-3,
     ) -> None:
         super().__init__()
         self.pre_nms = {True: pre_nms_train, False: pre_nms_test}

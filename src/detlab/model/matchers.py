@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from detlab.ranges import Fraction
 from detlab.tensors.boxes import pairwise_overlap
 from detlab.tensors.structures import Targets, fixed_shapes
 
@@ -56,11 +57,11 @@ class IoUMatcher(nn.Module):
     def __init__(
         self,
         *,
-        positive: float,
-        negative: float,
+        positive: Fraction,
+        negative: Fraction,
         force_best: bool,
-        crowd_overlap: float | None = 0.7,
-        negative_from: float = 0.0,
+        crowd_overlap: Fraction | None = 0.7,
+        negative_from: Fraction = 0.0,
     ) -> None:
         super().__init__()
         if not 0 <= negative_from <= negative <= positive <= 1:
@@ -130,7 +131,9 @@ class BipartiteMatcher(IoUMatcher):
         crowd_overlap: see `IoUMatcher`.
     """
 
-    def __init__(self, *, positive: float = 0.5, negative: float = 0.5, crowd_overlap: float | None = 0.7) -> None:
+    def __init__(
+        self, *, positive: Fraction = 0.5, negative: Fraction = 0.5, crowd_overlap: Fraction | None = 0.7
+    ) -> None:
         super().__init__(positive=positive, negative=negative, force_best=True, crowd_overlap=crowd_overlap)
 
     def _force(self, iou: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

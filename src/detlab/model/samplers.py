@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from detlab.model.matchers import NEGATIVE, POSITIVE
+from detlab.ranges import Count, Positive, Share
 
 _GOLDEN = -7046029254386353131  # 2^64 / golden ratio as int64; splitmix64's increment
 _MIX_1 = -4658895280553007687  # splitmix64's two multipliers
@@ -64,7 +65,7 @@ class RandomSampler(nn.Module):
         positive_fraction: largest share of positives; int(size * share), rounded down as torchvision does.
     """
 
-    def __init__(self, *, size: int, positive_fraction: float) -> None:
+    def __init__(self, *, size: Count, positive_fraction: Share) -> None:
         super().__init__()
         if size < 1 or not 0 < positive_fraction <= 1:
             raise ValueError(
@@ -88,7 +89,7 @@ class HardNegativeSampler(nn.Module):
 
     size: int | None = None
 
-    def __init__(self, *, ratio: float) -> None:
+    def __init__(self, *, ratio: Positive) -> None:
         super().__init__()
         if ratio <= 0:
             raise ValueError(f"model.sampler.ratio must be positive; got {ratio}.")

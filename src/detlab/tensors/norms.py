@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
-from typing import TypeVar, cast
+from typing import Annotated, TypeVar, cast
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.ops import FrozenBatchNorm2d
 
+from detlab.ranges import OneOf
 from detlab.tensors.convs import SmallMapConv2d
 
 GROUPS = 32  # Group Normalization, table 3: 32 groups; fewer where 32 does not divide the channels
@@ -32,6 +33,9 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
     "sync_bn": nn.SyncBatchNorm,
     "gn": group_norm,
 }
+
+NormName = Annotated[str, OneOf(tuple(NORMS))]
+LayerNorm = Annotated[str, OneOf(("bn", "sync_bn", "gn"))]  # of new layers, which have no statistics to freeze
 
 FOLDED = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)  # linear once their statistics are fixed
 IN_ORDER = (nn.Sequential.forward, BasicBlock.forward, Bottleneck.forward)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
+
+from detlab.ranges import BelowOne, Count, NonNegative, OneOf, Positive, Size
 
 SCALINGS = ("linear", "sqrt", "none")
 
@@ -17,13 +19,13 @@ def sgd(
     *,
     total_batch: int,
     fused: bool = False,
-    lr: float,
-    base_batch_size: int,
-    lr_scaling: str,
-    momentum: float,
-    weight_decay: float,
+    lr: Positive,
+    base_batch_size: Count,
+    lr_scaling: Annotated[str, OneOf(SCALINGS)],
+    momentum: BelowOne,
+    weight_decay: NonNegative,
     decay_norm_and_bias: bool,
-    backbone_lr_mult: float,
+    backbone_lr_mult: NonNegative,
 ) -> torch.optim.SGD:
     """SGD with momentum over `parameter_groups`, at `effective_lr`."""
     rate = effective_lr(lr, total_batch, base_batch_size, lr_scaling)
@@ -36,13 +38,13 @@ def adamw(
     *,
     total_batch: int,
     fused: bool = False,
-    lr: float,
-    base_batch_size: int,
-    lr_scaling: str,
-    betas: Sequence[float],
-    weight_decay: float,
+    lr: Positive,
+    base_batch_size: Count,
+    lr_scaling: Annotated[str, OneOf(SCALINGS)],
+    betas: Annotated[Sequence[BelowOne], Size(2, 2)],
+    weight_decay: NonNegative,
     decay_norm_and_bias: bool,
-    backbone_lr_mult: float,
+    backbone_lr_mult: NonNegative,
 ) -> torch.optim.AdamW:
     """AdamW over `parameter_groups`, at `effective_lr`."""
     rate = effective_lr(lr, total_batch, base_batch_size, lr_scaling)

@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from detlab.ranges import Fraction, Natural, NonNegative, Positive
+
 LONGEST_WARMUP = 0.2  # share of all steps, so that short runs still reach their rate
 
 
-def constant(optimizer: Optimizer, total_steps: int, *, warmup_steps: int, warmup_factor: float) -> LambdaLR:
+def constant(optimizer: Optimizer, total_steps: int, *, warmup_steps: Natural, warmup_factor: Fraction) -> LambdaLR:
     """One rate."""
     return _with_warmup(optimizer, total_steps, warmup_steps, warmup_factor, lambda step, warmup: 1.0)
 
@@ -24,10 +26,10 @@ def multistep(
     optimizer: Optimizer,
     total_steps: int,
     *,
-    milestones: Sequence[float],
-    gamma: float,
-    warmup_steps: int,
-    warmup_factor: float,
+    milestones: Sequence[Fraction],
+    gamma: Positive,
+    warmup_steps: Natural,
+    warmup_factor: Fraction,
 ) -> LambdaLR:
     """Times gamma at each milestone, a share of all steps."""
     steps = [round(m * total_steps) for m in milestones]
@@ -41,7 +43,7 @@ def multistep(
 
 
 def cosine(
-    optimizer: Optimizer, total_steps: int, *, final_factor: float, warmup_steps: int, warmup_factor: float
+    optimizer: Optimizer, total_steps: int, *, final_factor: NonNegative, warmup_steps: Natural, warmup_factor: Fraction
 ) -> LambdaLR:
     """Half a cosine from the full rate to final_factor of it."""
 

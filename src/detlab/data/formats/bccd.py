@@ -9,7 +9,7 @@ import urllib.request
 import zipfile
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
 from detlab.data.audit import AuditReport, names
 from detlab.data.datamodule import DetectionData
@@ -17,6 +17,7 @@ from detlab.data.formats.source import Source, Splits
 from detlab.data.formats.voc import Voc
 from detlab.data.records import Classes
 from detlab.errors import DataError
+from detlab.ranges import OptionsOf
 
 URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
 CACHE = "~/.cache/detlab"
@@ -72,7 +73,13 @@ class Bccd(Source):
         return Voc(root=root, sets=sets).read(report)
 
 
-def bccd(*, root: str | None = None, cache_dir: str | None = CACHE, url: str = URL, **loading: Any) -> DetectionData:
+def bccd(
+    *,
+    root: str | None = None,
+    cache_dir: str | None = CACHE,
+    url: str = URL,
+    **loading: Annotated[Any, OptionsOf(DetectionData)],
+) -> DetectionData:
     """BCCD; `loading` goes to `DetectionData`."""
     return DetectionData(source=Bccd(root=root, cache_dir=cache_dir, url=url), cache_dir=cache_dir, **loading)
 

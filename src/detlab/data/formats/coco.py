@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from detlab.data.audit import AuditReport, inside, printable
 from detlab.data.datamodule import DetectionData
 from detlab.data.formats.source import Source, Splits, folder
 from detlab.data.records import Classes, Record, record
 from detlab.errors import DataError
+from detlab.ranges import OptionsOf
 
 
 class Coco(Source):
@@ -52,7 +53,7 @@ def coco(
     root: str | None = None,
     annotations: dict[str, str | None],
     images: dict[str, str | None],
-    **loading: Any,
+    **loading: Annotated[Any, OptionsOf(DetectionData)],
 ) -> DetectionData:
     """A COCO data set; `loading` goes to `DetectionData`."""
     return DetectionData(source=Coco(root=root, annotations=annotations, images=images), **loading)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import random
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from detlab.data.datamodule import DetectionData
 from detlab.data.formats.source import Source, Splits
 from detlab.data.records import Classes, Record, record
 from detlab.errors import DataError
+from detlab.ranges import Count, Fraction, Natural, NonNegative, OptionsOf, Positive, Size
 
 CLASSES = ("rectangle", "ellipse", "triangle")
 SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2}
@@ -162,18 +163,18 @@ class Shapes(Source):
 
 def shapes(
     *,
-    counts: dict[str, int],
-    side: int,
-    objects: Sequence[int],
-    sizes: Sequence[int],
-    max_overlap: float,
-    imbalance: float,
-    clutter: int,
-    texture: float,
-    noise: float,
-    shapes_seed: int,
+    counts: dict[str, Natural],
+    side: Count,
+    objects: Annotated[Sequence[Natural], Size(2, 2)],
+    sizes: Annotated[Sequence[Count], Size(2, 2)],
+    max_overlap: Fraction,
+    imbalance: Positive,
+    clutter: Natural,
+    texture: NonNegative,
+    noise: NonNegative,
+    shapes_seed: Natural,
     root: str | None = None,
-    **loading: Any,
+    **loading: Annotated[Any, OptionsOf(DetectionData)],
 ) -> DetectionData:
     """The generated data set; `loading` goes to `DetectionData`. `root` is there for a common interface only."""
     source = Shapes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from xml.etree import ElementTree as ET
 
 from detlab.data.audit import AuditReport, inside
@@ -11,6 +11,7 @@ from detlab.data.datamodule import DetectionData
 from detlab.data.formats.source import Source, Splits, folder
 from detlab.data.records import Classes, Record, record
 from detlab.errors import DataError
+from detlab.ranges import OptionsOf
 
 MAX_XML_BYTES = 10_000_000
 LARGEST_SIDE = 1_000_000  # px; a size beyond it, or infinite, counts as not given
@@ -130,7 +131,7 @@ def voc(
     sets: dict[str, str | None],
     names: list[str] | None = None,
     one_based: bool = True,
-    **loading: Any,
+    **loading: Annotated[Any, OptionsOf(DetectionData)],
 ) -> DetectionData:
     """A VOC data set; `loading` goes to `DetectionData`."""
     return DetectionData(source=Voc(root=root, sets=sets, names=names, one_based=one_based), **loading)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import yaml
@@ -14,6 +14,7 @@ from detlab.data.formats.source import Source, Splits
 from detlab.data.images import ImageError, inspect
 from detlab.data.records import Classes, Record, record
 from detlab.errors import DataError
+from detlab.ranges import OptionsOf
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
@@ -69,7 +70,7 @@ class Yolo(Source):
         return classes, splits
 
 
-def yolo(*, root: str | None = None, **loading: Any) -> DetectionData:
+def yolo(*, root: str | None = None, **loading: Annotated[Any, OptionsOf(DetectionData)]) -> DetectionData:
     """A YOLO data set; `loading` goes to `DetectionData`."""
     return DetectionData(source=Yolo(root=root), **loading)
 

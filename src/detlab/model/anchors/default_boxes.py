@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from detlab.model.anchors.generator import AnchorGenerator, tile
+from detlab.ranges import OneOf, Positive, Range, Size
 from detlab.tensors.structures import Level
 
 CLIPS = ("none", "sides", "corners")
+
+
+Ratio = Annotated[float, Range(1, open_low=True)]  # each is used upside down as well
 
 
 class DefaultBoxes(AnchorGenerator):
@@ -39,12 +44,12 @@ class DefaultBoxes(AnchorGenerator):
     def __init__(
         self,
         *,
-        scales: Sequence[float] | None = None,
-        s_min: float = 0.2,
-        s_max: float = 0.9,
-        ratios: Sequence[float] | Sequence[Sequence[float]] = (2.0, 3.0),
+        scales: Annotated[Sequence[Positive], Size(2)] | None = None,
+        s_min: Positive = 0.2,
+        s_max: Positive = 0.9,
+        ratios: Sequence[Ratio] | Sequence[Sequence[Ratio]] = (2.0, 3.0),
         extra_square: bool = True,
-        clip: str = "none",
+        clip: Annotated[str, OneOf(CLIPS)] = "none",
     ) -> None:
         super().__init__()
         rows = [list(row) if isinstance(row, Sequence) else [row] for row in ratios]

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from detlab.model.anchors.generator import AnchorGenerator, tile
+from detlab.ranges import Fraction, Positive, Size
 from detlab.tensors.structures import Level
 
 
-def deal(sizes: Sequence[float], levels: int) -> list[list[float]]:
+def deal(sizes: Sizes, levels: int) -> list[list[float]]:
     """Sizes in ascending order, an equal number per level.
 
     A list that does not divide by the levels goes on by doubling its last size until it does.
@@ -28,6 +30,9 @@ def deal(sizes: Sequence[float], levels: int) -> list[list[float]]:
         dealt.append(dealt[-1] * 2)
     each = len(dealt) // levels
     return [dealt[i * each : (i + 1) * each] for i in range(levels)]
+
+
+Sizes = Annotated[Sequence[Positive], Size(1)]
 
 
 class Anchors(AnchorGenerator):
@@ -45,10 +50,10 @@ class Anchors(AnchorGenerator):
     def __init__(
         self,
         *,
-        sizes: Sequence[float],
-        octaves: Sequence[float] = (1.0,),
-        ratios: Sequence[float] = (0.5, 1.0, 2.0),
-        offset: float = 0.5,
+        sizes: Sizes,
+        octaves: Sizes = (1.0,),
+        ratios: Sizes = (0.5, 1.0, 2.0),
+        offset: Fraction = 0.5,
         round_corners: bool = False,
     ) -> None:
         super().__init__()
@@ -64,7 +69,7 @@ class Anchors(AnchorGenerator):
         """Anchors per location, one number for each level."""
         return [len(s) * len(self.octaves) * len(self.ratios) for s in deal(self.sizes, len(levels))]
 
-    def base(self, sizes: Sequence[float], stride: int) -> Tensor:
+    def base(self, sizes: Sizes, stride: int) -> Tensor:
         """Anchors of one location, centred on (0, 0): [ratios * sizes * octaves, 4] float64."""
         scales = torch.tensor([s * o for s in sizes for o in self.octaves], dtype=torch.float64)
         root = torch.tensor(self.ratios, dtype=torch.float64).sqrt()
@@ -82,7 +87,7 @@ class Anchors(AnchorGenerator):
         dealt = deal(self.sizes, len(levels))
         return [self._tile(level, sizes, canvas) for level, sizes in zip(levels, dealt, strict=True)]
 
-    def _tile(self, level: Level, sizes: Sequence[float], canvas: tuple[int, int]) -> Tensor:
+    def _tile(self, level: Level, sizes: Sizes, canvas: tuple[int, int]) -> Tensor:
         first = self.centre(level.stride) + level.shrink / 2 * level.stride  # unpadded convs move it inwards
         return tile(self.base(sizes, level.stride), level.size(canvas), (level.stride, level.stride), (first, first))
 
@@ -97,13 +102,13 @@ class CaffeAnchors(Anchors):
     def __init__(
         self,
         *,
-        sizes: Sequence[float],
-        octaves: Sequence[float] = (1.0,),
-        ratios: Sequence[float] = (0.5, 1.0, 2.0),
+        sizes: Sizes,
+        octaves: Sizes = (1.0,),
+        ratios: Sizes = (0.5, 1.0, 2.0),
     ) -> None:
         super().__init__(sizes=sizes, octaves=octaves, ratios=ratios, offset=0.5)
 
-    def base(self, sizes: Sequence[float], stride: int) -> Tensor:
+    def base(self, sizes: Sizes, stride: int) -> Tensor:
         """Anchors of one location, centred on (0, 0): [ratios * sizes * octaves, 4] float64."""
         rows = []
         for ratio in self.ratios:

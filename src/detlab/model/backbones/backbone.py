@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from detlab.ranges import Range
 from detlab.tensors.structures import Level
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; torchvision's classification presets
@@ -21,6 +22,9 @@ class Tail(NamedTuple):
     channels: int  # of the map it reads, C4's
     size: int  # side of the pooled map it reads
     width: int  # features it gives
+
+
+Frozen = Annotated[int, Range(0, 5)]  # stages
 
 
 class Backbone(nn.Module, ABC):

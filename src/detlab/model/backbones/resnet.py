@@ -8,9 +8,10 @@ from functools import partial
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from detlab.model.backbones.backbone import Backbone, Tail
+from detlab.model.backbones.backbone import Backbone, Frozen, Tail
 from detlab.model.backbones.weights import WeightsError, fill, load_weights
-from detlab.tensors.norms import norm_layer
+from detlab.ranges import Count, NonNegative
+from detlab.tensors.norms import NormName, norm_layer
 from detlab.tensors.structures import Level
 
 STAGES = ("C2", "C3", "C4", "C5")
@@ -33,11 +34,11 @@ class ResNet(Backbone):
     def __init__(
         self,
         *,
-        depth: int,
+        depth: Count,
         weights: str | None = None,
-        norm: str = "bn",
-        norm_eps: float = 1e-5,
-        frozen_stages: int = 0,
+        norm: NormName = "bn",
+        norm_eps: NonNegative = 1e-5,
+        frozen_stages: Frozen = 0,
     ) -> None:
         super().__init__(weights=weights, norm=norm, frozen_stages=frozen_stages)
         if depth not in DEPTHS:

@@ -6,13 +6,15 @@ C2 = conv3_3, C3 = conv4_3, C4 = conv5_3, C5 = pool5, pooled in ceil mode so tha
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
-from detlab.model.backbones.backbone import Backbone, Tail
+from detlab.model.backbones.backbone import Backbone, Frozen, Tail
 from detlab.model.backbones.weights import WeightsError, fill, load_weights
-from detlab.tensors.norms import norm_layer
+from detlab.ranges import BelowOne, OneOf
+from detlab.tensors.norms import NORMS, norm_layer
 from detlab.tensors.structures import Level
 
 STAGES = ("C2", "C3", "C4", "C5")
@@ -34,9 +36,9 @@ class VGG16(Backbone):
         self,
         *,
         weights: str | None = None,
-        norm: str = "none",
-        frozen_stages: int = 0,
-        dropout: float = 0.5,
+        norm: Annotated[str, OneOf(("none", *NORMS))] = "none",
+        frozen_stages: Frozen = 0,
+        dropout: BelowOne = 0.5,
     ) -> None:
         super().__init__(weights=weights, norm=norm, frozen_stages=frozen_stages)
         features = make_layers(cfgs["D"], batch_norm=norm != "none")

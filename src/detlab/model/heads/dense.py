@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from detlab.model.losses import ClassificationLoss
+from detlab.ranges import Count, Natural, OddCount, OpenFraction, Positive
 from detlab.tensors.convs import SparseConv2d
-from detlab.tensors.norms import norm_layer
+from detlab.tensors.norms import LayerNorm, norm_layer
 from detlab.tensors.structures import Level, Prediction
 
 
@@ -43,13 +44,13 @@ class DenseHead(nn.Module):
         num_anchors: Sequence[int],
         cls_loss: ClassificationLoss,
         num_classes: int,
-        width: int | None = 256,
-        depth: int = 4,
+        width: Count | None = 256,
+        depth: Natural = 4,
         shared: bool = False,
-        predictor_kernel: int = 3,
-        norm: str | None = None,
-        prior: float | None = 0.01,
-        init_std: float = 0.01,
+        predictor_kernel: OddCount = 3,
+        norm: LayerNorm | None = None,
+        prior: OpenFraction | None = 0.01,
+        init_std: Positive = 0.01,
     ) -> None:
         super().__init__()
         if len(set(num_anchors)) != 1:

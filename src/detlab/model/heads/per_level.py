@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from detlab.model.heads.dense import as_rows
 from detlab.model.losses import ClassificationLoss
+from detlab.ranges import OddCount, OpenFraction
 from detlab.tensors.convs import SparseConv2d
 from detlab.tensors.structures import Level, Prediction
 
@@ -35,8 +36,8 @@ class PerLevelHead(nn.Module):
         num_anchors: Sequence[int],
         cls_loss: ClassificationLoss,
         num_classes: int,
-        kernel: int = 3,
-        prior: float | None = None,
+        kernel: OddCount = 3,
+        prior: OpenFraction | None = None,
     ) -> None:
         super().__init__()
         self.outputs = cls_loss.outputs(num_classes)

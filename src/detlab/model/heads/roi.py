@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Annotated
 
 from torch import Tensor, nn
 
 from detlab.model.backbones import Backbone
 from detlab.model.losses import ClassificationLoss
 from detlab.model.pools import Pool
-from detlab.tensors.norms import norm_layer
+from detlab.ranges import BelowOne, Count, Natural, OneOf
+from detlab.tensors.norms import LayerNorm, norm_layer
 from detlab.tensors.structures import Level, Prediction
 
 STEM_WIDTH = 256  # channels that levels of unequal width are brought to, as in FPN
@@ -110,13 +112,13 @@ def roi_head(
     pool: Callable[..., Pool],
     cls_loss: ClassificationLoss,
     num_classes: int,
-    body: str = "auto",
-    width: int = 1024,
-    depth: int = 2,
-    dropout: float = 0.0,
-    convs: int = 0,
-    norm: str | None = None,
-    size: int | None = None,
+    body: Annotated[str, OneOf(("auto", "tail", "fc"))] = "auto",
+    width: Count = 1024,
+    depth: Natural = 2,
+    dropout: BelowOne = 0.0,
+    convs: Natural = 0,
+    norm: LayerNorm | None = None,
+    size: Count | None = None,
     class_agnostic: bool = False,
 ) -> RoIHead:
     """Build the RoI head that fits the maps.

@@ -15,6 +15,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from torchvision.ops import distance_box_iou_loss, generalized_box_iou_loss
 
 from detlab.model.coders import BoxCoder
+from detlab.ranges import NonNegative
 from detlab.tensors.boxes import area, ordered
 
 EPSILON = 1e-7  # in both divisions of the IoU losses (generalized-iou's code, torchvision's default)
@@ -32,7 +33,7 @@ class BoxLoss(nn.Module, ABC):
 
     needs_logits = False
 
-    def __init__(self, *, weight: float = 1.0) -> None:
+    def __init__(self, *, weight: NonNegative = 1.0) -> None:
         super().__init__()
         self.weight = weight
 
@@ -55,7 +56,7 @@ class SmoothL1Loss(BoxLoss):
         beta: threshold; Caffe's sigma is 1 / sqrt(beta), so sigma 3 is 1/9.
     """
 
-    def __init__(self, *, beta: float, weight: float = 1.0) -> None:
+    def __init__(self, *, beta: NonNegative, weight: NonNegative = 1.0) -> None:
         super().__init__(weight=weight)
         if beta < 0:
             raise ValueError(f"model.box_loss.beta must not be negative; got {beta}.")

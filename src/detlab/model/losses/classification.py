@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from detlab.model.losses.focal import Focal
+from detlab.ranges import NonNegative, Range
 
 IGNORE = -100  # a label without loss
 
@@ -125,7 +127,7 @@ class FocalLoss(_SigmoidLoss):
         gamma: focusing exponent; 0 gives (weighted) cross entropy.
     """
 
-    def __init__(self, *, alpha: float = 0.25, gamma: float = 2.0) -> None:
+    def __init__(self, *, alpha: Annotated[float, Range(high=1)] = 0.25, gamma: NonNegative = 2.0) -> None:
         super().__init__()
         if gamma < 0 or alpha > 1:
             raise ValueError(f"model.cls_loss needs gamma >= 0 and alpha <= 1; got gamma={gamma}, alpha={alpha}.")

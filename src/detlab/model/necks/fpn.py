@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from detlab.model.necks.neck import Neck, pick
 from detlab.model.necks.spp import SPPBlock
-from detlab.tensors.norms import norm_layer
+from detlab.ranges import Count, OddCount, OneOf, Range, Size
+from detlab.tensors.norms import LayerNorm, norm_layer
 from detlab.tensors.structures import Level
 
 EXTRAS = ("none", "pool", "conv_c", "conv_p")
@@ -36,15 +38,15 @@ class FPN(Neck):
         self,
         *,
         levels: Sequence[Level],
-        finest: int = 3,
-        coarsest: int = 5,
-        width: int = 256,
-        extra: str = "conv_c",
+        finest: Annotated[int, Range(2, 4)] = 3,
+        coarsest: Annotated[int, Range(3, 5)] = 5,
+        width: Count = 256,
+        extra: Annotated[str, OneOf(EXTRAS)] = "conv_c",
         lateral: bool = True,
         top_down: bool = True,
         finest_only: bool = False,
-        norm: str | None = None,
-        spp_kernels: Sequence[int] | None = None,
+        norm: LayerNorm | None = None,
+        spp_kernels: Annotated[Sequence[OddCount], Size(1)] | None = None,
     ) -> None:
         super().__init__()
         if not 2 <= finest < coarsest <= 5:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from detlab.model.necks.neck import Neck, pick
+from detlab.ranges import OddCount, Size
 from detlab.tensors.structures import Level
 
 
@@ -19,7 +21,7 @@ class SPPBlock(nn.Module):
         kernels: odd sides of the pools.
     """
 
-    def __init__(self, channels: int, kernels: Sequence[int]) -> None:
+    def __init__(self, channels: int, kernels: Annotated[Sequence[OddCount], Size(1)]) -> None:
         super().__init__()
         if any(k % 2 == 0 for k in kernels):
             raise ValueError(f"model.neck.kernels needs odd sides to keep the map's size; got {list(kernels)}.")
@@ -45,7 +47,13 @@ class SPP(Neck):
 
     single_map = True
 
-    def __init__(self, *, levels: Sequence[Level], level: str = "C4", kernels: Sequence[int] = (5, 9, 13)) -> None:
+    def __init__(
+        self,
+        *,
+        levels: Sequence[Level],
+        level: str = "C4",
+        kernels: Annotated[Sequence[OddCount], Size(1)] = (5, 9, 13),
+    ) -> None:
         super().__init__()
         self.levels = tuple(pick(levels, [level], "model.neck.level"))
         self.reads = self.for_rois = (level,)

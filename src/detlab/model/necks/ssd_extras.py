@@ -8,14 +8,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from detlab.model.necks.neck import Neck, pick
+from detlab.ranges import Count, Natural, Positive, Size
 from detlab.tensors.boxes import at_least_float32
-from detlab.tensors.norms import norm_layer
+from detlab.tensors.norms import LayerNorm, norm_layer
 from detlab.tensors.structures import Level
 
 FC_WIDTH = 1024  # channels of fc6 and fc7 as convs (DeepLab's subsampling of VGG's 4096)
@@ -96,14 +98,14 @@ class SSDExtras(Neck):
         *,
         levels: Sequence[Level],
         fc_weights: Mapping[str, Tensor] | None = None,
-        canvas: int | Sequence[int] | None = None,
-        blocks: Sequence[Sequence[int]],
-        blocks_from: int = 16,
+        canvas: Count | Annotated[Sequence[Count], Size(2, 2)] | None = None,
+        blocks: Sequence[Annotated[Sequence[Natural], Size(5, 5)]],
+        blocks_from: Count = 16,
         sources: Sequence[str] | None = None,
         atrous: bool = True,
-        dilation: int | None = None,
-        l2_scales: Mapping[str, float] | None = None,
-        norm: str | None = None,
+        dilation: Count | None = None,
+        l2_scales: Mapping[str, Positive] | None = None,
+        norm: LayerNorm | None = None,
     ) -> None:
         super().__init__()
         c3, c4, c5 = pick(levels, ["C3", "C4", "C5"], "model.neck.sources")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from detlab.ranges import Count
 from detlab.tensors.structures import Level
 
 
@@ -21,7 +22,7 @@ class TransferConnection(nn.Module):
         levels: the results, named tcb_ and the map's name, so that both kinds fit one dictionary.
     """
 
-    def __init__(self, *, levels: Sequence[Level], width: int = 256) -> None:
+    def __init__(self, *, levels: Sequence[Level], width: Count = 256) -> None:
         super().__init__()
         self.sources = tuple(level.name for level in levels)
         self.levels = tuple(v._replace(name=f"tcb_{v.name}", channels=width) for v in levels)

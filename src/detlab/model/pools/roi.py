@@ -8,12 +8,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align, roi_pool
 
 from detlab.model.pools.embedding import roi_align_by_embedding
+from detlab.ranges import Count, Natural, Size
 from detlab.tensors.boxes import area
 from detlab.tensors.structures import Level, fixed_shapes
 
@@ -85,7 +87,9 @@ class RoIAlign(_LevelPool):
         aligned: subtract half a pixel (detectron2's RoIAlignV2); torchvision's detectors do not.
     """
 
-    def __init__(self, *, levels: Sequence[Level], size: int, sampling_ratio: int = 2, aligned: bool = False) -> None:
+    def __init__(
+        self, *, levels: Sequence[Level], size: int, sampling_ratio: Natural = 2, aligned: bool = False
+    ) -> None:
         super().__init__(levels=levels, size=size)
         self.sampling_ratio, self.aligned = sampling_ratio, aligned
 
@@ -125,7 +129,9 @@ class SpatialPyramidPool(_LevelPool):
 
     spatial = False
 
-    def __init__(self, *, levels: Sequence[Level], size: int, grids: Sequence[int] = (4, 2, 1)) -> None:
+    def __init__(
+        self, *, levels: Sequence[Level], size: int, grids: Annotated[Sequence[Count], Size(1)] = (4, 2, 1)
+    ) -> None:
         super().__init__(levels=levels, size=size)
         self.grids = tuple(grids)
 

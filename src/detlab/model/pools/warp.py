@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from torchvision.ops import roi_align
 
+from detlab.ranges import Count, Natural
 from detlab.tensors.structures import Level
 
 
@@ -28,7 +29,7 @@ class WarpedCrop(nn.Module):
 
     spatial = True
 
-    def __init__(self, *, levels: Sequence[Level], size: int, crop: int = 224, context: int = 16) -> None:
+    def __init__(self, *, levels: Sequence[Level], size: int, crop: Count = 224, context: Natural = 16) -> None:
         super().__init__()
         if not 0 <= 2 * context < crop:
             raise ValueError(

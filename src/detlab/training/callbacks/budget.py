@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from detlab.detectors import Detector
 from detlab.files import read_json, write_json
+from detlab.ranges import Natural
 from detlab.tensors.structures import Batch
 from detlab.training.trainers import detection, total_batch
 
@@ -32,7 +33,7 @@ class Budget(L.Callback):
         repeats: timed images; 0 leaves FLOPs and latency out.
     """
 
-    def __init__(self, run_dir: str, repeats: int = 10) -> None:
+    def __init__(self, run_dir: str, repeats: Natural = 10) -> None:
         self.path, self.repeats = Path(run_dir) / FILE, repeats
         self.facts: dict[str, Any] = {}
         self._start, self._before = time.monotonic(), 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
@@ -13,6 +13,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
 from detlab.files import remove_leftovers, write_whole
+from detlab.ranges import Count, OneOf, Positive
 from detlab.runs.checkpoints import LAST, PREVIOUS
 from detlab.training.callbacks.nonfinite import NonFiniteGuard
 from detlab.training.processes import WATCH, Agreement
@@ -54,9 +55,9 @@ class RunCheckpoint(ModelCheckpoint):
         *,
         dirpath: str,
         monitor: str,
-        mode: str = "max",
-        every_n_steps: int | None = None,
-        every_n_minutes: float | None = None,
+        mode: Annotated[str, OneOf(("min", "max"))] = "max",
+        every_n_steps: Count | None = None,
+        every_n_minutes: Positive | None = None,
     ) -> None:
         for name, value in (("every_n_steps", every_n_steps), ("every_n_minutes", every_n_minutes)):
             if value is not None and value <= 0:

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from detlab.drawing.pictures import Boxes, comparison_sheet
+from detlab.ranges import Fraction, Natural
 from detlab.tensors.structures import Batch, Detections
 from detlab.training.trainers import detection
 
@@ -26,7 +27,7 @@ class ValidationPictures(L.Callback):
         score_threshold: of the predictions drawn.
     """
 
-    def __init__(self, run_dir: str, count: int = 8, score_threshold: float = 0.5) -> None:
+    def __init__(self, run_dir: str, count: Natural = 8, score_threshold: Fraction = 0.5) -> None:
         self.folder = Path(run_dir) / "pictures"
         self.count, self.score_threshold = count, score_threshold
         self.latest: Path | None = None

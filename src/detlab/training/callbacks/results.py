@@ -17,6 +17,7 @@ from detlab.metrics.anchor_coverage import Placement, anchor_stage, coverage
 from detlab.metrics.breakdown import ImageErrors, best_f1, error_report, worst_images
 from detlab.metrics.collected import Found, as_one_class, coco_results, coco_truth
 from detlab.metrics.error_kinds import verdicts
+from detlab.ranges import Fraction
 from detlab.training.lightning_module import DetectionModule
 from detlab.training.trainers import data_of, detection
 
@@ -34,7 +35,7 @@ class ResultWriter(L.Callback):
         score_threshold: of the confusion matrix; null for that of the best F1.
     """
 
-    def __init__(self, run_dir: str, errors: bool = True, score_threshold: float | None = None) -> None:
+    def __init__(self, run_dir: str, errors: bool = True, score_threshold: Fraction | None = None) -> None:
         self.run_dir, self.errors, self.score_threshold = Path(run_dir), errors, score_threshold
 
     @rank_zero_only
@@ -91,7 +92,7 @@ class WorstImages(L.Callback):
             that of the best F1.
     """
 
-    def __init__(self, run_dir: str, count: int = 8, score_threshold: float | None = None) -> None:
+    def __init__(self, run_dir: str, count: int = 8, score_threshold: Fraction | None = None) -> None:
         self.folder = Path(run_dir) / "worst"
         self.count, self.score_threshold = count, score_threshold
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -24,10 +24,19 @@ from detlab.model.detect import to_original
 from detlab.runs.checkpoints import Checkpoint
 from detlab.tensors.structures import Batch, Detections
 from detlab.training.feature_cache import Arrays, ImageCache
-from detlab.training.stages.stage import Length, Stages, fill_cache, unaugmented
+from detlab.training.stages.stage import HandOver, Length, LengthOptions, Stages, fill_cache, unaugmented
 
 SHARED = ("backbone.", "neck.")
 NAMES = ("rpn", "detector", "rpn", "detector")
+
+
+class StageLengths(TypedDict):
+    """The lengths of the four stages."""
+
+    rpn_1: LengthOptions
+    detector_1: LengthOptions
+    rpn_2: LengthOptions
+    detector_2: LengthOptions
 
 
 class Alternating:
@@ -41,7 +50,7 @@ class Alternating:
     several = True  # stages, each starting from what the one before left behind
     needs_box_source = "rpn"
 
-    def __init__(self, *, stages: Mapping[str, Mapping[str, Any]], hand_over: str = "best") -> None:
+    def __init__(self, *, stages: StageLengths, hand_over: HandOver = "best") -> None:
         self.lengths = [Length(**stages[key]) for key in ("rpn_1", "detector_1", "rpn_2", "detector_2")]
         self.hand_over = hand_over
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,12 +26,15 @@ from detlab.detectors.roi_detector import RoIDetector
 from detlab.errors import ConfigError
 from detlab.model.coders import BoxCoder
 from detlab.model.linear import BoxRidge, LinearModel, MinedSVM, NormMeter, without_duplicates
+from detlab.ranges import Count, Fraction, NonNegative, OneOf, Positive
 from detlab.tensors.boxes import pairwise_overlap
 from detlab.tensors.ranks import meet, own_share
 from detlab.tensors.structures import Batch
 from detlab.training.feature_cache import Arrays, ImageCache
 from detlab.training.stages.stage import (
+    HandOver,
     Length,
+    LengthOptions,
     Stages,
     fill_cache,
     progress,
@@ -85,17 +88,17 @@ class LinearSVM:
     def __init__(
         self,
         *,
-        fine_tune: Mapping[str, Any],
-        hand_over: str = "best",
-        dtype: str = "float16",
-        cost: float = 1e-3,
-        bias: float = 10.0,
-        positive_weight: float = 2.0,
-        negative_iou: float = 0.3,
-        duplicate_iou: float | None = None,
-        retrain_after: int = 2000,
-        ridge_lambda: float = 1000.0,
-        ridge_iou: float = 0.6,
+        fine_tune: LengthOptions,
+        hand_over: HandOver = "best",
+        dtype: Annotated[str, OneOf(("float16", "float32"))] = "float16",
+        cost: Positive = 1e-3,
+        bias: NonNegative = 10.0,
+        positive_weight: Positive = 2.0,
+        negative_iou: Fraction = 0.3,
+        duplicate_iou: Fraction | None = None,
+        retrain_after: Count = 2000,
+        ridge_lambda: Positive = 1000.0,
+        ridge_iou: Fraction = 0.6,
     ) -> None:
         if dtype not in DTYPES:
             raise ValueError(f"training.dtype={dtype} is not known; use one of {', '.join(DTYPES)}.")

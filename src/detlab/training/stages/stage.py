@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypedDict
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
@@ -23,6 +23,7 @@ from detlab.data import DetectionData
 from detlab.detectors import Detector
 from detlab.errors import ConfigError
 from detlab.files import read_json, write_json, write_whole
+from detlab.ranges import Count, OneOf, Positive
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.runs.first_process import first_process
 from detlab.runs.loading import detector_of
@@ -45,6 +46,16 @@ class Length(NamedTuple):
 
     max_epochs: int | None = None
     lr: float | None = None
+
+
+HandOver = Annotated[str, OneOf(("best", "last"))]
+
+
+class LengthOptions(TypedDict):
+    """`Length` as the config has it."""
+
+    max_epochs: Count | None
+    lr: Positive | None
 
 
 class Stages:

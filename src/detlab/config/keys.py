@@ -1,0 +1,233 @@
+"""Contracts of the keys that no class of this project takes: the top keys of each command, and options of libraries."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, TypedDict
+
+from detlab.ranges import Count, Fraction, Natural, NonNegative, OneOf, Positive, Range, Seed, Share, Size
+
+Split = Annotated[str, OneOf(("train", "val", "test"))]
+Stored = Annotated[str, OneOf(("best", "last"))]
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true", "32", "16", "bf16", "64")
+Precision = Annotated[str, OneOf(PRECISIONS)] | Literal[16, 32, 64]
+SHARE_OR_COUNT = Share | Count  # of batches: a share up to 1.0, or a whole number of them
+
+
+class Paths(TypedDict):
+    """Where a command writes."""
+
+    run_dir: str
+
+
+class Shared(TypedDict):
+    """What every command knows."""
+
+    trust: Sequence[str]
+    threads: Count | None
+    paths: Paths
+
+
+class Train(Shared):
+    """detlab train; groups are checked node by node."""
+
+    model: Any
+    data: Any
+    augment: Any
+    optim: Any
+    lr_schedule: Any
+    training: Any
+    trainer: Any
+    logger: Any
+    callbacks: Any
+    tta: Any
+    seed: Seed
+    monitor: str | None
+    init_from: str | None
+    resume: bool
+    test: bool
+    compile: bool
+    deterministic: bool | Literal["warn"]
+    matmul_precision: Annotated[str, OneOf(("highest", "high", "medium"))]
+    name: str
+
+
+class Check(Train):
+    """detlab check."""
+
+    steps: Count
+    batches: Count
+    batch: str | None
+
+
+class Anchors(Train):
+    """detlab anchors."""
+
+    split: Split
+    most_images: Count | None
+
+
+class Judging(TypedDict):
+    """The trainer of detlab evaluate."""
+
+    accelerator: Annotated[str, OneOf(("auto", "cpu", "gpu", "cuda", "mps"))]
+    devices: Count | Annotated[int, Range(-1, -1)] | Sequence[Natural] | Literal["auto"]
+    precision: Precision | None
+
+
+class OnRun(Shared):
+    """Commands on a trained run."""
+
+    run: str
+    ckpt: Stored
+
+
+class Evaluate(OnRun):
+    """detlab evaluate; keys of data and detect are the run's to know."""
+
+    split: Split
+    data: Any
+    detect: Any
+    worst: Natural
+    score_threshold: Fraction | None
+    trainer: Judging
+    tta: Any
+
+
+class Predict(OnRun):
+    """detlab predict."""
+
+    source: str
+    score_threshold: Fraction
+    batch_size: Count
+    device: str
+    tta: Any
+
+
+class Export(OnRun):
+    """detlab export."""
+
+    format: Annotated[str, OneOf(("onnx", "torch_export"))]
+    canvas: Annotated[Sequence[Count], Size(2, 2)] | None
+    batch: Count | Literal["any"]
+    file: str | None
+    repeats: Count
+
+
+class Proposals(Shared):
+    """detlab proposals."""
+
+    data: Any
+    method: Annotated[str, OneOf(("grid", "selective_search", "rpn"))]
+    mode: Annotated[str, OneOf(("fast", "quality"))]
+    side: Count | None
+    run: str | None
+    ckpt: Stored
+    splits: Annotated[Sequence[Split], Size(1)]
+    count: Count
+    recall: str | None
+    workers: Count | None
+    batch_size: Count
+    device: str
+    seed: Seed
+
+
+class Trainer(TypedDict):
+    """Options of lightning.Trainer whose annotations there say less."""
+
+    max_epochs: Count
+    max_steps: Annotated[int, Range(-1)]
+    max_time: str | None
+    check_val_every_n_epoch: Count | None
+    gradient_clip_val: NonNegative | None
+    accumulate_grad_batches: Count
+    num_sanity_val_steps: Annotated[int, Range(-1)]
+    log_every_n_steps: Natural
+    limit_train_batches: SHARE_OR_COUNT
+    limit_val_batches: SHARE_OR_COUNT
+    limit_test_batches: SHARE_OR_COUNT
+    accelerator: Annotated[str, OneOf(("auto", "cpu", "gpu", "cuda", "mps", "tpu"))]
+    devices: Count | Annotated[int, Range(-1, -1)] | Annotated[Sequence[Natural], Size(1)] | Literal["auto"]
+    num_nodes: Count
+    precision: Precision
+    default_root_dir: str | None
+    enable_model_summary: bool
+    use_distributed_sampler: bool
+    sync_batchnorm: bool
+
+
+class Flip(TypedDict):
+    """torchvision's random transforms."""
+
+    p: Fraction
+
+
+class ZoomOut(Flip):
+    """torchvision's RandomZoomOut."""
+
+    fill: Annotated[Sequence[Annotated[float, Range(0, 255)]], Size(3, 3)] | Annotated[float, Range(0, 255)]
+    side_range: Annotated[Sequence[Annotated[float, Range(1)]], Size(2, 2)]
+
+
+class Jitter(TypedDict):
+    """torchvision's ColorJitter."""
+
+    brightness: NonNegative | Annotated[Sequence[NonNegative], Size(2, 2)] | None
+    contrast: NonNegative | Annotated[Sequence[NonNegative], Size(2, 2)] | None
+    saturation: NonNegative | Annotated[Sequence[NonNegative], Size(2, 2)] | None
+
+
+class Watching(TypedDict):
+    """Callbacks that watch the run's metric, which they are told where it is null."""
+
+    monitor: str | None
+
+
+class Average(TypedDict):
+    """Lightning's EMAWeightAveraging."""
+
+    decay: Fraction
+    update_every_n_steps: Count
+
+
+class Stopping(Watching):
+    """Lightning's EarlyStopping."""
+
+    mode: Annotated[str, OneOf(("min", "max"))]
+    patience: Natural
+
+
+class Distributed(TypedDict):
+    """Lightning's DDPStrategy."""
+
+    find_unused_parameters: bool
+    process_group_backend: str | None
+    timeout_s: Positive
+
+
+def _contracts(keys: type) -> dict[str, Any]:
+    return typing.get_type_hints(keys, include_extras=True)
+
+
+TOP: dict[str, dict[str, Any]] = {
+    "train": _contracts(Train),
+    "check": _contracts(Check),
+    "anchors": _contracts(Anchors),
+    "evaluate": _contracts(Evaluate),
+    "predict": _contracts(Predict),
+    "export": _contracts(Export),
+    "proposals": _contracts(Proposals),
+}
+EXTRA: dict[str, dict[str, Any]] = {
+    "lightning.Trainer": _contracts(Trainer),
+    "torchvision.transforms.v2.RandomHorizontalFlip": _contracts(Flip),
+    "torchvision.transforms.v2.RandomVerticalFlip": _contracts(Flip),
+    "torchvision.transforms.v2.RandomPhotometricDistort": _contracts(Flip),
+    "torchvision.transforms.v2.RandomZoomOut": _contracts(ZoomOut),
+    "torchvision.transforms.v2.ColorJitter": _contracts(Jitter),
+    "detlab.training.callbacks.RunCheckpoint": _contracts(Watching),
+    "detlab.training.callbacks.EMA": _contracts(Average),
+    "detlab.training.callbacks.EarlyStop": _contracts(Stopping),
+    "detlab.training.processes.DDP": _contracts(Distributed),
+}

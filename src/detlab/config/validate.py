@@ -1,0 +1,181 @@
+"""Types and ranges of a whole config, before anything is built.
+
+Each key of a node with `_target_` is held against the annotation of the argument it becomes (`detlab.ranges` for
+ranges); keys without a target against `detlab.config.keys`. A fault names the full key, the value as it would be
+written on the command line, what may stand there, and the value that the chosen options ship with.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from detlab.config.contracts import (
+    Options,
+    admits_all,
+    describe,
+    entries_of,
+    entry_contract,
+    fits,
+    is_plain,
+    options_of,
+)
+from detlab.config.keys import EXTRA, TOP
+from detlab.config.parts import object_of
+from detlab.errors import ConfigError
+
+MEANT = {  # words that YAML 1.1 or habit takes for truth values; here they are words
+    **dict.fromkeys(("no", "off", "n", "0"), False),
+    **dict.fromkeys(("yes", "on", "y", "1"), True),
+}
+
+
+class Fault(NamedTuple):
+    """A value that may not stand at a key."""
+
+    key: str
+    value: Any
+    contract: Any  # the annotation it breaks
+
+
+def validate(
+    config: Mapping[str, Any], command: str = "train", shipped: Callable[[], Mapping[str, Any]] | None = None
+) -> None:
+    """Refuse the first wrong key or value of a plain, resolved config.
+
+    Args:
+        config: of a command; keys that are absent are not looked for.
+        command: whose top keys these are.
+        shipped: gives the config of the chosen options without single values; called where something is wrong.
+
+    Raises:
+        ConfigError: one sentence with the full key.
+    """
+    for key, value in config.items():
+        contract = TOP[command].get(str(key))
+        if contract is None:
+            continue  # a key of one's own, added with +
+        for fault in value_faults(value, contract, str(key)):
+            raise ConfigError(sentence(fault, shipped() if shipped is not None else {}))
+
+
+def validate_node(node: Mapping[str, Any], key: str) -> None:
+    """Refuse the first wrong key or value of a node with `_target_` that stands at `key`.
+
+    Raises:
+        ConfigError: one sentence with the full key.
+    """
+    for fault in node_faults(node, key):
+        raise ConfigError(sentence(fault, {}))
+
+
+def node_faults(node: Mapping[str, Any], key: str) -> Iterator[Fault]:
+    """Wrong values of a node with `_target_`, and of the nodes in it.
+
+    Raises:
+        ConfigError: a target that cannot be imported, or an option that it does not have.
+    """
+    target = str(node["_target_"])
+    options = _options(target, key)
+    for name, value in node.items():
+        if str(name).startswith("_"):
+            continue
+        if name in options.known:
+            yield from value_faults(value, options.known[name], f"{key}.{name}")
+        elif options.is_open:
+            yield from value_faults(value, Any, f"{key}.{name}")
+        else:
+            raise ConfigError(_no_option(target, key, str(name), options))
+
+
+def value_faults(value: Any, contract: Any, key: str) -> Iterator[Fault]:
+    """Wrong values at and below a key that holds a value under a contract (an annotation)."""
+    if isinstance(value, Mapping) and "_target_" in value:
+        yield from node_faults(value, key)
+    elif isinstance(value, Mapping) and (entries := entries_of(contract)) is not None:
+        known, other = entries
+        for name, entry in value.items():
+            if name not in known and other is None:
+                raise ConfigError(_no_entry(key, str(name), list(known)))
+            yield from value_faults(entry, known.get(name, other), f"{key}.{name}")
+    elif isinstance(value, list) and (inner := entry_contract(contract)) is not None and not is_plain(contract):
+        for number, entry in enumerate(value):
+            yield from value_faults(entry, inner, f"{key}.{number}")
+    elif not admits_all(contract):
+        if not fits(value, contract):
+            yield Fault(key, value, contract)
+    elif isinstance(value, Mapping | list):
+        for name, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from value_faults(entry, Any, f"{key}.{name}")
+
+
+def sentence(fault: Fault, shipped: Mapping[str, Any]) -> str:
+    """What is wrong, what may stand there, and a value that works."""
+    key, value, contract = fault
+    told = f"{key}={written(value)} must be {describe(contract)}"
+    works = _works(fault, shipped)
+    return f"{told}; use {works}." if works else f"{told}."
+
+
+def _works(fault: Fault, shipped: Mapping[str, Any]) -> str:
+    """An override that would work, as typed into a shell."""
+    key, value, contract = fault
+    if fits(False, contract) and str(value).lower() in MEANT:
+        return f"{key}={written(MEANT[str(value).lower()])}"
+    if isinstance(value, int | float) and not isinstance(value, bool) and fits(str(value), contract):  # a name
+        return f"'{key}=\"{value}\"'"
+    if fits([value], contract):
+        return f"{key}=[{written(value)}]"
+    default: Any = shipped
+    for part in key.split("."):
+        default = default.get(part, _ABSENT) if isinstance(default, Mapping) else _ABSENT
+    if default is _ABSENT or not fits(default, contract) or default == value:
+        return f"{key}=null" if value is not None and fits(None, contract) else ""
+    quoted = isinstance(default, list | str) and any(c in written(default) for c in " ,[]{}$()")
+    return f"'{key}={written(default)}'" if quoted else f"{key}={written(default)}"
+
+
+_ABSENT = object()
+
+
+def written(value: Any) -> str:
+    """A value as the command line has it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return f"[{','.join(written(v) for v in value)}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{k}:{written(v)}" for k, v in value.items()) + "}"
+    return str(value)
+
+
+def _options(target: str, key: str) -> Options:
+    try:
+        options = options_of(object_of(target))
+    except Exception as error:  # Hydra chains what the module raised
+        cause = error.__cause__ or error
+        raise ConfigError(f"{key}._target_={target} cannot be imported: {_first_line(cause)}") from error
+    return Options(options.known | EXTRA.get(target, {}), options.is_open, options.own)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _no_option(target: str, key: str, name: str, options: Options) -> str:
+    near = difflib.get_close_matches(name, options.own, n=1, cutoff=0.6)
+    if near:
+        return f"{target} has no option {name!r}; did you mean {key}.{near[0]}?"
+    return (
+        f"{target} has no option {name!r}; {key}.{name} was set, by an experiment or on the command line, for the "
+        f"option that {target.rsplit('.', 1)[-1]} replaces: leave one of the two out."
+    )
+
+
+def _no_entry(key: str, name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"; did you mean {key}.{near[0]}?" if near else ""
+    return f"There is no option {key}.{name}{hint}; keys there: {', '.join(known)}."

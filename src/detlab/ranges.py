@@ -1,0 +1,74 @@
+"""What a number or word of the config may be, stated in the annotation of the constructor that takes it.
+
+`lr: Positive` says that a learning rate is above 0. `detlab.config.validate` reads these annotations before anything
+is built, so that a wrong value is refused in one sentence under its full key; to Python they are int, float and str.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`; the ends belong to it unless they are open. None of them is nan or infinite."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+    open_high: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        above = value > self.low if self.open_low else value >= self.low
+        below = value < self.high if self.open_high else value <= self.high
+        return above and below
+
+    def __str__(self) -> str:
+        if math.isfinite(self.low) and math.isfinite(self.high) and not (self.open_low or self.open_high):
+            if self.low == self.high:
+                return f"just {self.low:g}"
+            return f"from {self.low:g} to {self.high:g}"
+        low = f"{'above' if self.open_low else 'at least'} {self.low:g}" if math.isfinite(self.low) else ""
+        high = f"{'below' if self.open_high else 'at most'} {self.high:g}" if math.isfinite(self.high) else ""
+        return " and ".join(part for part in (low, high) if part)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of these words."""
+
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Size:
+    """The number of entries of a list: from `least` to `most` (null: any number)."""
+
+    least: int
+    most: int | None = None
+
+
+@dataclass(frozen=True)
+class Odd:
+    """Odd whole numbers: sides of kernels that keep a map's size."""
+
+
+@dataclass(frozen=True)
+class OptionsOf:
+    """Further keyword arguments are those of this class: `**options: Annotated[Any, OptionsOf(Class)]`."""
+
+    cls: type[Any]
+
+
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+OddCount = Annotated[int, Range(1), Odd()]
+Positive = Annotated[float, Range(0, open_low=True)]
+NonNegative = Annotated[float, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+Share = Annotated[float, Range(0, 1, open_low=True)]  # of something that must not be empty
+OpenFraction = Annotated[float, Range(0, 1, open_low=True, open_high=True)]  # a prior, whose logit is finite
+BelowOne = Annotated[float, Range(0, 1, open_high=True)]  # dropout, momentum
+Seed = Annotated[int, Range(0, 2**32 - 1)]  # what NumPy takes
