@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src" / "detlab"
-BOTTOM = {"errors", "files", "foreign", "locks", "parent"}
+BOTTOM = {"errors", "files", "foreign", "locks", "parent", "ranges"}
 FLOORS = (  # a room imports from lower floors only
     BOTTOM,
     {"tensors", "config"},
