@@ -27,6 +27,7 @@ from detlab.metrics.anchor_fit import fit_pairs, fit_shapes, shape_iou
 from detlab.model.anchors import Anchors
 from detlab.model.matchers import IoUMatcher
 from detlab.tensors.structures import GroundTruth, Level
+from tests.tiny import Tiny
 
 SMALL = [
     "name=test",
@@ -156,3 +157,17 @@ def test_free_shapes_are_found_again() -> None:
     assert mean > 0.9
     assert mean == pytest.approx(float(shape_iou(sides, np.array(found)).max(1).mean()))
     assert fit_pairs(sides, 3)[1] >= fit_shapes(sides, 3, 1).iou  # one ratio for all cannot be as near
+
+
+class Measured(Tiny):
+    """A user's backbone that looks at its weights as it is made, and has no option `weights`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.start = float(self.stem.weight.detach().abs().mean())
+
+
+def test_anchors_of_a_backbone_that_needs_real_weights_and_takes_no_option(tmp_path: Path) -> None:
+    config = config_of(tmp_path, "anchors", "model=retinanet")
+    config["model"]["backbone"] = {"_target_": f"{__name__}.Measured"}
+    assert report(config)["now"]["all"]["boxes"] > 0
