@@ -70,7 +70,7 @@ def _newest(config: DictConfig, root: Path) -> Path:
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.runtime.output_dir = "RUN"  # what config_hash puts for a run's folder
     HydraConfig.instance().set_config(config)  # which keeps a copy
-    return find_run(plain_config(config, keys=[key for key in config if key != "hydra"]), root)
+    return find_run(plain_config(config, keys=[str(key) for key in config if key != "hydra"]), root)
 
 
 def _write_nothing(config: DictConfig) -> None:

@@ -172,6 +172,7 @@ def probe_row(config: dict[str, Any]) -> tuple[float, float, float, str]:
     from detlab.commands.check import StepClock, estimate, short_run
     from detlab.training.build import build
     from detlab.training.environment import set_up_torch
+    from detlab.training.trainers import callbacks_of
 
     clock = StepClock()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # its lines about epochs, in the midst of a preview
@@ -179,7 +180,7 @@ def probe_row(config: dict[str, Any]) -> tuple[float, float, float, str]:
         set_up_torch(config)
         run = build(short_run(config))
         start = time.perf_counter() - begin
-        run.trainer.callbacks.append(clock)
+        callbacks_of(run.trainer).append(clock)
         run.trainer.fit(run.module, datamodule=run.data)
     seconds, how = estimate(config, run.data, clock.step, clock.image)
     return seconds, clock.step, start, how

@@ -86,8 +86,8 @@ def main(arguments: list[str]) -> int:
     if unknown or len(options) != len(arguments) - 1:
         print(f"detlab: rerun takes out=FOLDER and trust=[...] only. {USAGE}", file=sys.stderr)
         return 2
-    out = options.get("out")
-    out = Path(out).resolve() if out else make_free(run.with_name(f"{run.name}-again-{datetime.now():%H-%M-%S}"))
+    again = run.with_name(f"{run.name}-again-{datetime.now():%H-%M-%S}")
+    out = Path(options["out"]).resolve() if options.get("out") else make_free(again)
     trust = tuple(word for word in options.get("trust", "").strip("[]").split(",") if word)
     try:
         return 0 if rerun(run, out, trust) else 1

@@ -99,20 +99,20 @@ def plan_ablation(name: str, overrides: Sequence[str]) -> Ablation:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error)) from error
     swept = {key: str(levels) for key, levels in params.items()}
-    swept |= {_key(o): o.input_line.partition("=")[2] for o in task if o.is_sweep_override() or _key(o) in swept}
+    swept |= {_key(o): _text(o).partition("=")[2] for o in task if o.is_sweep_override() or _key(o) in swept}
     axes = {key: _levels(key, text) for key, text in swept.items()}
-    seeds = axes.pop("seed", None) or tuple(o.value() for o in task if _key(o) == "seed") or (0,)
+    seeds: tuple[Any, ...] = axes.pop("seed", ()) or tuple(o.value() for o in task if _key(o) == "seed") or (0,)
     if not axes:
         raise ConfigError(
             "Nothing is swept: name an ablation, or give a key several choices, as in model/neck=fpn,none."
         )
-    shared = tuple(o.input_line for o in task if _key(o) not in swept and _key(o) != "seed")
+    shared = tuple(_text(o) for o in task if _key(o) not in swept and _key(o) != "seed")
     hydra = settings["hydra"]
-    folder = _folder(hydra, [o.input_line for o in task], params, parsed)
+    folder = _folder(hydra, [_text(o) for o in task], params, parsed)
     return Ablation(
         name=name,
         shared=shared,
-        launching=tuple(o.input_line for o in parsed if o not in task and _key(o) != "hydra.sweep.dir"),
+        launching=tuple(_text(o) for o in parsed if o not in task and _key(o) != "hydra.sweep.dir"),
         axes=axes,
         seeds=tuple(_seed(seed) for seed in seeds),
         answer=str(settings.get("answer") or USUAL),
@@ -122,14 +122,19 @@ def plan_ablation(name: str, overrides: Sequence[str]) -> Ablation:
     )
 
 
+def _text(override: Override) -> str:
+    """An override as it was written."""
+    return override.input_line or ""
+
+
 def _compose(parsed: Sequence[Override]) -> tuple[Mapping[str, Any], list[Override], dict[str, str]]:
     """(answer, noise and hydra of the config; overrides that are not Hydra's; choices of the ablation)."""
     GlobalHydra.instance().clear()
-    single = [o.input_line for o in parsed if not o.is_sweep_override()]
+    single = [_text(o) for o in parsed if not o.is_sweep_override()]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("train", overrides=single, return_hydra_config=True)
     task = [o for o in parsed if not _key(o).startswith(("hydra.", "hydra/"))]
-    params = OmegaConf.to_container(config.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
+    params: Any = OmegaConf.to_container(config.hydra.sweeper.get("params") or OmegaConf.create({}), resolve=True)
     assert isinstance(params, dict)
     noise = plain_config(config, ["measured_noise"])["measured_noise"] or {}
     return (

@@ -44,7 +44,8 @@ def options_of(target: Callable[..., Any]) -> Options:
                 known.setdefault(parameter.name, hints.get(parameter.name, Any))
         if further is None:
             return Options(known, False, list(known))
-        if forwarded := [part.cls for part in _facts(further) if isinstance(part, OptionsOf)]:
+        forwarded: list[Callable[..., Any]] = [part.cls for part in _facts(further) if isinstance(part, OptionsOf)]
+        if forwarded:
             there = options_of(forwarded[0])
             return Options(there.known | known, there.is_open, [*known, *there.own])
     by_new = inspect.isclass(target) and not known and target.__new__ is not object.__new__

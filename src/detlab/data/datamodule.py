@@ -180,8 +180,7 @@ class DetectionData(L.LightningDataModule):
 
     def records(self, split: str) -> list[Record]:
         """The images of a split; test falls back to val where the data set has none."""
-        self._ready()
-        return self._splits[self._name(split)]
+        return self._ready_splits()[self._name(split)]
 
     def ground_truth(self, split: str) -> GroundTruth:
         """Annotations of a split in original pixels."""
@@ -189,8 +188,7 @@ class DetectionData(L.LightningDataModule):
 
     def has(self, split: str) -> bool:
         """Whether the data set has this split of its own."""
-        self._ready()
-        return bool(self._splits.get(split))
+        return bool(self._ready_splits().get(split))
 
     def dataset(self, split: str) -> DetectionDataset:
         """The samples of a split; only train is augmented."""
@@ -243,8 +241,10 @@ class DetectionData(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, int]:
         """Where training stands: the epoch, and how many of its images were used (workers may have read more)."""
+        if self.trainer is None:
+            raise RuntimeError("The state of loaders is where a trainer stands, and no trainer has these data.")
         loop = self.trainer.fit_loop
-        epoch = loop.epoch_progress.current
+        epoch: Any = loop.epoch_progress.current
         batches = loop.epoch_loop.batch_progress.current.ready if epoch.ready > epoch.processed else 0
         return {"epoch": epoch.processed, "images": batches * self.batch_size * self._world()}
 
@@ -306,20 +306,26 @@ class DetectionData(L.LightningDataModule):
         if self.proposal_source == "grid":
             return GridProposals(self.proposal_count)
         stored = open_proposals(self.proposal_source, self.proposal_count)
-        for split, records in self._splits.items():
+        for split, records in self._ready_splits().items():
             stored.check(records, split, self.proposal_source)
         return stored
 
     def _name(self, split: str) -> str:
         if split not in SPLITS:
             raise DataError(f"There is no split {split!r}; use one of {', '.join(SPLITS)}.")
-        self._ready()
-        return "val" if split == "test" and not self._splits.get("test") else split
+        return "val" if split == "test" and not self._ready_splits().get("test") else split
 
     def _ready(self) -> Classes:
         if self._classes is None:
             self.setup()
+        assert self._classes is not None
         return self._classes
+
+    def _ready_splits(self) -> Splits:
+        if self._splits is None:
+            self.setup()
+        assert self._splits is not None
+        return self._splits
 
     def _rank(self) -> int:
         return self.trainer.global_rank if self.trainer is not None else 0

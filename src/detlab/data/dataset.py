@@ -178,12 +178,13 @@ class Collate:
 
 def _padded_proposals(samples: list[Sample]) -> Proposals:
     """[B, R, 4] with R the most of any image, at least 1; scores of padding are PADDING."""
-    rows = max([1, *(len(s.proposals) for s in samples)])
+    given = [(i, s.proposals, s.proposal_scores) for i, s in enumerate(samples)]
+    rows = max([1, *(len(own) for _, own, _ in given if own is not None)])
     boxes = torch.zeros(len(samples), rows, 4)
     scores = torch.full((len(samples), rows), float(PADDING))
-    for i, s in enumerate(samples):
-        n = len(s.proposals)
-        boxes[i, :n], scores[i, :n] = s.proposals, s.proposal_scores
+    for i, own, own_scores in given:
+        if own is not None and own_scores is not None:
+            boxes[i, : len(own)], scores[i, : len(own)] = own, own_scores
     return Proposals(boxes, scores)
 
 

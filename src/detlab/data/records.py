@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class Record:
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
-def record(*, id: int, name: str, path: Path | None, size: tuple[int, int], objects: list[dict]) -> Record:
+def record(*, id: int, name: str, path: Path | None, size: tuple[int, int], objects: list[dict[str, Any]]) -> Record:
     """Make a record from objects with keys box, label and, if known, area, crowd, difficult."""
     boxes = np.array([o["box"] for o in objects], np.float64).reshape(-1, 4)
     sides = (boxes[:, 2:] - boxes[:, :2]).prod(1) if len(boxes) else np.zeros(0)

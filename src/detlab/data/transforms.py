@@ -56,8 +56,9 @@ class Resize:
 
     def image(self, image: Tensor) -> Tensor:
         """uint8 [3, h, w] resized, antialiased; itself where it has the size already."""
-        wanted = self.target(tuple(image.shape[-2:]))
-        if tuple(image.shape[-2:]) == wanted:
+        height, width = image.shape[-2:]
+        wanted = self.target((height, width))
+        if (height, width) == wanted:
             return image
         return F.resize(image, list(wanted), antialias=True)
 

@@ -39,16 +39,17 @@ def batches_of_images(
     samples: list[Sample] = []
     for number, image in enumerate(images):
         pixels = _pixels(image, max_pixels)
-        size, resized = tuple(pixels.shape[-2:]), resize.image(pixels)
+        height, width = pixels.shape[-2:]
+        resized = resize.image(pixels)
         proposals, scores = None, None
         if propose is not None:
-            boxes, confidence = propose(number, size)
-            factor = torch.tensor([resized.shape[-1] / size[1], resized.shape[-2] / size[0]] * 2)
+            boxes, confidence = propose(number, (height, width))
+            factor = torch.tensor([resized.shape[-1] / width, resized.shape[-2] / height] * 2)
             proposals, scores = torch.from_numpy(boxes) * factor, torch.from_numpy(confidence)
         samples.append(
             Sample(
                 image=resized,
-                original_size=size,
+                original_size=(height, width),
                 id=number,
                 boxes=torch.zeros(0, 4),
                 labels=none.long(),

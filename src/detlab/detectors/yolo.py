@@ -37,6 +37,7 @@ class YOLO(Detector):
     resize = "letterbox"
     gives_cells = True
     scores_objectness = True
+    final: Detect
 
     def __init__(
         self,
@@ -81,12 +82,12 @@ class YOLO(Detector):
         """`loss_obj`, `loss_cls` and `loss_box`."""
         prediction = self.head(self.features(batch) if features is None else features)
         references = self._references(batch)
-        return self.criterion(prediction, references, batch.targets, self.num_classes, batch.canvas, batch.seen)
+        return self.criterion(prediction, references, batch.truth, self.num_classes, batch.canvas, batch.seen)
 
     def detect(self, batch: Batch, features: Features | None = None) -> Detections:
         """Objectness times class scores, the best decoded and suppressed per class (canvas px)."""
         prediction = self.head(self.features(batch) if features is None else features)
-        objectness = self.criterion.obj_loss.scores(at_least_float32(prediction.objectness))
+        objectness = self.criterion.obj_loss.scores(at_least_float32(prediction.scored))
         classes = self.criterion.cls_loss.scores(at_least_float32(prediction.logits))
         per = self.anchors.num_anchors(self.neck.levels)
         sizes = [level.size(batch.canvas) for level in self.neck.levels]

@@ -96,12 +96,12 @@ class CellCriterion(nn.Module):
             deltas = at_least_float32(prediction.deltas)
             assigned = self.assign(deltas, references, targets, num_classes)
             positive = assigned.positive
-            obj = self.obj_loss(at_least_float32(prediction.objectness), assigned.objectness)
+            obj = self.obj_loss(at_least_float32(prediction.scored), assigned.objectness)
             weight = self.obj_loss.positive * positive + self.obj_loss.negative * assigned.negative
             cls = self.cls_loss(at_least_float32(prediction.logits), assigned.labels)
             box = self._boxes(deltas, references, assigned, canvas, seen)
             sums = (obj * weight).sum(), torch.where(positive, cls, 0).sum(), box.sum()
-            by = len(obj) if self.normalizer == "images" else share_of_processes(positive.sum())
+            by = len(obj) if self.normalizer == "images" else share_of_processes(positive.sum(), obj.dtype)
         weights = self.obj_weight, self.cls_weight, self.box_weight
         names = "loss_obj", "loss_cls", "loss_box"
         return {name: w * total / by for name, w, total in zip(names, weights, sums, strict=True)}

@@ -21,7 +21,8 @@ class CellMatches(NamedTuple):
     """As `Matches`, with the boxes' side of it: each box takes one anchor at most."""
 
     state: Tensor  # [B, A] int8: POSITIVE, NEGATIVE or IGNORED
-    index: Tensor  # [B, A] int64: row of the matched box in Targets; meaningful where state is POSITIVE
+    # [B, A] int64: row of the matched box in Targets; meaningful where state is POSITIVE
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of it
     overlap: Tensor  # [B, A] float32: IoU of its and the box's shapes where it is matched, else 0
     rows: Tensor  # [B, M] int64: the anchor that each box took, which a later box may have too; -1 for none
 

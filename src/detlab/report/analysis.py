@@ -102,7 +102,8 @@ def analyse(sweep: Sweep, resamples: int = 1000, say: Callable[[str], None] = la
     analysis = Analysis(sweep)
     if sweep.metric != "map":
         analysis.why_no_interval = f"intervals are made for map, not for {sweep.metric}"
-    weights, ids = None, None
+    weights: np.ndarray | None = None  # of the first run's images
+    ids: np.ndarray | None = None
     for i, row in enumerate(sweep.rows):
         curves = []
         for seed, run in row.done.items():
@@ -112,7 +113,7 @@ def analyse(sweep: Sweep, resamples: int = 1000, say: Callable[[str], None] = la
                 analysis.why_no_interval = f"{run.folder} holds no detections.json with ground_truth.json"
                 continue
             truth, judged = stored
-            if ids is None:
+            if ids is None or weights is None:
                 ids, analysis.classes, analysis.images = truth.image_ids, truth.classes, len(truth.image_ids)
                 weights = draw_weights(len(ids), resamples)
             if not np.array_equal(ids, truth.image_ids) or truth.classes != analysis.classes:
@@ -153,11 +154,9 @@ def main_effects(analysis: Analysis) -> list[Effect]:
         for level in sweep.factors[key]:
             if level == against:
                 continue
-            pairs = [(i, rows.get((*p[:f], against, *p[f + 1 :]))) for p, i in rows.items() if p[f] == level]
-            pairs = [(a, b) for a, b in pairs if b is not None]
-            found.append(
-                Effect(key, level, against, _mean_contrast(analysis, [{a: 1.0, b: -1.0} for a, b in pairs]), len(pairs))
-            )
+            others = [(i, rows.get((*p[:f], against, *p[f + 1 :]))) for p, i in rows.items() if p[f] == level]
+            parts = [{a: 1.0, b: -1.0} for a, b in others if b is not None]
+            found.append(Effect(key, level, against, _mean_contrast(analysis, parts), len(parts)))
     return found
 
 
@@ -174,14 +173,10 @@ def interactions(analysis: Analysis) -> list[Interaction]:
             for place, both in rows.items():
                 if (place[f], place[g]) != (a, b):
                     continue
-                others = [
-                    _swap(place, {f: base[f]}),
-                    _swap(place, {g: base[g]}),
-                    _swap(place, {f: base[f], g: base[g]}),
-                ]
-                numbers = [rows.get(p) for p in others]
-                if None not in numbers:
-                    parts.append({both: 1.0, numbers[0]: -1.0, numbers[1]: -1.0, numbers[2]: 1.0})
+                one, other = rows.get(_swap(place, {f: base[f]})), rows.get(_swap(place, {g: base[g]}))
+                neither = rows.get(_swap(place, {f: base[f], g: base[g]}))
+                if one is not None and other is not None and neither is not None:
+                    parts.append({both: 1.0, one: -1.0, other: -1.0, neither: 1.0})
             found.append(Interaction((keys[f], keys[g]), (a, b), _mean_contrast(analysis, parts)))
     return found
 

@@ -11,6 +11,7 @@ from detlab.config.compose import build_detector
 from detlab.detectors import YOLO
 from detlab.errors import ConfigError
 from detlab.model.backbones.darknet_file import DarknetFile
+from detlab.model.heads import YOLOHead
 from detlab.model.necks import YOLOFPN
 
 OPTION = "from_darknet"
@@ -70,7 +71,7 @@ def file_order(detector: YOLO) -> list[nn.Module]:
     """
     trunk = [module for _, module in detector.backbone.stages()]
     neck, head = detector.neck, detector.head
-    if not isinstance(neck, YOLOFPN):
+    if not isinstance(neck, YOLOFPN) or not isinstance(head, YOLOHead):
         return [*trunk, neck, head]
     made: list[nn.Module] = []
     for name in reversed(neck.names):

@@ -38,8 +38,8 @@ class NodeTask:
         extra = {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}
         environment = job_environment(self.job, self.sweep, extra)
         log = LOG if rank == 0 else f"job.rank{rank}.log"
-        self._process = Process(self.job, environment=environment, cwd=self.cwd, log=log)
-        return self._wait()
+        self._process = process = Process(self.job, environment=environment, cwd=self.cwd, log=log)
+        return _wait(process)
 
     def checkpoint(self) -> Any:
         """submitit's hook on preemption or at the time limit: end the child and put this back into the queue."""
@@ -47,14 +47,15 @@ class NodeTask:
 
         if self._process is not None:
             self._process.stop(signal.SIGTERM, GRACE)
-            self._wait()
+            _wait(self._process)
         self._process, self.requeued = None, True
         return DelayedSubmission(self)
 
-    def _wait(self) -> int:
-        while (code := self._process.poll()) is None:
-            time.sleep(0.2)
-        return code
+
+def _wait(process: Process) -> int:
+    while (code := process.poll()) is None:
+        time.sleep(0.2)
+    return code
 
 
 class ClusterHandle:

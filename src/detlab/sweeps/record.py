@@ -179,7 +179,7 @@ def read_entry(path: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(entry.get("hash"), str) or entry.get("state") not in STATES:
         return None
-    sound = {"tries": int, "seconds": (int, float), "command": list}
+    sound: dict[str, type | tuple[type, ...]] = {"tries": int, "seconds": (int, float), "command": list}
     if not all(isinstance(entry.get(key), kind) for key, kind in sound.items()):
         return None
     return {**entry, "number": int(path.parent.name), "folder": str(path.parent)}

@@ -130,6 +130,17 @@ class Prediction(NamedTuple):
     deltas: Tensor  # [B, A, 4], or [B, A, K, 4] for a RoI head with one box per class
     objectness: Tensor | None = None  # [B, A], for families that score objectness apart from class
 
+    @property
+    def scored(self) -> Tensor:
+        """[B, A]: the objectness, of a head that scores it.
+
+        Raises:
+            ValueError: the head does not.
+        """
+        if self.objectness is None:
+            raise ValueError("model/head gives no objectness, and this family needs it; use model/head=yolo.")
+        return self.objectness
+
 
 class Detections(NamedTuple):
     """Final boxes of a batch, by falling score. Rows with label -1 are padding."""

@@ -30,7 +30,7 @@ class BatchLosses:
 
     def means(self) -> dict[str, float]:
         """The mean of every loss over the images of all processes; every process must call it."""
-        batches = {}
+        batches: dict[tuple[int, ...], list[float]] = {}
         for names, part in of_all((self._names, self._own())):
             self._names = self._names or names
             batches |= dict(part)

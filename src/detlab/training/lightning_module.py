@@ -24,7 +24,7 @@ from detlab.tensors.ranks import mean_of_all
 from detlab.tensors.structures import PADDING, Batch, Detections
 from detlab.training.batch_losses import BatchLosses
 from detlab.training.multiscale import MultiScale
-from detlab.training.trainers import data_of, total_batch
+from detlab.training.trainers import data_of, log_interval, total_batch
 
 
 class DetectionModule(L.LightningModule):
@@ -108,8 +108,8 @@ class DetectionModule(L.LightningModule):
 
     def _is_logged(self) -> bool:
         """Whether this step's values are written: then they are the mean of all processes, which cost a wait."""
-        every = self.trainer.log_every_n_steps
-        return bool(every) and (self.trainer.global_step + 1) % every == 0
+        every = log_interval(self.trainer)
+        return every > 0 and (self.trainer.global_step + 1) % every == 0
 
     def _prepared(self, batch: Batch) -> Batch:
         """A training batch at this step's size, with its seeds and the number of images seen: functions of the step."""

@@ -136,7 +136,7 @@ def mlflow_logger(
         tracking_uri=tracking_uri or f"sqlite:///{folder / 'mlruns.db'}",
         run_id=known.read_text().strip() if keep_steps is not None and known.is_file() else None,
     )
-    if rank_zero_only.rank == 0:  # the others log nothing
+    if first_process():  # the others log nothing
         with (folder / ".mlruns.lock").open("w") as lock:  # two jobs that make the tables at once fail
             fcntl.flock(lock, fcntl.LOCK_EX)
             write_whole(known, str(logger.run_id).encode())
@@ -203,7 +203,7 @@ class Dashboards(L.Callback):
         metrics = detection(module).results["test"]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                chosen = choices_of_run(self.path.parent, module.config)
+                chosen = choices_of_run(self.path.parent, detection(module).config)
                 totals = {f"hparam/{key}": value for key, value in metrics.items() if "/" not in key}
                 logger.log_hyperparams(chosen, totals)
             elif isinstance(logger, WandbLogger):

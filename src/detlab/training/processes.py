@@ -52,7 +52,7 @@ class Agreement:
     """The largest of one whole number per process, exchanged on the CPU, so that no GPU is waited for."""
 
     def __init__(self) -> None:
-        self._group: distributed.ProcessGroup | None = None
+        self._group: Any = None  # torch's own type, or its number for a process that is not part of it
 
     def largest(self, number: int) -> int:
         """The largest number of all processes; every process must call it."""
@@ -80,10 +80,10 @@ class Watch:
         self.expected = False  # ranks may end now: the work is done, or all agreed to stop
         self.patience = timedelta(minutes=30)  # of collective operations, once a strategy has said so
         self._started = False
-        self._processes: list[subprocess.Popen] = []
+        self._processes: list[subprocess.Popen[bytes]] = []
         self._farewell: str | None = None  # what became of the ranks when this one failed
 
-    def children(self, processes: Sequence[subprocess.Popen]) -> None:
+    def children(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
         """Watch the ranks that this one has started."""
         if processes and not self._started:
             self._started, self._processes = True, list(processes)
@@ -206,4 +206,4 @@ def _stop_lightnings_observer() -> None:
     """Lightning's own observer kills this process without a word when a rank dies; the watch says what happened."""
     for thread in threading.enumerate():
         if thread.name == "child-process-observer":
-            thread._child_processes = []
+            thread._child_processes = []  # type: ignore[attr-defined]  # a thread of Lightning's own class

@@ -32,6 +32,11 @@ def callbacks_of(trainer: L.Trainer) -> list[L.Callback]:
     return trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it undeclared
 
 
+def log_interval(trainer: L.Trainer) -> int:
+    """Every how many steps loggers are told; 0 for never."""
+    return int(trainer.log_every_n_steps or 0)  # type: ignore[attr-defined]  # Lightning sets it undeclared
+
+
 def total_batch(trainer: L.Trainer) -> int:
     """Images of one optimiser step, over processes and accumulated steps."""
     return data_of(trainer).batch_size * trainer.world_size * trainer.accumulate_grad_batches

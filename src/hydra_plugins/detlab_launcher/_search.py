@@ -54,7 +54,7 @@ def make_study(options: OptunaSweeper, storage: str, space: Mapping[str, BaseDis
         HydraException: the storage holds a study of other objectives.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    directions = list(options.directions)
+    directions: list[Any] = list(options.directions)  # maximize and minimize, as `_objectives` has seen
     study = optuna.create_study(
         storage=storage, study_name=options.study_name, directions=directions, load_if_exists=True
     )

@@ -194,7 +194,10 @@ class ProcessLauncher(Launcher):
 
 
 def module_run() -> str:
-    """The module this command runs, which its jobs run too."""
+    """The module this command runs, which its jobs run too.
+
+    Python notes the name after -m in the spec of `__main__` alone; Hydra's task and HydraConfig say `__main__` only.
+    """
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec.name if spec is not None and spec.name else "detlab.commands.train"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,10 @@ from detlab.files import write_json
 from detlab.sweeps.options import one_of, whole
 from detlab.sweeps.record import CONFIG
 from hydra_plugins.detlab_launcher._checking import check_choices, check_folder
+from hydra_plugins.detlab_launcher.launcher import ProcessLauncher
 
 if TYPE_CHECKING:
-    from detlab.sweeps import Feed, Job
-    from hydra_plugins.detlab_launcher._planning import Sweep
+    from detlab.sweeps import Feed
 
 FRONT = "search.json"  # trials of a search with several objectives, and which of them are its front
 
@@ -52,6 +52,9 @@ class OptunaSweeper(Sweeper):
         direction: maximize | minimize, or one for each objective.
         params: of the search space, where it is not on the command line.
     """
+
+    hydra_context: HydraContext  # Hydra's own say Optional, since `setup` gives them
+    config: DictConfig
 
     def __init__(
         self,
@@ -78,7 +81,7 @@ class OptunaSweeper(Sweeper):
         if len(self.objectives) > 1 and self.pruner != "none":
             raise ConfigError(f"{at}pruner={pruner} cannot judge several objectives; use {at}pruner=null.")
         self.storage, self.study_name = storage, study_name
-        self.params = params or {}
+        self.params: Mapping[Any, Any] = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hydra's."""
@@ -97,7 +100,8 @@ class OptunaSweeper(Sweeper):
         """
         from detlab.sweeps.table import print_front
 
-        if not hasattr(self.launcher, "serve"):
+        launcher = self.launcher
+        if not isinstance(launcher, ProcessLauncher):
             raise HydraException("hydra/sweeper=optuna needs hydra/launcher=processes or hydra/launcher=slurm.")
         try:
             from hydra_plugins.detlab_launcher._search import TrialFeed, front_of, make_study
@@ -106,7 +110,7 @@ class OptunaSweeper(Sweeper):
         fixed, space = self._space(arguments)
         folder = Path(str(self.config.hydra.sweep.dir)).absolute()
         check_folder(folder, self.config.hydra.launcher)
-        sweep = self.launcher.sweep()
+        sweep = launcher.sweep()
         studies = []
 
         def feed() -> Feed:
@@ -114,23 +118,20 @@ class OptunaSweeper(Sweeper):
             study = make_study(self, self.storage or f"sqlite:///{folder / 'optuna.db'}", space)
             studies.append(study)
             keys = self.objectives if len(self.objectives) > 1 else [None]
-            return TrialFeed(study, space, fixed, self.n_trials, self._plan(sweep), keys)
+            return TrialFeed(study, space, fixed, self.n_trials, lambda o, c: launcher.plan(sweep, o, c), keys)
 
-        self.launcher.serve(sweep, feed)
+        launcher.serve(sweep, feed)
         if len(self.objectives) > 1:
             found = front_of(studies[0], self.objectives)
             write_json(folder / FRONT, found)
             print_front(found)
-
-    def _plan(self, sweep: Sweep) -> Callable[[list[str], dict[str, str]], Job]:
-        return lambda overrides, choices: self.launcher.plan(sweep, overrides, choices)
 
     def _space(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         """(overrides that all trials share, distribution of each searched key)."""
         from hydra_plugins.detlab_launcher._search import distribution
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        written = [f"{key}={value}" for key, value in self.params.items()]
+        written = [f"{key!s}={value}" for key, value in self.params.items()]
         overrides = {o.get_key_element(): o for o in parser.parse_overrides([*written, *arguments])}
         check_choices(list(overrides.values()), self.hydra_context.config_loader)
         space = {
@@ -174,7 +175,7 @@ def bounds(override: Override) -> dict[str, Any]:
     value = override.value()
     if isinstance(value, ChoiceSweep):
         return {"choices": list(override.sweep_iterator(transformer=Transformer.str))}
-    log = "log" in value.tags
+    log = isinstance(value, RangeSweep | IntervalSweep) and "log" in value.tags
     if isinstance(value, RangeSweep):
         step = value.step
         ints = all(isinstance(x, int) for x in (value.start, value.stop, step))

@@ -15,7 +15,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -147,8 +147,8 @@ def read_proposals(path: Path) -> ProposalFile:
     missing = [name for name in ("format", *ProposalFile._fields) if name not in arrays]
     if missing or str(arrays["format"]) != FORMAT:
         raise DataError(f"data.proposals: {path} is not a file of detlab proposals; {AGAIN}.")
-    facts = {name: str(arrays[name]) for name in ("method", "fingerprint")}
-    file = ProposalFile(**facts, **{name: arrays[name] for name in ProposalFile._fields[2:]})
+    rows = (arrays[name] for name in ProposalFile._fields[2:])
+    file = ProposalFile(str(arrays["method"]), str(arrays["fingerprint"]), *rows)
     _check_shapes(file, path)
     _check_boxes(file, path)
     return file
@@ -159,7 +159,8 @@ def write_proposals(path: Path, file: ProposalFile) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with part.open("wb") as stream:
-        np.savez(stream, format=np.array(FORMAT), **{k: np.asarray(v) for k, v in file._asdict().items()})
+        arrays: dict[str, Any] = {k: np.asarray(v) for k, v in file._asdict().items()}
+        np.savez(stream, format=np.array(FORMAT), **arrays)
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(path)

@@ -52,7 +52,7 @@ class AnchorGenerator(nn.Module, ABC):
             self._keep(key, both[None].to(device))
         return self._cache[key]
 
-    def _keep(self, key: tuple, boxes: Tensor) -> None:
+    def _keep(self, key: tuple[object, ...], boxes: Tensor) -> None:
         self._cache[key] = boxes
         if len(self._cache) > CACHED_CANVASES:
             self._cache.popitem(last=False)

@@ -146,7 +146,7 @@ def tensors_of(module: nn.Module) -> list[Tensor]:
             continue
         norm = children[i + 1] if i + 1 < len(children) else None
         if isinstance(child, nn.Conv2d) and isinstance(norm, NORMS):
-            found += [norm.bias, norm.weight, norm.running_mean, norm.running_var]
+            found += [getattr(norm, name) for name in ("bias", "weight", "running_mean", "running_var")]
         found += tensors_of(child)
     return found
 

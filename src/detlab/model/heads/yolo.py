@@ -58,6 +58,8 @@ class YOLOHead(nn.Module):
             )
             self.out[level.name] = out = nn.Conv2d(own, count * self.outputs, 1)
             nn.init.normal_(out.weight, std=0.01)
+            if out.bias is None:
+                continue
             nn.init.zeros_(out.bias)
             if prior is not None:
                 with torch.no_grad():

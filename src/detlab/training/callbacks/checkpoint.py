@@ -18,7 +18,7 @@ from detlab.runs.checkpoints import LAST, PREVIOUS
 from detlab.training.callbacks.nonfinite import NonFiniteGuard
 from detlab.training.processes import WATCH, Agreement
 from detlab.training.signals import STOP, Stopped
-from detlab.training.trainers import callbacks_of
+from detlab.training.trainers import callbacks_of, log_interval
 
 NOTHING, SAVE = 0, 1  # what a process wishes after a step; above SAVE: to stop, by the number of the signal
 
@@ -189,7 +189,7 @@ class RunCheckpoint(ModelCheckpoint):
     @staticmethod
     def _unlogged(trainer: L.Trainer) -> dict[str, float] | None:
         """Metrics of this step, which Lightning logs only after this callback; None where it will log none."""
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it undeclared
+        every = log_interval(trainer)
         if not every or trainer.global_step % every:
             return None
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
