@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from detlab.config.facts import Rule, any_stage, fact, family, one_size, part, stages
+
+
+def _other(config: Mapping[str, Any], criterion: Any) -> bool:
+    """Whether a criterion is of cells and the family is not, or the other way round."""
+    asked, given = fact(criterion, "of_cells"), family(config, "gives_cells")
+    return None not in (asked, given) and asked != given
+
 
 CELL_RULES: tuple[Rule, ...] = (
     Rule(
@@ -14,6 +24,16 @@ CELL_RULES: tuple[Rule, ...] = (
         "model/matcher or model/coder",
         "it places a box in the cell that holds its centre, which this family does not hand to it",
         "model=yolo, or a matcher of overlaps such as model/matcher=retinanet with model/coder=unit",
+    ),
+    Rule(
+        "the criterion of another kind of family",
+        lambda c: (
+            _other(c, part(c, "criterion"))
+            or any(fact(part(c, stage, "criterion"), "of_cells") for stage in ("proposals", "arm"))
+        ),
+        "model/criterion",
+        "YOLO's sums losses of objectness, classes and boxes, all others' those of classes and boxes",
+        "model/criterion=positives, or with model=yolo model/criterion=yolo, yolov2 or yolov1",
     ),
     Rule(
         "boxes beyond the cell that predicts them",

@@ -46,6 +46,8 @@ class CellCriterion(nn.Module):
         prior_weight: of that loss.
     """
 
+    of_cells = True
+
     def __init__(
         self,
         *,

@@ -44,6 +44,8 @@ class Criterion(nn.Module):
         cls_weight, box_weight: factors of the two losses.
     """
 
+    of_cells = False  # whether it takes anchors with their cells, and objectness (YOLO)
+
     def __init__(
         self,
         *,
