@@ -13,6 +13,7 @@ from tests.batches import make_batch
 SMALL = {
     "retinanet": ["model.neck.width=32", "model.head.width=32", "model.head.depth=1"],
     "faster_rcnn": ["model.neck.width=32", "model.head.width=32", "model.sampler.size=16"],
+    "yolo": ["model.neck.widths=[16, 16, 16]", "model.neck.norm=gn", "model.head.norm=gn"],
 }
 
 
@@ -27,8 +28,10 @@ def batches(count: int) -> list[Batch]:
     [
         ("retinanet", "aot_eager"),
         ("faster_rcnn", "aot_eager"),
+        ("yolo", "aot_eager"),
         pytest.param("retinanet", "inductor", marks=pytest.mark.slow),
         pytest.param("faster_rcnn", "inductor", marks=pytest.mark.slow),
+        pytest.param("yolo", "inductor", marks=pytest.mark.slow),
     ],
 )
 def test_batches_of_one_canvas_compile_once(family: str, backend: str) -> None:

@@ -18,6 +18,9 @@ CANVAS = (64, 96)
 SMALL = {
     "retinanet": ["model.neck.width=32", "model.head.width=32", "model.head.depth=1"],
     "faster_rcnn": ["model.neck.width=32", "model.head.width=64", "model.proposals.detect.post_nms_test=50"],
+    "yolo": ["model.neck.widths=[16, 16, 16]"],
+    "yolov2": ["model.neck.width=32", "model.head.width=32"],
+    "yolov1": ["model.neck.width=16", "model.head.width=8", f"data.size={list(CANVAS)}"],
 }
 
 
@@ -38,6 +41,14 @@ def detector_of(family: str) -> Detector:
             prediction = detector.eval().head(detector.features(batch_of(*example(1, CANVAS))))
             detector.head.cls.weight /= prediction.logits.std() / 2
             detector.head.box.weight /= prediction.deltas.std() / 0.3
+    if family.startswith("yolo"):
+        outs = [detector.head.out] if family == "yolov1" else list(detector.head.out.values())
+        with torch.no_grad():
+            for out in outs:
+                torch.nn.init.normal_(out.weight, std=0.3)
+            prediction = detector.eval().head(detector.features(batch_of(*example(1, CANVAS))))
+            for out in outs:
+                out.weight /= prediction.logits.std()
     return detector.eval()
 
 
@@ -48,6 +59,10 @@ def detector_of(family: str) -> Detector:
         ("faster_rcnn", "onnx"),
         ("retinanet", "torch_export"),
         ("faster_rcnn", "torch_export"),
+        ("yolo", "onnx"),
+        ("yolov2", "onnx"),
+        ("yolov1", "onnx"),
+        ("yolo", "torch_export"),
     ],
 )
 def test_a_graph_detects_what_the_detector_does(family: str, format: str, tmp_path: Path) -> None:
