@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src" / "detlab"
-BOTTOM = {"errors", "files", "foreign", "locks", "parent", "ranges"}
+BOTTOM = {"errors", "files", "foreign", "locks", "parent", "ranges", "reading"}
 FLOORS = (  # a room imports from lower floors only
     BOTTOM,
     {"tensors", "config"},

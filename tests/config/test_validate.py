@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from detlab.config.compose import compose_config, config_dir, plain_config
-from detlab.config.keys import TOP
 from detlab.config.validate import validate, validate_node
 from detlab.errors import ConfigError
 

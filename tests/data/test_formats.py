@@ -71,7 +71,7 @@ DIRTY_BOXES = {
     "box across the border": [-4, 3, 20, 20],
     "malformed box": [1, 2, 3],
     "unknown class": [1, 1, 5, 5],
-    "duplicate annotation id": [1, 1, 5, 5],
+    "duplicate box": [5, 5, 20, 15],
     "annotation without image": [1, 1, 5, 5],
     "crowd box": [1, 1, 30, 30],
 }
@@ -83,7 +83,6 @@ def test_every_dirty_box_is_counted_and_named(tmp_path: Path) -> None:
     for number, (rule, box) in enumerate(DIRTY_BOXES.items(), start=10):
         changes: dict[str, Any] = {
             "unknown class": {"category_id": 99},
-            "duplicate annotation id": {"id": 1},
             "annotation without image": {"image_id": 77},
             "crowd box": {"iscrowd": 1},
         }.get(rule, {})
@@ -95,6 +94,7 @@ def test_every_dirty_box_is_counted_and_named(tmp_path: Path) -> None:
     counts = found(data)
     assert counts.pop("malformed box") == 2
     assert counts.pop("image without boxes") == 2
+    assert counts.pop("class without boxes") == 1  # the dog
     assert counts == dict.fromkeys(set(DIRTY_BOXES) - {"malformed box"}, 1)
     kept = data.records("train")[0]
     assert kept.boxes.tolist() == [[5, 5, 25, 20], [0, 3, 16, 23], [1, 1, 31, 31]]
@@ -140,6 +140,7 @@ def test_every_dirty_image_is_counted_and_named(tmp_path: Path) -> None:
         "missing image": 1,
         "image outside the root": 1,
         "duplicate image id": 1,
+        "class without boxes": 1,
     }
     usable = {r.name for split in ("train", "val") for r in data.records(split)}
     assert {Path(n).name for n in usable} == {"fine.png", "gray.png", "rgba.png", "deep.png", "turned.jpg", "raw.jpg"}
@@ -169,7 +170,7 @@ def test_dirty_voc_and_yolo(tmp_path: Path) -> None:
     root = simple_yolo(tmp_path / "yolo")
     (root / "labels/train/0.txt").write_text("7 .5 .5 .2 .2\n0 nan .5 .2 .2\n0 .5\n0 .5 .5 0 .2\n\n1 .5 .5 .5 .5\n")
     counts = found(yolo(root=str(root), **LOADING))
-    assert counts == {"unknown class": 1, "malformed box": 2, "degenerate box": 1}
+    assert counts == {"unknown class": 1, "malformed box": 2, "degenerate box": 1, "class without boxes": 1}
 
 
 def test_a_class_filter_keeps_the_order_asked_for(tmp_path: Path) -> None:

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from detlab.config.compose import build_detector
-from detlab.data.audit import AuditReport, check_boxes
+from detlab.data.audit import AuditReport
+from detlab.data.checks import check_boxes
 from detlab.data.datamodule import DetectionData
 from detlab.data.formats.coco import coco
 from detlab.data.formats.voc import voc
@@ -222,6 +223,7 @@ def test_images(kind: str, cut: float, damage: list, size: tuple[int, int], nois
         assert tuple(image.shape) == (3, *facts.size)
 
 
+LOSSES = ("malformed box", "degenerate box", "box outside the image", "duplicate box")
 boxes = st.lists(st.lists(numbers, min_size=4, max_size=4), max_size=5)
 
 
@@ -236,7 +238,7 @@ def test_the_audit_of_boxes(rows: list[list[float]], size: tuple[int, int]) -> N
     sides = kept.boxes[:, 2:] - kept.boxes[:, :2]
     assert np.isfinite(kept.boxes).all()
     assert (sides >= 1.0).all()
-    dropped = sum(report.count(rule) for rule in ("malformed box", "degenerate box", "box outside the image"))
+    dropped = sum(report.count(rule) for rule in LOSSES)
     assert len(kept.labels) + dropped == len(rows)
 
 

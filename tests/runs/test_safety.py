@@ -21,11 +21,11 @@ import yaml
 import detlab
 from detlab.commands.rerun import overrides_of
 from detlab.config.compose import compose_config, config_dir, plain_config
-from detlab.data.audit import inside
 from detlab.data.formats.bccd import _unpack
 from detlab.data.formats.voc import voc
 from detlab.data.formats.yolo import yolo
 from detlab.data.images import ImageError, inspect, read_image
+from detlab.data.places import inside
 from detlab.data.proposals.store import read_proposals
 from detlab.errors import ConfigError, DataError
 from detlab.model.backbones.weights import WeightsError, load_weights

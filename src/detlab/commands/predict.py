@@ -13,15 +13,13 @@ from rich.progress import track
 
 from detlab.commands.app import run_app
 from detlab.config.compose import config_dir, plain_config
-from detlab.data.images import ImageError, read_image
+from detlab.data.images import ImageError, Listing, list_images, read_image
 from detlab.drawing.pictures import Boxes, draw_boxes
 from detlab.errors import ConfigError
 from detlab.files import write_json
 from detlab.runs.loading import Loaded, load
 
 USAGE = "detlab predict run=outputs/... source=images/"
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="predict")
@@ -43,7 +41,7 @@ def predict(config: dict[str, Any]) -> Path:
     device = config["device"]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    files = find_images(config["source"])
+    files, skipped = find_images(config["source"])
     loaded = load(config["run"], ckpt=config["ckpt"], device=device, trust=config["trust"], tta=config.get("tta"))
     out = Path(config["paths"]["run_dir"])
     (out / "pictures").mkdir(parents=True, exist_ok=True)
@@ -70,27 +68,30 @@ def predict(config: dict[str, Any]) -> Path:
     categories = [{"id": int(i), "name": n} for i, n in zip(loaded.category_ids[: len(names)], names, strict=True)]
     write_json(out / "predictions.json", {"images": images, "categories": categories, "annotations": results})
     say = Console().print
-    for line in unreadable:
-        say(f"not read    {line}", soft_wrap=True)
-    say(f"results     {out} ({len(images)} pictures, {len(results)} detections)", soft_wrap=True)
+    for line in [*unreadable, *(f"{path.name}: no image that Pillow reads" for path in skipped)]:
+        say(f"not read    {line}", soft_wrap=True, highlight=False, markup=False)
+    left_out = f", {len(unreadable) + len(skipped)} files not read" if unreadable or skipped else ""
+    counts = f"{len(images)} pictures, {len(results)} detections{left_out}"
+    say(f"results     {out} ({counts})", soft_wrap=True)
     return out
 
 
-def find_images(source: str) -> list[Path]:
-    """The image, or all images of a folder by name.
+def find_images(source: str) -> Listing:
+    """The image, or all images of a folder by name, and the files there that are none.
 
     Raises:
         ConfigError: neither.
     """
     path = Path(source).expanduser()
-    if path.is_file():
-        return [path]
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES) if path.is_dir() else []
-    if not files:
-        raise ConfigError(
-            f"source={source} is neither an image nor a folder with images ({', '.join(sorted(SUFFIXES))})."
-        )
-    return files
+    if path.is_dir():
+        found = list_images(path)
+        if found.images:
+            return found
+        none = f"; none of its {len(found.skipped)} files is one that Pillow reads" if found.skipped else ""
+        raise ConfigError(f"source={source} is a folder without images{none}; give an image, or a folder of images.")
+    if not path.exists():
+        raise ConfigError(f"source={source} is not there; give an image, or a folder of images.")
+    return Listing([path], [])
 
 
 def _coco_rows(loaded: Loaded, image_id: int, found: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,20 +10,21 @@ import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
 from torch.utils.data import DataLoader
 
-from detlab.data.audit import AuditReport, check_boxes, check_images, drop_duplicates
+from detlab.data.audit import AuditReport, printable
+from detlab.data.checks import audited, count_across
 from detlab.data.dataset import Collate, DetectionDataset, Sample
-from detlab.data.formats.source import Source, Splits
+from detlab.data.formats.source import SPLITS, Source, Splits
 from detlab.data.images import MAX_PIXELS
-from detlab.data.proposals.store import Boxes, GridProposals, open_proposals
+from detlab.data.proposals.store import Boxes, GridProposals, open_proposals, proposal_notes
 from detlab.data.records import Classes, Record, ground_truth
 from detlab.data.sampling import EpochSampler, ShardedBatchSampler
-from detlab.data.splits import of_classes, with_val
+from detlab.data.splits import of_classes, with_shares
 from detlab.data.transforms import MODES, Resize
 from detlab.errors import DataError
-from detlab.ranges import Count, Natural, NonNegative, OneOf, OpenFraction, Positive, Seed, Size
+from detlab.ranges import BelowOne, Count, Natural, NonNegative, OneOf, OpenFraction, Positive, Seed, Size
 from detlab.tensors.structures import Batch, GroundTruth
 
-SPLITS = ("train", "val", "test")
+TRAINING = ("train", "val")  # splits without which nothing can be trained
 Pair = Annotated[Sequence[Count], Size(2, 2)]  # height, width
 
 
@@ -43,7 +44,7 @@ class DetectionData(L.LightningDataModule):
         canvas: fixed [height, width] of every batch, or null for the largest image of the batch.
         size_divisor: canvas sides become multiples of it, where neither `canvas` nor warping fixes them.
         classes: names to keep, in label order; null for all.
-        val_fraction: share of train taken as val where the source has no val split.
+        val_fraction, test_fraction: shares of train taken as val and test where the source has no such split.
         split_seed: of that draw.
         on_error: drop (report and go on) or raise.
         empty: keep or drop training images without boxes.
@@ -80,6 +81,7 @@ class DetectionData(L.LightningDataModule):
         size_divisor: Count = 32,
         classes: Annotated[list[str], Size(1)] | None = None,
         val_fraction: OpenFraction = 0.1,
+        test_fraction: BelowOne = 0.0,
         split_seed: Seed = 0,
         on_error: Annotated[str, OneOf(("drop", "raise"))] = "drop",
         empty: Annotated[str, OneOf(("keep", "drop"))] = "keep",
@@ -115,13 +117,15 @@ class DetectionData(L.LightningDataModule):
         self.resize = Resize(mode=resize or resize_default, size=size, max_size=max_size)
         fixed = self.resize.canvas if canvas is None else (int(canvas[0]), int(canvas[1]))
         self.collate = Collate(divisor=size_divisor, canvas=fixed)
-        self.wanted, self.val_fraction, self.split_seed = classes, val_fraction, split_seed
+        self.wanted, self.split_seed = classes, split_seed
+        self.val_fraction, self.test_fraction = val_fraction, test_fraction
+        self.required: Collection[str] = TRAINING  # splits that `setup` refuses to go without
         self.on_error, self.empty, self.min_box_size = on_error, empty, min_box_size
         self.aspect_grouping, self.cache, self.check = aspect_grouping, cache, check_images
         self.limit, self.same_images = limit or {}, same_images
         self.max_pixels = max_pixels
         self.proposal_source = "grid" if proposals is None and needs_proposals else proposals
-        self.proposal_count, self.notes = proposal_count, _proposal_notes(proposals, proposal_count, needs_proposals)
+        self.proposal_count, self._notes = proposal_count, proposal_notes(proposals, proposal_count, needs_proposals)
         self.voc_ap, self.max_detections = voc_ap, tuple(max_detections)
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else None
         self.report = AuditReport()
@@ -158,25 +162,35 @@ class DetectionData(L.LightningDataModule):
         """
         if self._splits is not None:
             return
-        classes, splits = self.source.read(self.report)
+        classes, splits = self._read()
         try:
             classes, renumber = classes.chosen(self.wanted)
         except ValueError as error:
             raise DataError(str(error)) from error
         splits = {split: self._audit(split, self._of_classes(records, renumber)) for split, records in splits.items()}
+        count_across(splits, classes.names, self.report)
         if self.on_error == "raise":
             self.report.refuse()
-        self._splits = {s: self._limited(s, r) for s, r in with_val(splits, self.val_fraction, self.split_seed).items()}
+        shares = {"val": self.val_fraction, "test": self.test_fraction}
+        splits = with_shares(splits, **shares, seed=self.split_seed, required=self.required)
+        self._splits = {s: self._limited(s, r) for s, r in splits.items()}
         if self.same_images:
-            self._splits = dict.fromkeys(SPLITS, self._splits["train"])
+            self._splits = dict.fromkeys(SPLITS, self._splits.get("train", []))
         self._classes = classes
-        for split in ("train", "val"):
+        for split in self.required:
             if not self._splits.get(split):
+                lost = self.report.worst(split)
                 raise DataError(
-                    f"The {split} split has no usable image; audit: {str(self.report)[:300]}. Check data.root and "
-                    f"the split options."
+                    f"The {split} split has no usable image"
+                    + (f"; the audit's largest loss is {lost}: {self.report.action(split)}" if lost else "")
+                    + ". Check data.root and the split options."
                 )
         self._proposals = self._open_proposals()
+
+    @property
+    def notes(self) -> list[str]:
+        """What is worth knowing before work starts."""
+        return [*self._notes, *(printable(note) for note in self.source.notes)]
 
     def records(self, split: str) -> list[Record]:
         """The images of a split; test falls back to val where the data set has none."""
@@ -275,22 +289,26 @@ class DetectionData(L.LightningDataModule):
         )
 
     def _audit(self, split: str, records: list[Record]) -> list[Record]:
-        records = drop_duplicates(records, split, self.report)
-        records = check_images(
+        return audited(
             records,
             split,
             self.report,
             decode=self.check == "full",
             max_pixels=self.max_pixels,
             cache_dir=self.cache_dir,
+            min_size=self.min_box_size,
+            drop_empty=self.empty == "drop" and split == "train",
         )
-        records = check_boxes(records, split, self.report, min_size=self.min_box_size)
-        if self.empty == "drop" and split == "train":
-            for item in records:
-                if not len(item.labels):
-                    self.report.add(split, "empty image dropped", item.name)
-            records = [item for item in records if len(item.labels)]
-        return records
+
+    def _read(self) -> tuple[Classes, Splits]:
+        """What the source has; of a data set to be judged on, the split in question is enough."""
+        try:
+            return self.source.read(self.report)
+        except DataError:
+            if self.required == TRAINING or not self.required:
+                raise
+            self.report = AuditReport()
+            return self.source.read(self.report, self.required)
 
     def _of_classes(self, records: list[Record], renumber: dict[int, int]) -> list[Record]:
         return records if self.wanted is None else of_classes(records, renumber)
@@ -332,13 +350,3 @@ class DetectionData(L.LightningDataModule):
 
     def _world(self) -> int:
         return self.trainer.world_size if self.trainer is not None else 1
-
-
-def _proposal_notes(proposals: str | None, count: int, needed: bool) -> list[str]:
-    """What is worth knowing before work starts."""
-    if proposals is not None or not needed:
-        return []
-    return [
-        f"This family reads proposals and data.proposals is null: a grid of about {count} boxes is made per image; "
-        f"detlab proposals writes better ones for data.proposals=PATH, and data.proposals=grid silences this."
-    ]

@@ -1,21 +1,28 @@
-"""Reading image files into uint8 RGB, whatever they hold: grey, alpha, 16 bit, EXIF rotation."""
+"""Image files as uint8 RGB: everything Pillow decodes, one list of it for data sets and for `detlab predict`."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from detlab.data.pixels import is_deep, to_rgb
+from detlab.data.places import files_below
+from detlab.reading import ReadError, open_regular
+
 MAX_PIXELS = 100_000_000  # larger files are refused before they are decoded (decompression bombs)
 EXIF_ORIENTATION = 0x0112
-SIXTEEN_BIT = ("I;16", "I;16B", "I;16L", "I")
+NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF", "IPTC"}  # run other programs, or are only recognised
+MOVING = {"GIF", "WEBP", "PNG", "TIFF", "AVIF", "FLI"}  # formats of several pictures; an MPO's others are previews
+COMPANIONS = {".txt", ".xml", ".json", ".jsonl", ".yaml", ".yml", ".csv", ".cache", ".md", ".names", ".data"}
+COMPANION_NAMES = {"thumbs.db", "desktop.ini"}
 
 
 class ImageFacts(NamedTuple):
@@ -25,10 +32,48 @@ class ImageFacts(NamedTuple):
     raw_size: tuple[int, int]  # (height, width) as stored
     mode: str  # PIL's mode
     rotated: bool  # the EXIF orientation turns or mirrors it
+    frames: int = 1  # pictures in the file; the first is read
 
 
 class ImageError(ValueError):
     """A file that cannot be used as an image, with the reason."""
+
+
+class Listing(NamedTuple):
+    """The files of a folder."""
+
+    images: list[Path]  # by name
+    skipped: list[Path]  # neither images that are read nor files that go with them
+
+
+@cache
+def formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are read."""
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - NOT_READ))
+
+
+@cache
+def suffixes() -> frozenset[str]:
+    """The file name extensions of those formats, in small letters and with their dot."""
+    return frozenset(s for s, kind in Image.registered_extensions().items() if kind in formats())
+
+
+def list_images(folder: Path) -> Listing:
+    """Every image file below a folder, through links, and what else lies there.
+
+    Files of other names are images if they begin as one. Hidden files and those that go with images (labels, lists,
+    notes) are passed over.
+    """
+    images: list[Path] = []
+    skipped: list[Path] = []
+    for path in files_below(folder):
+        suffix = path.suffix.lower()
+        if suffix in COMPANIONS or path.name.lower() in COMPANION_NAMES:
+            continue
+        known = suffix in suffixes() and path.is_file()
+        (images if known or _begins_as_image(path) else skipped).append(path)
+    return Listing(sorted(images), skipped)
 
 
 def inspect(path: Path, *, decode: bool, max_pixels: int = MAX_PIXELS) -> ImageFacts:
@@ -37,59 +82,73 @@ def inspect(path: Path, *, decode: bool, max_pixels: int = MAX_PIXELS) -> ImageF
     Raises:
         ImageError: the file is no image, truncated, or larger than max_pixels.
     """
-    with _opened(path, max_pixels) as image, _damage_told():
+    with _opened(path, max_pixels) as image:
+        frames = int(getattr(image, "n_frames", 1)) if image.format in MOVING else 1
+        mode, deep = image.mode, is_deep(image)
         if decode:
             image.load()
+            if deep:
+                to_rgb(image, deep=True)
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
         width, height = image.size
         raw = (height, width)
         shown = (width, height) if orientation in (5, 6, 7, 8) else raw
-        return ImageFacts(shown, raw, image.mode, orientation not in (0, 1))
+        return ImageFacts(shown, raw, mode, orientation in (2, 3, 4, 5, 6, 7, 8), frames)
 
 
 def read_image(path: Path, *, rotate: bool = True, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """uint8 RGB [3, H, W]. Alpha is laid on black, 16 bits are scaled to 8, the EXIF rotation is applied.
+    """uint8 RGB [3, H, W] of the first picture of a file; see `to_rgb` for what becomes of other kinds of pixels.
+
+    Args:
+        rotate: apply the EXIF orientation.
 
     Raises:
         ImageError: the file is no image, truncated, or larger than max_pixels.
     """
-    with _opened(path, max_pixels) as image, _damage_told():
+    with _opened(path, max_pixels) as image:
+        deep = is_deep(image)
         image.load()
-        if rotate:
-            image = ImageOps.exif_transpose(image)
-        return torch.from_numpy(to_rgb(image)).permute(2, 0, 1).contiguous()
+        pixels = to_rgb(ImageOps.exif_transpose(image) if rotate else image, deep=deep)
+        return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
 
 
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """Any PIL image as uint8 RGB [H, W, 3]."""
-    if image.mode in SIXTEEN_BIT:
-        values = np.asarray(image).astype(np.int64).clip(0, 65535)
-        grey = (values // 257).astype(np.uint8)  # 65535 / 255
-        return np.repeat(grey[..., None], 3, axis=2)
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+def _begins_as_image(path: Path) -> bool:
+    try:
+        with _opened(path, MAX_PIXELS):
+            return True
+    except ImageError:
+        return False
 
 
-def _opened(path: Path, max_pixels: int) -> Image.Image:
+@contextmanager
+def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
+    """A file as an image that is not decoded yet; whatever goes wrong with it is an ImageError."""
+    if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own limit would otherwise refuse what the option allows
+    try:
+        file = open_regular(path)
+    except (OSError, ValueError) as error:
+        reason = str(error) if isinstance(error, ReadError) else f"cannot be opened ({type(error).__name__})"
+        raise ImageError(reason) from error
+    with file:
+        image = _recognised(file, max_pixels)
+        try:
+            yield image
+        except Exception as error:  # truncated or damaged data; the kind depends on the format
+            known = isinstance(error, ReadError)
+            reason = str(error) if known else f"truncated or damaged ({type(error).__name__})"
+            raise ImageError(reason) from error
+
+
+def _recognised(file: BinaryIO, max_pixels: int) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            warnings.simplefilter("ignore")
+            image = Image.open(file, formats=formats())
     except Image.DecompressionBombError as error:
         raise ImageError(f"more pixels than data.max_pixels={max_pixels}") from error
     except Exception as error:  # PIL's plugins raise many kinds on damaged headers
         raise ImageError(f"not a readable image ({type(error).__name__})") from error
     if image.size[0] * image.size[1] > max_pixels:
-        image.close()
         raise ImageError(f"{image.size[0]}x{image.size[1]} is more than data.max_pixels={max_pixels}")
     return image
-
-
-@contextmanager
-def _damage_told() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # truncated or damaged data; the kind depends on the format
-        raise ImageError(f"truncated or damaged ({type(error).__name__})") from error

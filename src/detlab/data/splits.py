@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -21,23 +21,65 @@ def of_classes(records: list[Record], renumber: Mapping[int, int]) -> list[Recor
     return out
 
 
-def with_val(splits: Splits, val_fraction: float, seed: int) -> Splits:
-    """Splits with a val part: the data set's own, else a seeded share of train.
+def with_shares(splits: Splits, *, val: float, test: float, seed: int, required: Collection[str] = ()) -> Splits:
+    """Splits with a val and a test part: the data set's own, else seeded shares of train, by class as far as it can.
+
+    Args:
+        val, test: shares of the source's train split; 0 draws none.
+        required: splits that must not come out empty.
 
     Raises:
-        DataError: the share leaves one side empty.
+        DataError: a share is no share, or leaves a split empty that is required.
     """
-    if splits.get("val") or not splits.get("train"):
+    for option, share in (("val", val), ("test", test)):
+        if not 0 <= share < 1:
+            raise DataError(f"data.{option}_fraction={share} is no share of train; give a number from 0 to below 1.")
+    train = splits.get("train")
+    if not train:
         return splits
-    train = splits["train"]
-    count = round(len(train) * val_fraction)
-    if not 0 < count < len(train):
-        raise DataError(
-            f"data.val_fraction={val_fraction} of {len(train)} training images leaves one side empty; the data set "
-            f"has no val split of its own, so give a fraction between 0 and 1."
-        )
-    picked = set(np.random.default_rng(seed).permutation(len(train))[:count].tolist())
-    return splits | {
-        "train": [r for i, r in enumerate(train) if i not in picked],
-        "val": [r for i, r in enumerate(train) if i in picked],
-    }
+    missing = {name: share for name, share in (("val", val), ("test", test)) if name not in splits}
+    counts = {name: round(len(train) * share) for name, share in missing.items()}
+    for name, count in counts.items():
+        if (name in required and not count) or sum(counts.values()) >= len(train):
+            raise DataError(
+                f"data.{name}_fraction={missing[name]} of {len(train)} training images leaves one side empty; the data "
+                f"set has no {name} split of its own, so give a fraction between 0 and 1."
+            )
+    drawn = {name: count for name, count in counts.items() if count}
+    if not drawn:
+        return splits
+    parts = stratified(train, [len(train) - sum(drawn.values()), *drawn.values()], seed)
+    return splits | {name: [train[i] for i in rows] for name, rows in zip(("train", *drawn), parts, strict=True)}
+
+
+def stratified(records: Sequence[Record], counts: Sequence[int], seed: int) -> list[list[int]]:
+    """Rows of records in parts of given sizes, so that every class has about its share of images in each.
+
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML 2011): the rarest class first, each image of it to
+    the part that lacks most of that class.
+    """
+    rng = np.random.default_rng(seed)
+    room = np.array(counts, np.int64)
+    classes = [frozenset(item.labels.tolist()) for item in records]
+    left = {name: {i for i, own in enumerate(classes) if name in own} for name in set().union(*classes)}
+    wish = {name: len(rows) * room / room.sum() for name, rows in left.items()}
+    order = rng.permutation(len(records))
+    part = np.full(len(records), -1)
+
+    def put(row: int, lack: np.ndarray) -> None:
+        open_parts = np.nonzero(room > 0)[0]
+        best = max(open_parts, key=lambda j: (round(float(lack[j]), 9), room[j], -j))
+        part[row] = best
+        room[best] -= 1
+        for name in classes[row]:
+            wish[name][best] -= 1
+            left[name].discard(row)
+
+    while any(left.values()):
+        rarest = min((name for name in left if left[name]), key=lambda name: (len(left[name]), name))
+        for row in [int(i) for i in order if i in left[rarest]]:
+            put(row, wish[rarest])
+    for row in order:
+        if part[row] < 0:
+            put(int(row), room.astype(float))
+    return [np.nonzero(part == j)[0].tolist() for j in range(len(counts))]

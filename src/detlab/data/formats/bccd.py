@@ -7,13 +7,14 @@ import shutil
 import tempfile
 import urllib.request
 import zipfile
+from collections.abc import Collection
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 from detlab.data.audit import AuditReport, names
 from detlab.data.datamodule import DetectionData
-from detlab.data.formats.source import Source, Splits
+from detlab.data.formats.source import SPLITS, Source, Splits
 from detlab.data.formats.voc import Voc
 from detlab.data.records import Classes
 from detlab.errors import DataError
@@ -66,11 +67,10 @@ class Bccd(Source):
                 )
             (Path(work) / "bccd").replace(self.cache)
 
-    def read(self, report: AuditReport) -> tuple[Classes, Splits]:
+    def read(self, report: AuditReport, wanted: Collection[str] = SPLITS) -> tuple[Classes, Splits]:
         self.prepare()
         root = self.root or self.cache
-        sets = {"train": "train", "val": "val", "test": "test"}
-        return Voc(root=root, sets=sets).read(report)
+        return Voc(root=root, sets={split: split for split in SPLITS}, point_boxes=False).read(report, wanted)
 
 
 def bccd(

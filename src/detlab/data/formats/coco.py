@@ -2,167 +2,308 @@
 
 from __future__ import annotations
 
-import json
+import itertools
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
-from detlab.data.audit import AuditReport, inside, printable
+from detlab.data.audit import AuditReport, names, printable
 from detlab.data.datamodule import DetectionData
-from detlab.data.formats.source import Source, Splits, folder
+from detlab.data.formats.source import AUTO, SPLIT_NAMES, SPLITS, Source, Splits, folder, placed, text_of
+from detlab.data.places import Finder, followed
 from detlab.data.records import Classes, Record, record
+from detlab.data.values import flag, number, whole, words
 from detlab.errors import DataError
 from detlab.ranges import OptionsOf
+from detlab.reading import ReadError, load_json
+
+Row = dict[str, Any]  # an object of a json file, not checked yet
+Key = int | str  # an id: a whole number however written, else the text
+OF_SPLIT = (
+    "annotations/instances_{}2017.json",
+    "annotations/instances_{}2014.json",
+    "annotations/instances_{}.json",
+    "annotations/{}.json",
+    "{}/_annotations.coco.json",  # Roboflow
+    "{}.json",
+    "instances_{}.json",
+    "{}/annotations.json",
+    "annotations/instances_{}_default.json",
+)
+OF_ALL = ("annotations/instances_default.json", "_annotations.coco.json", "result.json", "annotations.json")
+FOLDERS = ("{}2017", "{}2014", "images/{}2017", "images/{}", "{}/images", "{}", "images", "images/default")
+
+
+class Document(NamedTuple):
+    """One json file."""
+
+    name: str  # as the option gives it
+    path: Path
+    images: list[Row]
+    annotations: list[Row]
+    categories: dict[Key, str]
+    headings: dict[str, str]  # class name -> its supercategory
 
 
 class Coco(Source):
     """One json file per split, with its folder of images.
 
+    Ids belong to their file: classes are joined by name over the files, and numbered as the first file numbers them.
+
     Args:
         root: folder that all paths are relative to and may not leave.
-        annotations: {train, val, test: json file or null}.
-        images: {train, val, test: folder of images or null for root}.
+        annotations: {train, val, test: json file, null, or auto for one of the usual names}; one name is train's.
+        images: {train, val, test: folder of images, null for root, or auto}; one name is every split's.
+        outside_root: read images and json files outside the root, too.
     """
 
-    def __init__(self, *, root: str | None, annotations: dict[str, str | None], images: dict[str, str | None]) -> None:
-        self.root, self.annotations, self.images = root, annotations, images
+    def __init__(
+        self,
+        *,
+        root: str | None,
+        annotations: Mapping[str, str | None] | str,
+        images: Mapping[str, str | None] | str | None,
+        outside_root: bool = False,
+    ) -> None:
+        self.root, self.outside = root, outside_root
+        self.annotations = {"train": annotations} if isinstance(annotations, str) else dict(annotations)
+        self.images = dict(images) if isinstance(images, Mapping) else dict.fromkeys(SPLITS, images)
 
-    def read(self, report: AuditReport) -> tuple[Classes, Splits]:
+    def read(self, report: AuditReport, wanted: Collection[str] = SPLITS) -> tuple[Classes, Splits]:
         root = folder(self.root, "data.root", "images and COCO json files")
+        files = self._files(root, wanted)
         documents = {
-            split: _load(root, name, f"data.annotations.{split}") for split, name in self.annotations.items() if name
+            split: _document(Finder(root, [], outside=self.outside), name, split, report)
+            for split, name in files.items()
         }
-        if not documents:
-            raise DataError("data.annotations names no file; give data.annotations.train=FILE.json.")
-        categories: dict[int, str] = {}
+        classes = _classes(documents, report)
+        splits: Splits = {}
         for split, document in documents.items():
-            for category in _list(document, "categories", self.annotations[split]):
-                categories[_int(category, "id", self.annotations[split])] = printable(str(category.get("name")))
-        ids = tuple(sorted(categories))
-        classes = Classes(tuple(categories[i] for i in ids), ids)
-        labels = {category: label for label, category in enumerate(ids)}
-        splits = {}
-        for split, document in documents.items():
-            images = folder(root / (self.images.get(split) or "."), f"data.images.{split}", "images")
-            file = self.annotations[split]
-            splits[split] = _records(document, root, images, labels, split, report, file)
+            finder = Finder(root, self._folders(root, split, document), outside=self.outside)
+            splits[split] = _Reader(document, classes, finder, split, report).records()
         return classes, splits
+
+    def _files(self, root: Path, wanted: Collection[str]) -> dict[str, str]:
+        """The json file of each split that is there or was asked for."""
+        files: dict[str, str] = {}
+        for split in (s for s in SPLITS if s in wanted):
+            name = self.annotations.get(split)
+            if name == AUTO:
+                usual = [pattern.format(word) for word in SPLIT_NAMES[split] for pattern in OF_SPLIT]
+                name = next((n for n in usual if (root / n).is_file()), None)
+                if name is None and split == "train":
+                    name = _of_all(root)
+                self.notes += (f"data.annotations.{split}={name}",) if name else ()
+            if name:
+                files[split] = name
+        if not files:
+            have = sorted(str(p.relative_to(root)) for p in [*root.glob("*.json"), *root.glob("annotations/*.json")])
+            raise DataError(
+                "data.annotations names no file"
+                + (f" for {', '.join(wanted)}" if set(wanted) != set(SPLITS) else "")
+                + f"; give data.annotations.train=FILE.json; {root} "
+                + (f"has {names(have)}." if have else "has no json file.")
+            )
+        return files
+
+    def _folders(self, root: Path, split: str, document: Document) -> list[Path]:
+        """Where a split's image names start."""
+        given = self.images.get(split)
+        if given and given != AUTO:
+            path = followed(root / Path(given).expanduser())
+            finder = Finder(root, [], outside=self.outside)
+            if not path.is_dir():
+                raise DataError(
+                    f"data.images.{split}={given} is not a folder of {root}; give the folder of its images."
+                )
+            if not finder.allowed(path):
+                raise DataError(
+                    f"data.images.{split}={given} leaves {root}; set data.outside_root=true if it is yours."
+                )
+            return [path]
+        if given is None:
+            return [root]
+        usual = [root / pattern.format(word) for word in SPLIT_NAMES[split] for pattern in FOLDERS]
+        return [document.path.parent, *dict.fromkeys(p for p in map(followed, usual) if p.is_dir())]
 
 
 def coco(
     *,
     root: str | None = None,
-    annotations: dict[str, str | None],
-    images: dict[str, str | None],
+    annotations: Mapping[str, str | None] | str,
+    images: Mapping[str, str | None] | str | None,
+    outside_root: bool = False,
     **loading: Annotated[Any, OptionsOf(DetectionData)],
 ) -> DetectionData:
     """A COCO data set; `loading` goes to `DetectionData`."""
-    return DetectionData(source=Coco(root=root, annotations=annotations, images=images), **loading)
+    source = Coco(root=root, annotations=annotations, images=images, outside_root=outside_root)
+    return DetectionData(source=source, **loading)
 
 
-def _load(root: Path, name: str, option: str) -> dict[str, Any]:
-    path = (root / Path(name).expanduser()).resolve()
+def _of_all(root: Path) -> str | None:
+    """The json file of a folder that has one for everything."""
+    usual = next((n for n in OF_ALL if (root / n).is_file()), None)
+    if usual is not None:
+        return usual
+    have = [str(p.relative_to(root)) for p in [*root.glob("*.json"), *root.glob("annotations/*.json")]]
+    return have[0] if len(have) == 1 else None
+
+
+def _document(finder: Finder, name: str, split: str, report: AuditReport) -> Document:
+    option = f"data.annotations.{split}={name}"
+    path = followed(finder.root / Path(name).expanduser())
+    if not finder.allowed(path):
+        raise DataError(f"{option} leaves data.root={finder.root}; set data.outside_root=true if it is yours.")
+    if not path.exists():
+        raise DataError(f"{option} is not a file under data.root={finder.root}; give its path.")
     try:
-        document = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise DataError(f"{option}={name} is not a file under data.root={root}; give its path.") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{option}={name} is not readable as json ({str(error)[:200]}).") from error
-    if not isinstance(document, dict):
-        raise DataError(f"{option}={name} holds a {type(document).__name__}, not a COCO object with 'images'.")
-    return document
+        content = load_json(text_of(path, report, split).content)
+    except ReadError as error:
+        raise DataError(f"{option} {error}.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{option} holds a {type(content).__name__}, not a COCO object with 'images'.")
+    rows = {key: _list(content, key, name) for key in ("images", "annotations", "categories")}
+    categories: dict[Key, str] = {}
+    headings: dict[str, str] = {}
+    for row in rows["categories"]:
+        key, title = _key(row.get("id")), row.get("name")
+        if key is None or isinstance(title, bool) or not isinstance(title, str | int | float) or not str(title).strip():
+            raise DataError(f"{name}: the category {words(row, 80)} needs a name, and a whole number or text as id.")
+        title = printable(str(title).strip())
+        if categories.get(key, title) != title:
+            raise DataError(
+                f"{name}: categories {categories[key]!r} and {title!r} have the same id {key}; renumber one."
+            )
+        other = next((k for k, n in categories.items() if n == title and k != key), None)
+        if other is not None:
+            raise DataError(
+                f"{name}: two categories are named {title!r}, ids {other} and {key}; rename one, or give both one id, "
+                f"so that their results can be told apart."
+            )
+        categories[key] = title
+        headings[title] = str(row.get("supercategory") or "none").strip()
+    if not categories:
+        raise DataError(f"{name} names no class under 'categories'.")
+    return Document(name, path, rows["images"], rows["annotations"], categories, headings)
 
 
-def _list(document: dict[str, Any], key: str, file: str) -> list[dict[str, Any]]:
+def _classes(files: Mapping[str, Document], report: AuditReport) -> Classes:
+    """Classes by name over all files, in the order of the first file's ids, then of the next one's."""
+    ids: dict[str, Key] = {}
+    documents = list(files.values())
+    for document in documents:
+        for key, name in sorted(document.categories.items(), key=lambda pair: (isinstance(pair[0], str), pair[0])):
+            ids.setdefault(name, key)
+    used = {_key(row.get("category_id")) for document in documents for row in document.annotations}
+    with_boxes = {name for d in documents for key, name in d.categories.items() if key in used}
+    for split, document in files.items():
+        parents = {parent for name, parent in document.headings.items() if parent != name}
+        for name, parent in document.headings.items():  # Roboflow lists the project itself as category 0
+            heads = name in parents and parent in ("none", name) and name not in with_boxes and name in ids
+            if heads and len(ids) > 1:
+                del ids[name]
+                report.add(split, "class that heads others", name)
+    taken: set[int] = set()
+    numbers = []
+    for key in ids.values():
+        free = key if isinstance(key, int) and key not in taken else max(taken, default=0) + 1
+        taken.add(free)
+        numbers.append(free)
+    return Classes(tuple(ids), tuple(numbers))
+
+
+class _Reader:
+    """The records of one file."""
+
+    def __init__(self, document: Document, classes: Classes, finder: Finder, split: str, report: AuditReport) -> None:
+        self.document, self.finder, self.split, self.report = document, finder, split, report
+        labels = {name: i for i, name in enumerate(classes.names)}
+        self.labels = {key: labels[name] for key, name in document.categories.items() if name in labels}
+
+    def records(self) -> list[Record]:
+        """Images with their boxes, by id."""
+        keys = [self._image_key(row) for row in self.document.images]
+        numbers = _numbers(keys)
+        objects: dict[Key, list[Row]] = {key: [] for key in keys}
+        for row in self.document.annotations:
+            found = self._object(row, objects)
+            if found is not None:
+                objects[found.pop("image")].append(found)
+        records = []
+        for key, row in zip(keys, self.document.images, strict=True):
+            made = self._record(numbers[key], row, objects[key])
+            if made is not None:
+                records.append(made)
+        return sorted(records, key=lambda r: r.id)
+
+    def _image_key(self, row: Row) -> Key:
+        key = _key(row.get("id"))
+        if key is None:
+            raise DataError(
+                f"{self.document.name}: 'id' of {words(row, 80)} is no whole number of 64 bits, and no text."
+            )
+        return key
+
+    def _record(self, number: int, row: Row, objects: list[Row]) -> Record | None:
+        name = row.get("file_name")
+        if not isinstance(name, str) or not name.strip():
+            self.report.add(self.split, "missing image", f"image id {words(row.get('id'))} has no file_name")
+            return None
+        path = placed(self.finder.find(name), name, self.split, self.report)
+        if path is None:
+            return None
+        sides = whole(row.get("height")) or 0, whole(row.get("width")) or 0
+        size = sides if min(sides) > 0 else (0, 0)
+        return record(id=number, name=printable(name.replace("\\", "/")), path=path, size=size, objects=objects)
+
+    def _object(self, row: Row, images: Mapping[Key, object]) -> Row | None:
+        """A box with its image; None, and a finding, where it cannot be used."""
+        image, category = _key(row.get("image_id")), _key(row.get("category_id"))
+        name = f"annotation {words(row.get('id'), 40)}"
+        if image is None or image not in images:
+            self.report.add(
+                self.split, "annotation without image", f"{name} (image_id {words(row.get('image_id'), 40)})"
+            )
+        elif category is None or category not in self.labels:
+            self.report.add(self.split, "unknown class", f"{name} (category_id {words(row.get('category_id'), 40)})")
+        elif (box := _box(row.get("bbox"))) is None:
+            self.report.add(self.split, "malformed box", f"{name} {words(row.get('bbox'))}")
+        else:
+            crowd = flag(row.get("iscrowd"))
+            if crowd is None:
+                self.report.add(self.split, "unclear flag", f"{name} (iscrowd {words(row['iscrowd'], 40)})")
+            area = number(row.get("area"))
+            return {"image": image, "box": box, "label": self.labels[category], "area": area, "crowd": bool(crowd)}
+        return None
+
+
+def _numbers(keys: list[Key]) -> dict[Key, int]:
+    """Whole ids as they are, ids that are text by the next free number."""
+    used = {key for key in keys if isinstance(key, int)}
+    fresh = (i for i in itertools.count(1) if i not in used)
+    return {key: key if isinstance(key, int) else next(fresh) for key in dict.fromkeys(keys)}
+
+
+def _list(document: Row, key: str, file: str) -> list[Row]:
     rows = document.get(key)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{file} has no list of objects under {key!r}; it is not a COCO annotation file.")
     return rows
 
 
-def _int(row: dict[str, Any], key: str, file: str) -> int:
-    value = row.get(key)
-    if not _whole(value):
-        raise DataError(f"{file}: {key!r} of {str(row)[:80]} is not a whole number of 64 bits.")
-    return value
+def _key(value: object) -> Key | None:
+    """An id as its file means it: 1, 1.0 and "1" are one; other text stays text."""
+    found = whole(value)
+    if found is not None:
+        return found
+    return value if isinstance(value, str) and value.strip() else None
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
-
-
-def _records(
-    document: dict[str, Any],
-    root: Path,
-    images: Path,
-    labels: dict[int, int],
-    split: str,
-    report: AuditReport,
-    file: str,
-) -> list[Record]:
-    rows = _list(document, "images", file)
-    known = {_int(row, "id", file) for row in rows}
-    objects: dict[int, list[dict[str, Any]]] = {i: [] for i in known}
-    seen: set[str] = set()
-    for row in _list(document, "annotations", file):
-        image_id, category, own = row.get("image_id"), row.get("category_id"), row.get("id")
-        name = f"annotation {str(own)[:40]}"
-        if not _whole(image_id) or image_id not in known:
-            report.add(split, "annotation without image", f"{name} (image_id {str(image_id)[:40]})")
-        elif not _whole(category) or category not in labels:
-            report.add(split, "unknown class", f"{name} (category_id {str(category)[:40]})")
-        elif own is not None and str(own) in seen:
-            report.add(split, "duplicate annotation id", name)
-        else:
-            seen.add(str(own))
-            box = _box(row.get("bbox"))
-            if box is None:
-                report.add(split, "malformed box", f"{name} {str(row.get('bbox'))[:60]}")
-                continue
-            objects[image_id].append(
-                {
-                    "box": box,
-                    "label": labels[category],
-                    "area": _number(row.get("area")),
-                    "crowd": bool(row.get("iscrowd", 0)),
-                }
-            )
-    records = []
-    for row in rows:
-        name = str(row.get("file_name"))
-        path = inside(images, name)
-        if path is None or not path.is_relative_to(root):
-            report.add(split, "image outside the root", name)
-            continue
-        size = row.get("height"), row.get("width")
-        known_size = all(_whole(side) and side > 0 for side in size)
-        records.append(
-            record(
-                id=row["id"],
-                name=name,
-                path=path,
-                size=size if known_size else (0, 0),
-                objects=objects[row["id"]],
-            )
-        )
-    return sorted(records, key=lambda r: r.id)
-
-
-def _box(value: Any) -> list[float] | None:
+def _box(value: object) -> list[float] | None:
     """COCO's (x, y, w, h) as xyxy; None where it is no row of four numbers."""
     if not isinstance(value, list) or len(value) != 4:
         return None
-    numbers = [_number(v) for v in value]
-    if None in numbers:
+    x, y, w, h = (number(v) for v in value)
+    if x is None or y is None or w is None or h is None:
         return None
-    x, y, w, h = numbers
     return [x, y, x + w, y + h]
-
-
-def _number(value: Any) -> float | None:
-    """A json number as float; None for anything else, and for whole numbers beyond a float's range."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return None

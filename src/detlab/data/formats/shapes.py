@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import bisect
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from detlab.data.audit import AuditReport
 from detlab.data.datamodule import DetectionData
-from detlab.data.formats.source import Source, Splits
+from detlab.data.formats.source import SPLITS, Source, Splits
 from detlab.data.records import Classes, Record, record
 from detlab.errors import DataError
 from detlab.ranges import Count, Fraction, Natural, NonNegative, OptionsOf, Positive, Size
@@ -74,9 +74,11 @@ class Shapes(Source):
         chances = np.array([1 / imbalance**i for i in range(len(CLASSES))])
         self.chances = (chances / chances.sum()).cumsum()[:-1].tolist()  # upper bounds of all classes but the last
 
-    def read(self, report: AuditReport) -> tuple[Classes, Splits]:
+    def read(self, report: AuditReport, wanted: Collection[str] = SPLITS) -> tuple[Classes, Splits]:
         splits: Splits = {}
         for split, count in self.counts.items():
+            if split not in wanted:
+                continue
             # Ids carry the split, so that a picture can be drawn from its id alone.
             start = SPLIT_NUMBERS[split] * 10_000_000 + 1
             splits[split] = [self._record(start + i, split) for i in range(count)]

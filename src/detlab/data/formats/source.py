@@ -3,30 +3,40 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from torch import Tensor
 
-from detlab.data.audit import AuditReport
+from detlab.data.audit import AuditReport, printable
 from detlab.data.images import MAX_PIXELS, ImageError, read_image
+from detlab.data.places import OUTSIDE, Found
 from detlab.data.records import Classes, Record
 from detlab.errors import DataError
+from detlab.reading import ReadError, Text, read_text
 
+SPLITS = ("train", "val", "test")
+SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # of folders and files
+AUTO = "auto"  # an option that takes what lies there under one of the usual names
 Splits = dict[str, list[Record]]  # train, val, test; those the source has
 
 
 class Source(ABC):
-    """A data set in some format."""
+    """A data set in some format. `notes` says what `read` chose where an option left it the choice."""
 
     max_pixels = MAX_PIXELS
+    notes: tuple[str, ...] = ()
 
     def prepare(self) -> None:
         """Download what is missing; called in one process."""
         return
 
     @abstractmethod
-    def read(self, report: AuditReport) -> tuple[Classes, Splits]:
+    def read(self, report: AuditReport, wanted: Collection[str] = SPLITS) -> tuple[Classes, Splits]:
         """All annotations, in label order; dirt that only the format knows goes into the report.
+
+        Args:
+            wanted: the splits to read; others need not be there.
 
         Raises:
             DataError: a file or key is missing, or of the wrong type.
@@ -38,6 +48,8 @@ class Source(ABC):
         Raises:
             ImageError: the file has gone or changed since the audit; names it.
         """
+        if item.path is None:
+            raise ImageError(f"{item.name} has no file, and {type(self).__name__} does not draw it.")
         try:
             return read_image(item.path, rotate=item.rotate, max_pixels=self.max_pixels)
         except ImageError as error:
@@ -48,14 +60,65 @@ class Source(ABC):
 
 
 def folder(root: str | Path | None, option: str, kind: str) -> Path:
-    """An existing folder given by an option.
+    """An existing folder given by an option, as written.
 
     Raises:
         DataError: the option is empty or names no folder.
     """
     if root is None:
         raise DataError(f"{option} is not set; give the folder of your {kind}, {option}=PATH.")
-    path = Path(root).expanduser().resolve()
-    if not path.is_dir():
+    path = Path(root).expanduser().absolute()
+    try:
+        found = path.is_dir()
+    except (OSError, ValueError):
+        found = False
+    if not found:
         raise DataError(f"{option}={root} is not a folder; give the folder of your {kind}.")
     return path
+
+
+def text_of(path: Path, report: AuditReport, split: str) -> Text:
+    """A text file's content; one whose encoding had to be guessed is counted.
+
+    Raises:
+        ReadError: it is no regular file, or cannot be read.
+    """
+    try:
+        text = read_text(path)
+    except (OSError, ValueError) as error:
+        raise error if isinstance(error, ReadError) else ReadError(f"cannot be read ({error})") from error
+    if text.guessed:
+        report.add(split, "text not in UTF-8", path.name)
+    return text
+
+
+def placed(found: Found, name: str, split: str, report: AuditReport) -> Path | None:
+    """The path of an image that was looked for; what is odd about it goes into the report."""
+    if found.path is None:
+        report.add(split, "image outside the root", name)
+    elif found.corrected:
+        report.add(split, "image at another path", f"{name} -> {found.path.name}")
+    return found.path
+
+
+def unique(names: Iterable[str], file: str) -> tuple[str, ...]:
+    """Class names, each of which may stand once.
+
+    Raises:
+        DataError: a name is empty or stands twice.
+    """
+    found = tuple(printable(name.strip()) for name in names)
+    for i, name in enumerate(found):
+        if not name:
+            raise DataError(f"{file}: class {i} has no name; give it one.")
+        if name in found[:i]:
+            raise DataError(
+                f"{file} names two classes {name!r} (places {found.index(name)} and {i}); rename one, or give both "
+                f"the same id, so that their results can be told apart."
+            )
+    return found
+
+
+def left_the_root(option: str, value: str, root: Path) -> DataError:
+    """The refusal of an option's path that leaves the root."""
+    return DataError(f"{option}={printable(value[:200])} leaves {root}; {OUTSIDE}.")

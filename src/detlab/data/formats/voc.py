@@ -1,180 +1,191 @@
-"""Pascal VOC folders: JPEGImages, Annotations/*.xml and ImageSets/Main/*.txt."""
+"""Pascal VOC folders: one XML file an image, split by lists, by folders, or not at all."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 from xml.etree import ElementTree as ET
 
-from detlab.data.audit import AuditReport, inside
+from detlab.data.audit import AuditReport
 from detlab.data.datamodule import DetectionData
-from detlab.data.formats.source import Source, Splits, folder
+from detlab.data.formats.source import SPLITS, Source, Splits, folder, placed, unique
+from detlab.data.formats.voc_folders import Layout, layouts
+from detlab.data.formats.voc_xml import ObjectNode, annotation, parse
+from detlab.data.images import suffixes
+from detlab.data.places import Finder, Found
 from detlab.data.records import Classes, Record, record
+from detlab.data.values import flag, number
 from detlab.errors import DataError
 from detlab.ranges import OptionsOf
+from detlab.reading import ReadError
 
-MAX_XML_BYTES = 10_000_000
-LARGEST_SIDE = 1_000_000  # px; a size beyond it, or infinite, counts as not given
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".tif", ".tiff", ".webp")
+LARGEST_SIDE = 1_000_000  # px; a size beyond it counts as not given
+
+
+class Entry(NamedTuple):
+    """One image of a split."""
+
+    stem: str
+    tree: ET.Element
 
 
 class Voc(Source):
     """A VOC folder. Its 1-based inclusive corners become continuous pixels: xmin - 1, ymin - 1, xmax, ymax.
 
     Args:
-        root: the folder that holds Annotations.
-        sets: {train, val, test: name of a list in ImageSets/Main, or null}.
+        root: the folder that holds everything.
+        sets: {train, val, test: name of a list in ImageSets/Main, null, or auto for what lies there}.
+        images: folder of the images below root; auto for JPEGImages, images, or beside the annotations.
+        annotations: folder of the XML files below root; auto for Annotations, annotations, or beside the images.
         names: class names in label order; null takes those in the annotations, sorted.
         one_based: False where a tool wrote 0-based corners.
+        point_boxes: keep boxes of one pixel; False drops them as clicks without a drag.
+        outside_root: read files outside the root, too.
     """
 
     def __init__(
         self,
         *,
         root: str | Path | None,
-        sets: dict[str, str | None],
-        names: list[str] | None = None,
+        sets: Mapping[str, str | None],
+        images: str | None = "auto",
+        annotations: str | None = "auto",
+        names: Sequence[str] | None = None,
         one_based: bool = True,
+        point_boxes: bool = True,
+        outside_root: bool = False,
     ) -> None:
-        self.root, self.sets, self.names, self.one_based = root, sets, names, one_based
+        self.root, self.sets, self.images, self.annotations = root, dict(sets), images, annotations
+        self.names = unique(map(str, names), "data.names") if names else None
+        self.one_based, self.point_boxes, self.outside = one_based, point_boxes, outside_root
 
-    def read(self, report: AuditReport) -> tuple[Classes, Splits]:
+    def read(self, report: AuditReport, wanted: Collection[str] = SPLITS) -> tuple[Classes, Splits]:
         root = folder(self.root, "data.root", "VOC data set (with Annotations inside)")
-        parsed: dict[str, list[tuple[str, Path | None, ET.Element]]] = {}
-        number = 0
-        for split, listing in self.sets.items():
-            if not listing:
-                continue
-            rows = []
-            for stem in _stems(root, listing, f"data.sets.{split}"):
-                xml = inside(root / "Annotations", f"{stem}.xml")
-                if xml is None:
-                    report.add(split, "image outside the root", stem)
-                elif not xml.is_file():
-                    report.add(split, "missing annotation", f"Annotations/{stem}.xml")
-                else:
-                    rows.append((stem, xml, _parse(xml)))
-            parsed[split] = rows
-        if not parsed:
-            raise DataError("data.sets names no list; give data.sets.train=train, a file of ImageSets/Main.")
-        found = {
-            (node.findtext("name") or "").strip()
-            for rows in parsed.values()
-            for _, _, tree in rows
-            for node in tree.iter("object")
-        }
-        names = tuple(self.names) if self.names else tuple(sorted(found - {""}))
+        found = layouts(
+            root, self.sets, self.images, self.annotations, wanted=wanted, outside=self.outside, report=report
+        )
+        self.notes = tuple(layout.note for layout in found.values() if layout.note)
+        entries = {split: self._entries(root, layout, split, report) for split, layout in found.items()}
+        names = self.names or unique(sorted(_names_of(entries)), "data.root")
         if not names:
-            raise DataError(f"No object is annotated in {root}/Annotations for the lists of data.sets.")
+            broken = report.worst()
+            raise DataError(
+                f"No object is annotated in {root} for the lists of data.sets"
+                + (f"; the audit's largest loss is {broken}." if broken else ".")
+            )
         labels = {name: i for i, name in enumerate(names)}
         splits: Splits = {}
-        for split, rows in parsed.items():
+        number = 0
+        for split, rows in entries.items():
+            finder = Finder(root, found[split].images, outside=self.outside, suffixes=sorted(suffixes()))
             records = []
-            for stem, _, tree in rows:
+            for row in rows:
                 number += 1
-                made = self._record(root, stem, tree, number, labels, split, report)
+                made = self._record(finder, row, number, labels, split, report)
                 if made is not None:
                     records.append(made)
             splits[split] = records
         return Classes(names, tuple(range(1, len(names) + 1))), splits
 
+    def _entries(self, root: Path, layout: Layout, split: str, report: AuditReport) -> list[Entry]:
+        """The parsed annotations of a split; those that are missing, broken or listed again go into the report."""
+        finder = Finder(root, [layout.annotations], outside=self.outside, suffixes=[".xml"])
+        seen: set[Path] = set()
+        entries = []
+        for stem in layout.stems:
+            found = finder.find(f"{stem}.xml")
+            if found.path is None:
+                report.add(split, "image outside the root", stem)
+            elif not found.there:
+                report.add(split, "missing annotation", f"{stem}.xml")
+            elif found.path in seen:
+                report.add(split, "image listed twice", stem)
+            else:
+                seen.add(found.path)
+                try:
+                    entries.append(Entry(stem, parse(found.path, split, report)))
+                except ReadError as error:
+                    report.add(split, "broken annotation", f"{found.path.name} {error}")
+        return entries
+
     def _record(
-        self,
-        root: Path,
-        stem: str,
-        tree: ET.Element,
-        number: int,
-        labels: dict[str, int],
-        split: str,
-        report: AuditReport,
+        self, finder: Finder, entry: Entry, id: int, labels: dict[str, int], split: str, report: AuditReport
     ) -> Record | None:
-        path = _image_path(root / "JPEGImages", stem, tree.findtext("filename"))
+        facts = annotation(entry.tree)
+        found = _image(finder, entry.stem, facts.filename)
+        path = placed(found, facts.filename or entry.stem, split, report)
         if path is None:
-            report.add(split, "image outside the root", f"{stem}: {tree.findtext('filename')}")
             return None
-        objects: list[dict[str, Any]] = []
+        objects = []
+        for node in facts.objects:
+            made = self._object(node, entry.stem, labels, split, report)
+            if made is not None:
+                objects.append(made)
+        if self.one_based and any(min(o["box"][:2]) < 0 for o in objects):
+            report.add(split, "corner at 0", entry.stem)
+        sides = number(facts.height), number(facts.width)
+        known = all(side is not None and 1 <= side <= LARGEST_SIDE for side in sides)
+        size = (int(sides[0] or 0), int(sides[1] or 0)) if known else (0, 0)
+        return record(id=id, name=path.name, path=path, size=size, objects=objects)
+
+    def _object(
+        self, node: ObjectNode, stem: str, labels: dict[str, int], split: str, report: AuditReport
+    ) -> dict[str, Any] | None:
+        """A box; None, and a finding, where it cannot be used."""
+        if node.name not in labels:
+            report.add(split, "unknown class", f"{stem}: {node.name!r}")
+            return None
+        x1, y1, x2, y2 = (number(corner) for corner in node.corners)
+        if x1 is None or y1 is None or x2 is None or y2 is None:
+            report.add(split, "malformed box", f"{stem}: {node.name}")
+            return None
+        if not self.point_boxes and x1 == x2 and y1 == y2:
+            report.add(split, "degenerate box", f"{stem} {[x1, y1, x2, y2]}")
+            return None
+        difficult = flag(node.difficult)
+        if difficult is None:
+            report.add(split, "unclear flag", f"{stem}: difficult {node.difficult!r}")
         shift = 1.0 if self.one_based else 0.0
-        for node in tree.iter("object"):
-            name = (node.findtext("name") or "").strip()
-            if name not in labels:
-                report.add(split, "unknown class", f"{stem}: {name!r}")
-                continue
-            corners = _corners(node)
-            if corners is None:
-                report.add(split, "malformed box", f"{stem}: {name}")
-                continue
-            x1, y1, x2, y2 = corners
-            if x2 < x1 or y2 < y1 or (x1, y1) == (x2, y2) or x1 == x2 or y1 == y2:
-                report.add(split, "degenerate box", f"{stem} {[x1, y1, x2, y2]}")
-                continue
-            objects.append(
-                {
-                    "box": [x1 - shift, y1 - shift, x2, y2],
-                    "label": labels[name],
-                    "difficult": (node.findtext("difficult") or "0").strip() == "1",
-                }
-            )
-        size = _number(tree.findtext("size/height")), _number(tree.findtext("size/width"))
-        known = all(side and 1 <= side <= LARGEST_SIDE for side in size)
-        return record(
-            id=number,
-            name=path.name,
-            path=path,
-            size=(int(size[0]), int(size[1])) if known else (0, 0),
-            objects=objects,
-        )
+        box = [x1 - shift, y1 - shift, x2, y2]
+        return {"box": box, "label": labels[node.name], "difficult": bool(difficult)}
 
 
 def voc(
     *,
     root: str | None = None,
-    sets: dict[str, str | None],
+    sets: Mapping[str, str | None],
+    images: str | None = "auto",
+    annotations: str | None = "auto",
     names: list[str] | None = None,
     one_based: bool = True,
+    point_boxes: bool = True,
+    outside_root: bool = False,
     **loading: Annotated[Any, OptionsOf(DetectionData)],
 ) -> DetectionData:
     """A VOC data set; `loading` goes to `DetectionData`."""
-    return DetectionData(source=Voc(root=root, sets=sets, names=names, one_based=one_based), **loading)
+    source = Voc(
+        root=root,
+        sets=sets,
+        images=images,
+        annotations=annotations,
+        names=names,
+        one_based=one_based,
+        point_boxes=point_boxes,
+        outside_root=outside_root,
+    )
+    return DetectionData(source=source, **loading)
 
 
-def _stems(root: Path, listing: str, option: str) -> list[str]:
-    path = inside(root / "ImageSets" / "Main", f"{listing}.txt")
-    if path is None or not path.is_file():
-        have = sorted(p.stem for p in (root / "ImageSets" / "Main").glob("*.txt"))
-        raise DataError(
-            f"{option}={listing} has no list ImageSets/Main/{listing}.txt in {root}; "
-            + (f"it has {', '.join(have[:8])}." if have else "set it to null, or write the list.")
-        )
-    return [line.split()[0] for line in path.read_text(errors="replace").splitlines() if line.strip()]
+def _names_of(entries: dict[str, list[Entry]]) -> set[str]:
+    return {o.name for rows in entries.values() for row in rows for o in annotation(row.tree).objects} - {""}
 
 
-def _parse(path: Path) -> ET.Element:
-    """Parse an annotation; documents with a DTD (entity bombs) and huge ones are refused."""
-    text = path.read_bytes()
-    if len(text) > MAX_XML_BYTES or b"<!DOCTYPE" in text or b"<!ENTITY" in text or b"\0" in text:
-        raise DataError(f"{path} is too large, declares a DTD or is in UTF-16, which could hide one; save it as UTF-8.")
-    try:
-        return ET.fromstring(text)
-    except (ET.ParseError, LookupError, ValueError) as error:  # the latter two from strange encodings
-        raise DataError(f"{path} is not valid XML ({error}); mend or remove it.") from error
-
-
-def _image_path(images: Path, stem: str, named: str | None) -> Path | None:
-    """The image of an annotation: by its list entry, else by the name in the XML; None if outside the folder."""
-    for extension in EXTENSIONS:
-        path = inside(images, stem + extension)
-        if path is not None and path.is_file():
-            return path
-    return inside(images, named.strip() if named else f"{stem}.jpg")
-
-
-def _corners(node: ET.Element) -> tuple[float, float, float, float] | None:
-    values = [_number(node.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
-    return None if any(value is None for value in values) else tuple(values)
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return None
+def _image(finder: Finder, stem: str, named: str) -> Found:
+    """The image of an annotation: by its list entry, else by the name in the XML, which decides between like stems."""
+    looks = [stem, named] if named else [stem]
+    if named and Path(named.replace("\\", "/")).stem == Path(stem).name:
+        looks.reverse()
+    found = [finder.find(look) for look in looks]
+    there = next((f for f in found if f.there), None)
+    return there or (found[looks.index(named)] if named else Found(finder.folders[0] / f"{stem}.jpg"))

@@ -252,3 +252,13 @@ def _check_boxes(file: ProposalFile, path: Path) -> None:
             f"data.proposals: {path} holds {box}, score {float(file.scores[row]):.3g}, for {file.names[image]} of "
             f"{file.sizes[image][1]}x{file.sizes[image][0]} px, which is no box of it; {AGAIN}."
         )
+
+
+def proposal_notes(proposals: str | None, count: int, needed: bool) -> list[str]:
+    """What is worth knowing about a choice of proposals before work starts."""
+    if proposals is not None or not needed:
+        return []
+    return [
+        f"This family reads proposals and data.proposals is null: a grid of about {count} boxes is made per image; "
+        f"detlab proposals writes better ones for data.proposals=PATH, and data.proposals=grid silences this."
+    ]

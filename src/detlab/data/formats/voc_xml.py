@@ -1,0 +1,82 @@
+"""One VOC annotation file: parsed without entities, in whatever encoding, and read into plain text fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree as ET
+
+from detlab.data.audit import AuditReport, printable
+from detlab.errors import DataError
+from detlab.reading import ReadError, decode, read_bytes
+
+MAX_XML_BYTES = 10_000_000
+DECLARATION = re.compile(r"<\?xml\b[^>]*\?>")
+DECLARED = re.compile(rb"<\?xml\b[^>]*\bencoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
+
+
+class ObjectNode(NamedTuple):
+    """One <object>, as text."""
+
+    name: str
+    corners: tuple[str | None, ...]  # xmin, ymin, xmax, ymax
+    difficult: str | None
+
+
+class Annotation(NamedTuple):
+    """One <annotation>, as text."""
+
+    filename: str
+    height: str | None
+    width: str | None
+    objects: list[ObjectNode]
+
+
+def parse(path: Path, split: str, report: AuditReport) -> ET.Element:
+    """The tree of an annotation file.
+
+    Raises:
+        ReadError: no regular file, not well formed, larger than MAX_XML_BYTES, or no annotation.
+        DataError: it declares a DTD.
+    """
+    try:
+        data = read_bytes(path, MAX_XML_BYTES)
+    except OSError as error:
+        raise ReadError(f"cannot be read ({type(error).__name__})") from error
+    declared = DECLARED.search(data[:200])
+    text = decode(data, declared[1].decode() if declared else None)
+    if text.guessed:
+        report.add(split, "text not in UTF-8", path.name)
+    if "<!DOCTYPE" in text.content or "<!ENTITY" in text.content:
+        raise DataError(
+            f"{path} declares a DTD, whose entities could fill the memory; remove the declaration or the file."
+        )
+    # The text is decoded already; a declaration of another encoding would only confuse the parser.
+    content = DECLARATION.sub("", text.content.strip("\ufeff\0 \t\r\n"), count=1)
+    try:
+        tree = ET.fromstring(content)
+    except (ET.ParseError, ValueError) as error:
+        raise ReadError(f"is not valid XML ({error})" if content.strip() else "is empty") from error
+    if tree.tag != "annotation" and next(_objects(tree), None) is None:
+        raise ReadError(f"is no VOC annotation: its root is <{tree.tag[:40]}>")
+    return tree
+
+
+def annotation(tree: ET.Element) -> Annotation:
+    """The fields of an annotation that a detector needs."""
+    objects = [
+        ObjectNode(
+            name=printable((node.findtext("name") or "").strip()),
+            corners=tuple(node.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")),
+            difficult=node.findtext("difficult"),
+        )
+        for node in _objects(tree)
+    ]
+    name = (tree.findtext("filename") or "").strip()
+    return Annotation(name, tree.findtext("size/height"), tree.findtext("size/width"), objects)
+
+
+def _objects(tree: ET.Element) -> Iterator[ET.Element]:
+    return tree.iter("object")

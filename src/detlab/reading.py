@@ -1,0 +1,218 @@
+"""Files of strangers: regular files only, text in whatever encoding it was saved, JSON and YAML of bounded depth."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import re
+import stat
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import yaml
+
+DEPTH = 100  # levels of nesting; annotation files have five, configs a dozen
+YAML_BYTES = 4_000_000  # PyYAML reads some 500 kB a second
+YAML_NODES = 200_000
+FALLBACK = "cp1252"  # what Windows tools write where they do not write UTF-8
+MARKS = (  # byte order marks; those of UTF-32 begin with those of UTF-16
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+class ReadError(ValueError):
+    """What is wrong with a file, as the end of a sentence that begins with its name."""
+
+
+class Text(NamedTuple):
+    """A file's text, and the encoding that it was read in."""
+
+    content: str
+    encoding: str
+
+    @property
+    def guessed(self) -> bool:
+        """Whether neither a mark, nor a declaration, nor UTF-8 fitted."""
+        return self.encoding == FALLBACK
+
+
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; a pipe, a device or a socket would keep its reader waiting and is refused.
+
+    Raises:
+        ReadError: it is no regular file.
+        OSError: it is not there or may not be read.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise ReadError("is no regular file")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """The bytes of a regular file.
+
+    Args:
+        most: bytes; larger files are refused.
+
+    Raises:
+        ReadError: no regular file, or too large.
+        OSError: it is not there or may not be read.
+    """
+    with open_regular(path) as file:
+        if most is not None and os.fstat(file.fileno()).st_size > most:
+            raise ReadError(f"is larger than {most} bytes")
+        return file.read()
+
+
+def read_text(path: Path, most: int | None = None) -> Text:
+    """The text of a regular file, without its byte order mark.
+
+    Raises:
+        ReadError: no regular file, or too large.
+        OSError: it is not there or may not be read.
+    """
+    return decode(read_bytes(path, most))
+
+
+def decode(data: bytes, declared: str | None = None) -> Text:
+    """Bytes as text: by the byte order mark, by UTF-16's zeros, as declared, as UTF-8, else as Windows-1252.
+
+    Args:
+        declared: an encoding that the file names; passed over where the bytes are not in it.
+    """
+    for mark, encoding in MARKS:
+        if data.startswith(mark):
+            return Text(data[len(mark) :].decode(encoding, "replace"), encoding)
+    for likely in (_by_zeros(data), _known(declared), "utf-8"):
+        if likely is None:
+            continue
+        try:
+            return Text(data.decode(likely).removeprefix("\ufeff"), likely)
+        except (UnicodeError, ValueError):  # the latter from codecs with own opinions
+            continue
+    # Five bytes have no meaning in Windows-1252; latin-1 gives them one.
+    return Text(data.decode("latin-1").translate(_WINDOWS), FALLBACK)
+
+
+def load_json(text: str) -> Any:
+    """What JSON text holds; no object may name a key twice.
+
+    Raises:
+        ReadError: no JSON, a key twice, or nested too deep.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_without_repeats)
+    except RecursionError:
+        raise ReadError("is nested too deep") from None
+    except ReadError:
+        raise
+    except ValueError as error:
+        raise ReadError(f"is not readable as json ({str(error)[:200]})") from error
+
+
+def load_yaml(text: str, *, as_written: bool = False) -> Any:
+    """What YAML text holds: no aliases, no tags of Python's, bounded depth and size.
+
+    Args:
+        as_written: scalars stay the text that they are, so that the names yes, no, on, 010 and 1e3 are names.
+
+    Raises:
+        ReadError: no YAML, an alias, a key twice, or nested too deep.
+    """
+    if len(text) > YAML_BYTES:
+        raise ReadError(f"is larger than {YAML_BYTES} bytes")
+    try:
+        _bounded(text)
+        return yaml.load(text, Loader=_AsWrittenSafeLoader if as_written else _UniqueSafeLoader)
+    except RecursionError:
+        raise ReadError("is nested too deep") from None
+    except ReadError:
+        raise
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise ReadError(f"is not readable YAML ({' '.join(str(error).split())[:200]})") from error
+
+
+def _bounded(text: str) -> None:
+    """Walk the events, which the parser gives without recursion and without following aliases."""
+    depth = 0
+    for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        if isinstance(event, yaml.AliasEvent):
+            raise ReadError(f"uses an alias (*{event.anchor}), which is not read; write the value out")
+        tag = getattr(event, "tag", None)
+        if tag is not None and not re.fullmatch(r"!|tag:yaml\.org,2002:(str|int|float|bool|null|seq|map)", tag):
+            raise ReadError(f"is not readable YAML (the tag {tag[:60]} is not allowed)")
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > DEPTH or number > YAML_NODES:
+            raise ReadError("is nested too deep" if depth > DEPTH else f"has more than {YAML_NODES} entries")
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        repeated = next(key for key in keys if keys.count(key) > 1)
+        raise ReadError(f"names {repeated[:40]!r} twice in one object")
+    return found
+
+
+class _UniqueKeys:
+    """A mapping that names a key twice is refused; YAML's own rule, which PyYAML does not keep."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        found = super().construct_mapping(node, deep)  # type: ignore[misc]
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]  # type: ignore[attr-defined]
+        seen: set[Hashable] = set()
+        for key in keys:
+            if key in seen:
+                raise ReadError(f"names {str(key)[:40]!r} twice in one mapping")
+            seen.add(key)
+        return found
+
+
+class _UniqueSafeLoader(_UniqueKeys, yaml.SafeLoader):
+    pass
+
+
+class _AsWrittenSafeLoader(_UniqueKeys, yaml.BaseLoader):
+    pass
+
+
+def _by_zeros(data: bytes) -> str | None:
+    """UTF-16 without a mark: Latin text has a zero in every other byte."""
+    head = data[:1000]
+    if len(head) < 4 or len(data) % 2:
+        return None
+    even, odd = head[0::2].count(0), head[1::2].count(0)
+    if odd > 0.4 * len(head) / 2 and even == 0:
+        return "utf-16-le"
+    return "utf-16-be" if even > 0.4 * len(head) / 2 and odd == 0 else None
+
+
+def _known(declared: str | None) -> str | None:
+    """A declared encoding that could be right; UTF-16 and UTF-32 would have shown by their zeros."""
+    if not declared or re.sub(r"[-_ ]", "", declared.lower()).startswith(("utf16", "utf32", "ucs")):
+        return None
+    try:
+        found = codecs.lookup(declared)
+    except (LookupError, ValueError):
+        return None
+    return found.name if found._is_text_encoding else None
+
+
+_WINDOWS = {
+    byte: bytes([byte]).decode(FALLBACK) for byte in range(0x80, 0xA0) if byte not in (0x81, 0x8D, 0x8F, 0x90, 0x9D)
+}
