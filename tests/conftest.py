@@ -56,3 +56,15 @@ def bccd_root() -> Path:
     if not root.is_dir():
         pytest.skip(f"no BCCD photographs at {root}; set DETLAB_TEST_BCCD to their folder")
     return root
+
+
+CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
+
+
+@pytest.fixture
+def cases_root() -> Path:
+    """The folder of small inputs with a known answer beside the checkout, or at DETLAB_TEST_CASES."""
+    root = Path(os.environ.get("DETLAB_TEST_CASES", CASES))
+    if not root.is_dir():
+        pytest.skip(f"no small inputs at {root}; set DETLAB_TEST_CASES to their folder")
+    return root

@@ -35,11 +35,7 @@ class Text(NamedTuple):
 
     content: str
     encoding: str
-
-    @property
-    def guessed(self) -> bool:
-        """Whether neither a mark, nor a declaration, nor UTF-8 fitted."""
-        return self.encoding == FALLBACK
+    guessed: bool = False  # neither a mark, nor a declaration, nor UTF-8 fitted
 
 
 def open_regular(path: Path) -> BinaryIO:
@@ -102,7 +98,7 @@ def decode(data: bytes, declared: str | None = None) -> Text:
         except (UnicodeError, ValueError):  # the latter from codecs with own opinions
             continue
     # Five bytes have no meaning in Windows-1252; latin-1 gives them one.
-    return Text(data.decode("latin-1").translate(_WINDOWS), FALLBACK)
+    return Text(data.decode("latin-1").translate(_WINDOWS), FALLBACK, guessed=True)
 
 
 def load_json(text: str) -> Any:

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from detlab.data.contents import contents
+from detlab.data.datamodule import DetectionData
+
 
 def picture(path: Path, size: tuple[int, int] = (40, 60), mode: str = "RGB", **save: Any) -> Path:
     """A random picture of (height, width)."""
@@ -90,3 +93,21 @@ def simple_yolo(root: Path) -> Path:
             label.write_text("1 0.5 0.5 0.5 0.25\n")
     (root / "data.yaml").write_text("path: .\ntrain: images/train\nval: images/val\nnames: {0: cat, 1: dog}\n")
     return root
+
+
+def read(data: DetectionData, split: str = "train") -> dict[str, list[list[Any]]]:
+    """Boxes of each image of a split by the image's name: [x1, y1, x2, y2, class name]; nothing is required of it."""
+    data.required = ()
+    data.setup()
+    found = contents(data)["splits"].get(split, {"items": []})
+    return {Path(item["file"]).name: item["boxes"] for item in found["items"]}
+
+
+def counts(data: DetectionData) -> dict[str, int]:
+    """Findings of all splits by rule."""
+    data.required = ()
+    data.setup()
+    tally: dict[str, int] = {}
+    for finding in data.report.findings.values():
+        tally[finding.rule] = tally.get(finding.rule, 0) + finding.count
+    return tally

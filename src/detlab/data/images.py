@@ -56,7 +56,8 @@ def formats() -> tuple[str, ...]:
 @cache
 def suffixes() -> frozenset[str]:
     """The file name extensions of those formats, in small letters and with their dot."""
-    return frozenset(s for s, kind in Image.registered_extensions().items() if kind in formats())
+    named = {s for s, kind in Image.registered_extensions().items() if kind in formats()}
+    return frozenset(named | {".mpo"})  # Pillow opens an MPO as a JPEG and registers no extension for it
 
 
 def list_images(folder: Path) -> Listing:
