@@ -24,8 +24,7 @@ from detlab.data.dataset import Collate, DetectionDataset
 from detlab.data.formats.source import Source, Splits
 from detlab.data.records import Classes, Record
 from detlab.data.transforms import Resize
-
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+from detlab.model.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Folder(Source):
@@ -106,7 +105,7 @@ def their_pipeline(records: list[Record], size: int, max_size: int) -> Callable[
     augment = v2.Compose(
         [v2.PILToTensor(), v2.RandomHorizontalFlip(0.5), v2.ToDtype(torch.float, scale=True), v2.ToPureTensor()]
     )
-    batch = GeneralizedRCNNTransform(size, max_size, MEAN, STD)
+    batch = GeneralizedRCNNTransform(size, max_size, list(IMAGENET_MEAN), list(IMAGENET_STD))
 
     def sample(record: Record) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         assert record.path is not None  # of `write_images`

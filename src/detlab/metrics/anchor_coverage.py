@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from detlab.metrics.matching import SIDES
 from detlab.model.anchors import AnchorGenerator
 from detlab.model.matchers import IGNORED, POSITIVE, Matcher
 from detlab.tensors.boxes import pairwise_overlap
 from detlab.tensors.structures import GroundTruth, Level, Targets
 
-SIZES = (0, 16, 32, 64, 96, 128, 256, 512, np.inf)  # px of the canvas: square root of a box's area
 EDGES = np.linspace(0, 1, 21)  # of the histogram of best IoUs
 
 
@@ -151,7 +151,7 @@ def coverage_report(covered: Coverage, stage: AnchorStage, crowd: np.ndarray) ->
     extent = np.sqrt(kept.sides.prod(1))
     sizes = [
         {"from": low, "to": None if np.isinf(high) else high, **_row(kept.of(rows), thresholds)}
-        for low, high in pairwise(SIZES)
+        for low, high in pairwise(SIDES)
         if (rows := (extent >= low) & (extent < high)).any()
     ]
     levels = [

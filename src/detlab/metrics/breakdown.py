@@ -11,10 +11,9 @@ import numpy as np
 from detlab.metrics.coco_ap import IOU_50, IOU_75, precision_recall
 from detlab.metrics.collected import Found, as_one_class
 from detlab.metrics.error_kinds import IGNORED, KINDS, TRUE, Verdicts, error_shares, verdicts
-from detlab.metrics.matching import THRESHOLDS, match, pairs_of, place_in_group
+from detlab.metrics.matching import SIDES, THRESHOLDS, match, pairs_of, place_in_group
 from detlab.metrics.proposal_recall import proposal_recall
 
-SIZES = (0, 16, 32, 64, 96, 128, 256, 512, np.inf)  # px: square root of the annotation's area
 COVERAGES = (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # IoU of a box with its best anchor
 SCORES = np.linspace(0, 1, 21)
 
@@ -121,7 +120,7 @@ def recall_by(found: Found, values: np.ndarray, edges: Sequence[float]) -> list[
 
 def recall_by_size(found: Found) -> list[dict[str, Any]]:
     """Recall by the square root of the annotation's area, px."""
-    return recall_by(found, np.sqrt(found.truth.area.numpy()), SIZES)
+    return recall_by(found, np.sqrt(found.truth.area.numpy()), SIDES)
 
 
 def recall_by_stage(found: Found, proposed: Found) -> dict[str, Any]:

@@ -19,6 +19,7 @@ AREAS = {  # end of a metric's name -> px^2 of the annotation's area; both ends 
     "_medium": (32.0**2, 96.0**2),
     "_large": (96.0**2, 1e10),
 }
+SIDES = (0, 16, 32, 64, 96, 128, 256, 512, np.inf)  # px, square root of a box's area: rows of tables by size
 MOST_PAIRS = 2_000_000  # looked at together; 1,000 proposals in each of COCO's images make 35 million
 NEARLY_ONE = 1 - 1e-10  # COCO matches at an IoU of at least min(threshold, this)
 

@@ -47,12 +47,6 @@ class Judged:
     wanted: np.ndarray  # [G] bool: boxes to be found
 
 
-def read_truth(path: Path) -> Truth | None:
-    """ground_truth.json (COCO) of a run; None where there is none."""
-    document = read_json(path)
-    return None if document is None else as_truth(document)
-
-
 def as_truth(document: dict[str, Any]) -> Truth:
     """A COCO document as arrays."""
     ids = np.array([image["id"] for image in document["images"]], np.int64)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from detlab.config.compose import config_hash
 from detlab.errors import ConfigError
+from detlab.files import read_json
 from detlab.runs.checkpoints import CHECKPOINT_KEY, LAST, PREVIOUS, read_content
 from detlab.runs.folder import in_use
 
@@ -105,10 +106,7 @@ def logger_facts(node: Mapping[str, Any], start: Start) -> dict[str, Any]:
 
 def read_status(run_dir: Path) -> dict[str, Any]:
     """The content of status.json; empty where there is none that can be read."""
-    try:
-        status = json.loads((run_dir / "status.json").read_text())
-    except (OSError, ValueError):
-        return {}
+    status = read_json(run_dir / "status.json")
     return status if isinstance(status, dict) else {}
 
 

@@ -14,6 +14,7 @@ from detlab.tensors.structures import Level
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1]; torchvision's classification presets
 IMAGENET_STD = (0.229, 0.224, 0.225)
+STAGES = ("C2", "C3", "C4", "C5")  # levels of the built-in networks, at strides 4 to 32
 
 
 class Tail(NamedTuple):

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from detlab.model.backbones.backbone import Backbone, Tail
+from detlab.model.backbones.backbone import STAGES, Backbone, Tail
 from detlab.model.backbones.darknet_file import fill_trunk, is_darknet_file
 from detlab.model.backbones.weights import WeightsError, fill, load_state
 from detlab.tensors.leaky import MOMENTUM, leaky_conv
 from detlab.tensors.structures import Level
 
-STAGES = ("C2", "C3", "C4", "C5")
 POOL = (0, 0)  # in a plan: max-pool 2x2 of stride 2
 Plan = tuple[tuple[int, int], ...]  # (channels, kernel) of each conv
 PLAIN: dict[str, tuple[Plan, ...]] = {  # what makes the stem, then C2 to C5; a stage begins with its pool

@@ -8,13 +8,12 @@ from functools import partial
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from detlab.model.backbones.backbone import Backbone, Frozen, Tail
+from detlab.model.backbones.backbone import STAGES, Backbone, Frozen, Tail
 from detlab.model.backbones.weights import WeightsError, fill, load_weights
 from detlab.ranges import Count, NonNegative
 from detlab.tensors.norms import NormName, norm_layer
 from detlab.tensors.structures import Level
 
-STAGES = ("C2", "C3", "C4", "C5")
 DEPTHS = (18, 34, 50, 101, 152)
 
 

@@ -11,13 +11,12 @@ from typing import Annotated
 from torch import Tensor, nn
 from torchvision.models.vgg import cfgs, make_layers
 
-from detlab.model.backbones.backbone import Backbone, Frozen, Tail
+from detlab.model.backbones.backbone import STAGES, Backbone, Frozen, Tail
 from detlab.model.backbones.weights import WeightsError, fill, load_weights
 from detlab.ranges import BelowOne, OneOf
 from detlab.tensors.norms import NORMS, norm_layer
 from detlab.tensors.structures import Level
 
-STAGES = ("C2", "C3", "C4", "C5")
 FC_WIDTH = 4096  # fc6 and fc7
 FC_SIDE = 7  # fc6 reads 512 x 7 x 7
 
