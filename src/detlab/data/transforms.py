@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's own convention
 
-from detlab.ranges import Count, Positive, Size
+from detlab.ranges import BelowOne, Count, Positive, Range, Size
 
 MODES = ("short_side", "letterbox", "warp")
 
@@ -133,7 +133,7 @@ class AspectJitter(v2.Transform):
         fill: grey value around the image.
     """
 
-    def __init__(self, jitter: float = 0.3, fill: int = 127) -> None:
+    def __init__(self, jitter: BelowOne = 0.3, fill: Annotated[int, Range(0, 255)] = 127) -> None:
         super().__init__()
         if not 0 <= jitter < 1:
             raise ValueError(f"augment.jitter={jitter} must be a share in 0..1.")

@@ -6,6 +6,7 @@ The three versions differ in parts alone: conf/model/yolov1.yaml, yolov2.yaml an
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from detlab.model.coders import BoxCoder
 from detlab.model.detect import Detect
 from detlab.model.losses import BoxLoss, ClassificationLoss, ObjectnessLoss
 from detlab.model.necks import Neck
+from detlab.ranges import Range
 from detlab.tensors.boxes import at_least_float32
 from detlab.tensors.structures import Batch, Detections
 
@@ -54,7 +56,7 @@ class YOLO(Detector):
         cls_loss: ClassificationLoss,
         box_loss: BoxLoss,
         detect: Detect,
-        pad_value: float | None = None,
+        pad_value: Annotated[float, Range(0, 255)] | None = None,
     ) -> None:
         super().__init__(num_classes=num_classes, backbone=backbone, neck=neck)
         if pad_value is not None and not 0 <= pad_value <= 255:

@@ -6,7 +6,7 @@ gradients of these losses, summed over the batch.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from detlab.model.coders import BoxCoder
 from detlab.model.criterion import share_of_processes
 from detlab.model.losses import BoxLoss, ClassificationLoss, ObjectnessLoss
 from detlab.model.matchers import NEGATIVE, POSITIVE, Matches
+from detlab.ranges import Natural, NonNegative, OneOf
 from detlab.tensors.boxes import area, at_least_float32, paired_overlap
 from detlab.tensors.structures import Prediction, Targets
 
@@ -56,13 +57,13 @@ class CellCriterion(nn.Module):
         obj_loss: ObjectnessLoss,
         cls_loss: ClassificationLoss,
         box_loss: BoxLoss,
-        normalizer: str = "images",
-        obj_weight: float = 1.0,
-        cls_weight: float = 1.0,
-        box_weight: float = 1.0,
+        normalizer: Annotated[str, OneOf(NORMALIZERS)] = "images",
+        obj_weight: NonNegative = 1.0,
+        cls_weight: NonNegative = 1.0,
+        box_weight: NonNegative = 1.0,
         by_size: bool = True,
-        prior_images: int = 0,
-        prior_weight: float = 0.01,
+        prior_images: Natural = 0,
+        prior_weight: NonNegative = 0.01,
     ) -> None:
         super().__init__()
         if normalizer not in NORMALIZERS:

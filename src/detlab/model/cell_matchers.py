@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from detlab.model.matchers import IGNORED, LARGEST_MATRIX, NEGATIVE, POSITIVE
+from detlab.ranges import Fraction
 from detlab.tensors.boxes import area, centres, pairwise_overlap, sides
 from detlab.tensors.structures import Targets, fixed_shapes
 
@@ -43,7 +44,7 @@ class CellMatcher(nn.Module):
     reads_predictions = False
     positive = negative = 0.5  # IoU of shapes from which `detlab anchors` counts a box as covered; decides nothing
 
-    def __init__(self, *, crowd_overlap: float | None = 0.7) -> None:
+    def __init__(self, *, crowd_overlap: Fraction | None = 0.7) -> None:
         super().__init__()
         self.crowd_overlap = crowd_overlap
 

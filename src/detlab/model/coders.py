@@ -91,7 +91,7 @@ class DirectCoder(BoxCoder):
     reads_cells = True
     logits = True
 
-    def __init__(self, *, clip: float | None = MAX_LOG_RATIO) -> None:
+    def __init__(self, *, clip: Positive | None = MAX_LOG_RATIO) -> None:
         super().__init__(clip=clip)
 
     def offsets(self, deltas: Tensor) -> Tensor:

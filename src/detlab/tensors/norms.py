@@ -35,6 +35,9 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
 }
 
 NormName = Annotated[str, OneOf(tuple(NORMS))]
+LeakyNorm = Annotated[
+    str, OneOf(("none", "bn", "sync_bn", "gn"))
+]  # of a conv with a leaky ReLU, where none means a bias
 LayerNorm = Annotated[str, OneOf(("bn", "sync_bn", "gn"))]  # of new layers, which have no statistics to freeze
 
 FOLDED = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)  # linear once their statistics are fixed

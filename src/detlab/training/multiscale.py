@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's own convention
 
+from detlab.ranges import Count, Natural, Positive, Size
 from detlab.tensors.structures import Batch
 
 
@@ -28,11 +30,11 @@ class MultiScale:
     def __init__(
         self,
         *,
-        sizes: Sequence[int] | None = None,
-        factors: Sequence[float] | None = None,
-        every: int = 10,
-        last: int = 0,
-        divisor: int = 32,
+        sizes: Annotated[Sequence[Count], Size(1)] | None = None,
+        factors: Annotated[Sequence[Positive], Size(1)] | None = None,
+        every: Count = 10,
+        last: Natural = 0,
+        divisor: Count = 32,
     ) -> None:
         choices = sizes or factors
         if (sizes is None) == (factors is None) or not choices or min(choices) <= 0 or every < 1 or last < 0:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from detlab.model.anchors.generator import AnchorGenerator, steps, tile
+from detlab.ranges import Count, Positive, Size
 from detlab.tensors.structures import Level
 
 Shape = tuple[float, float]
@@ -21,7 +23,7 @@ class Shapes(AnchorGenerator):
             divide by the levels goes on by doubling its last until it does.
     """
 
-    def __init__(self, *, shapes: Sequence[Sequence[float]]) -> None:
+    def __init__(self, *, shapes: Annotated[Sequence[Annotated[Sequence[Positive], Size(2, 2)]], Size(1)]) -> None:
         super().__init__()
         if not shapes or any(len(shape) != 2 or min(shape) <= 0 for shape in shapes):
             raise ValueError(f"model.anchors.shapes needs pairs of positive sides, [[w, h], ...]; got {shapes}.")
@@ -53,7 +55,7 @@ class CanvasBoxes(AnchorGenerator):
 
     twins = True
 
-    def __init__(self, *, boxes: int = 2) -> None:
+    def __init__(self, *, boxes: Count = 2) -> None:
         super().__init__()
         if boxes < 1:
             raise ValueError(f"model.anchors.boxes={boxes} must be at least 1, the boxes that a cell predicts.")

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Annotated
 
 from torch import Tensor, nn
 
-from detlab.model.backbones.backbone import STAGES, Backbone, Tail
+from detlab.model.backbones.backbone import STAGES, Backbone, Frozen, Tail
 from detlab.model.backbones.darknet_file import fill_trunk, is_darknet_file
 from detlab.model.backbones.weights import WeightsError, fill, load_state
+from detlab.ranges import OneOf, Share
 from detlab.tensors.leaky import MOMENTUM, leaky_conv
+from detlab.tensors.norms import NORMS
 from detlab.tensors.structures import Level
 
 POOL = (0, 0)  # in a plan: max-pool 2x2 of stride 2
@@ -66,11 +69,11 @@ class Darknet(Backbone):
     def __init__(
         self,
         *,
-        name: str,
+        name: Annotated[str, OneOf(NAMES)],
         weights: str | None = None,
-        norm: str = "bn",
-        norm_momentum: float = MOMENTUM,
-        frozen_stages: int = 0,
+        norm: Annotated[str, OneOf(("none", *NORMS))] = "bn",
+        norm_momentum: Share = MOMENTUM,
+        frozen_stages: Frozen = 0,
     ) -> None:
         super().__init__(weights=weights, norm=norm, frozen_stages=frozen_stages)
         if name not in NAMES:

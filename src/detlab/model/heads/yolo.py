@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from detlab.model.heads.dense import as_rows
 from detlab.model.losses import ClassificationLoss, ObjectnessLoss
+from detlab.ranges import BelowOne, Count, OneOf, OpenFraction, Share, Size
 from detlab.tensors.leaky import MOMENTUM, leaky_conv
+from detlab.tensors.norms import LeakyNorm
 from detlab.tensors.structures import Level, Prediction
 
+BODIES = ("local", "fc")
 BOX = 5  # outputs of an anchor before its classes: x, y, w, h, objectness
 
 
@@ -42,10 +46,10 @@ class YOLOHead(nn.Module):
         cls_loss: ClassificationLoss,
         obj_loss: ObjectnessLoss,
         num_classes: int,
-        width: int | None = None,
-        norm: str = "bn",
-        norm_momentum: float = MOMENTUM,
-        prior: float | None = 0.01,
+        width: Count | None = None,
+        norm: LeakyNorm = "bn",
+        norm_momentum: Share = MOMENTUM,
+        prior: OpenFraction | None = 0.01,
     ) -> None:
         super().__init__()
         self.outputs = BOX + cls_loss.outputs(num_classes)
@@ -101,11 +105,11 @@ class GridHead(nn.Module):
         cls_loss: ClassificationLoss,
         obj_loss: ObjectnessLoss,
         num_classes: int,
-        canvas: int | Sequence[int],
-        body: str = "local",
-        width: int = 256,
-        dropout: float = 0.5,
-        prior: float | None = None,
+        canvas: Count | Annotated[Sequence[Count], Size(2, 2)],
+        body: Annotated[str, OneOf(BODIES)] = "local",
+        width: Count = 256,
+        dropout: BelowOne = 0.5,
+        prior: OpenFraction | None = None,
     ) -> None:
         super().__init__()
         if len(levels) != 1:
@@ -113,8 +117,8 @@ class GridHead(nn.Module):
                 f"model.head reads one map, but model.neck gives {len(levels)}; use model/neck=yolo_grid, or "
                 f"model/head=yolo."
             )
-        if body not in ("local", "fc"):
-            raise ValueError(f"model.head.body={body} is not known; use one of local, fc.")
+        if body not in BODIES:
+            raise ValueError(f"model.head.body={body} is not known; use one of {', '.join(BODIES)}.")
         sides = (canvas, canvas) if isinstance(canvas, int) else (int(canvas[0]), int(canvas[1]))
         level, self.boxes, self.classes = levels[0], num_anchors[0], cls_loss.outputs(num_classes)
         self.canvas, self.name, self.size = sides, level.name, level.size(sides)

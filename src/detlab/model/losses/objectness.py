@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import Annotated
 
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from torchvision.ops import sigmoid_focal_loss
+
+from detlab.ranges import Fraction, NonNegative, Range
 
 
 class ObjectnessLoss(nn.Module, ABC):
@@ -24,7 +27,12 @@ class ObjectnessLoss(nn.Module, ABC):
     """
 
     def __init__(
-        self, *, rescore: bool = False, positive: float = 1.0, negative: float = 1.0, ignore: float | None = None
+        self,
+        *,
+        rescore: bool = False,
+        positive: NonNegative = 1.0,
+        negative: NonNegative = 1.0,
+        ignore: Fraction | None = None,
     ) -> None:
         super().__init__()
         if min(positive, negative) < 0 or (ignore is not None and not 0 <= ignore <= 1):
@@ -71,12 +79,12 @@ class FocalObjectness(BCEObjectness):
     def __init__(
         self,
         *,
-        alpha: float = 0.25,
-        gamma: float = 2.0,
+        alpha: Annotated[float, Range(high=1)] = 0.25,
+        gamma: NonNegative = 2.0,
         rescore: bool = False,
-        positive: float = 1.0,
-        negative: float = 1.0,
-        ignore: float | None = None,
+        positive: NonNegative = 1.0,
+        negative: NonNegative = 1.0,
+        ignore: Fraction | None = None,
     ) -> None:
         super().__init__(rescore=rescore, positive=positive, negative=negative, ignore=ignore)
         if gamma < 0 or alpha > 1:

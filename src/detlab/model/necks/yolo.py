@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from detlab.model.necks.neck import Neck, pick
+from detlab.ranges import Count, Natural, OneOf, Share, Size
 from detlab.tensors.leaky import MOMENTUM, leaky_conv
+from detlab.tensors.norms import LeakyNorm
 from detlab.tensors.structures import Level
 
 REORGS = ("darknet", "space_to_depth")
@@ -29,7 +32,7 @@ class YOLOGrid(Neck):
     single_map = True
 
     def __init__(
-        self, *, levels: Sequence[Level], width: int = 1024, norm: str = "bn", norm_momentum: float = MOMENTUM
+        self, *, levels: Sequence[Level], width: Count = 1024, norm: LeakyNorm = "bn", norm_momentum: Share = MOMENTUM
     ) -> None:
         super().__init__()
         (coarse,) = pick(levels, ["C5"], "model.neck")
@@ -91,12 +94,12 @@ class Passthrough(Neck):
         self,
         *,
         levels: Sequence[Level],
-        squeeze: int | None = 64,
-        width: int = 1024,
-        convs: int = 2,
-        reorg: str = "darknet",
-        norm: str = "bn",
-        norm_momentum: float = MOMENTUM,
+        squeeze: Natural | None = 64,
+        width: Count = 1024,
+        convs: Natural = 2,
+        reorg: Annotated[str, OneOf(REORGS)] = "darknet",
+        norm: LeakyNorm = "bn",
+        norm_momentum: Share = MOMENTUM,
     ) -> None:
         super().__init__()
         fine, coarse = pick(levels, ["C4", "C5"], "model.neck")
@@ -143,9 +146,9 @@ class YOLOFPN(Neck):
         self,
         *,
         levels: Sequence[Level],
-        widths: Sequence[int] = (128, 256, 512),
-        norm: str = "bn",
-        norm_momentum: float = MOMENTUM,
+        widths: Annotated[Sequence[Count], Size(3, 3)] = (128, 256, 512),
+        norm: LeakyNorm = "bn",
+        norm_momentum: Share = MOMENTUM,
     ) -> None:
         super().__init__()
         inputs = pick(levels, ["C3", "C4", "C5"], "model.neck")
