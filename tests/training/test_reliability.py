@@ -395,6 +395,42 @@ def test_the_command_finds_its_run_again_and_repeats_it(tmp_path: Path) -> None:
     assert "metrics are the same to the bit" in repeated.stdout
 
 
+def rank_of(process: subprocess.Popen[bytes]) -> int:
+    """Process id of the rank that a command has started; waits for it."""
+    end = time.monotonic() + 300
+    while time.monotonic() < end and process.poll() is None:
+        asked = ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(process.pid)]
+        listed = subprocess.run(asked, capture_output=True, text=True)
+        found = [int(line.split()[0]) for line in listed.stdout.splitlines() if "train_ddp_process_1" in line]
+        if found:
+            return found[0]
+        time.sleep(0.02)
+    raise AssertionError("no rank was started")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["start", "step"])
+def test_no_rank_outlives_the_first_one(tmp_path: Path, moment: str) -> None:
+    """kill -9 of rank 0 while the other one still imports, and in mid-run, where that one says what happened."""
+    more = ("trainer=ddp_cpu", "trainer.max_epochs=1000", f"hydra.run.dir={tmp_path}")
+    words = [o for o in killing.OVERRIDES if not o.startswith(("trainer.max_epochs", "name="))]
+    process = subprocess.Popen([sys.executable, "-m", "detlab.commands.train", *words, *more], cwd=ROOT)
+    try:
+        child = rank_of(process)
+        while moment == "step" and not (tmp_path / "checkpoints" / "last.ckpt").is_file():
+            time.sleep(0.1)
+    finally:
+        process.kill()
+        process.wait()
+    killed = time.monotonic()
+    while Path(f"/proc/{child}").exists():
+        assert time.monotonic() < killed + (2 if moment == "start" else 30)
+        time.sleep(0.01)
+    if moment == "step":
+        assert status(tmp_path)["state"] == "failed"
+        assert f"rank 0 (process {process.pid}) is gone" in status(tmp_path)["reason"]
+
+
 @pytest.mark.slow
 def test_a_rank_that_lightning_started_dies(tmp_path: Path) -> None:
     """The first process names it, where Lightning's own observer would kill that process without a word."""
@@ -408,10 +444,7 @@ def test_a_rank_that_lightning_started_dies(tmp_path: Path) -> None:
         end = time.monotonic() + 300
         while not last.is_file() and process.poll() is None and time.monotonic() < end:
             time.sleep(0.1)
-        listed = subprocess.run(
-            ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True
-        )
-        (child,) = [int(line.split()[0]) for line in listed.stdout.splitlines() if "train_ddp_process_1" in line]
+        child = rank_of(process)
         os.kill(child, signal.SIGKILL)
         _, errors = process.communicate(timeout=60)
     finally:
