@@ -18,13 +18,15 @@ from detlab.config.compose import compose_config, plain_config
 from detlab.training.build import build
 from detlab.training.environment import set_up_torch
 
-IMAGES_PER_STEP = 4
+IMAGES_PER_STEP = int(os.environ.get("IMAGES_PER_STEP", 4))
 SMALL = [
     "data.side=64",
     "data.size=64",
     "data.canvas=[64, 64]",
     "data.sizes=[14, 30]",
-    "data.counts={train: 20, val: 2, test: 2}",
+    f"data.counts={{train: {5 * IMAGES_PER_STEP}, val: 5, test: 2}}",
+    "data.eval_batch_size=2",  # three batches of five images
+    "trainer.log_every_n_steps=1",
     "data.num_workers=0",
     "data.cache_dir=null",
     "augment=flip",
@@ -33,9 +35,8 @@ SMALL = [
     "logger=none",
     "optim=sgd",
     "optim.lr=0.01",
-    "optim.base_batch_size=4",
+    f"optim.base_batch_size={IMAGES_PER_STEP}",
     "lr_schedule.warmup_steps=0",
-    "trainer.limit_val_batches=0",
     "trainer.num_sanity_val_steps=0",
     "trainer.max_epochs=1",
     "threads=1",
@@ -73,8 +74,8 @@ class KeepGradients(L.Callback):
             self.gradients = {n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None}
 
 
-def run(family: str, precision: str, steps: int, out: Path) -> dict[str, Any]:
-    """Weights after `steps` and gradients of the first."""
+def run(family: str, precision: str, steps: int, out: Path, judged: bool = False) -> dict[str, Any]:
+    """Weights after `steps`, gradients of the first, and what was logged, of validation too where it is judged."""
     world = int(os.environ.get("WORLD_SIZE", 1))
     trainer = ["trainer=ddp_cpu", f"trainer.devices={world}"] if world > 1 else ["trainer=cpu"]
     overrides = [
@@ -86,6 +87,7 @@ def run(family: str, precision: str, steps: int, out: Path) -> dict[str, Any]:
         f"data.batch_size={IMAGES_PER_STEP // world}",
         f"trainer.precision={precision}",
         f"trainer.limit_train_batches={steps}",
+        f"trainer.limit_val_batches={1.0 if judged else 0}",
         f"paths.run_dir={out / family}",
     ]
     config = plain_config(compose_config("train", overrides))
@@ -95,13 +97,15 @@ def run(family: str, precision: str, steps: int, out: Path) -> dict[str, Any]:
     made.trainer.callbacks.append(keep)
     made.trainer.fit(made.module, datamodule=made.data)
     assert made.trainer.global_step == steps
-    return {"state": made.module.detector.state_dict(), "gradients": keep.gradients}
+    logged = {name: float(value) for name, value in made.trainer.callback_metrics.items()}
+    return {"state": made.module.detector.state_dict(), "gradients": keep.gradients, "logged": logged}
 
 
 def main(out: Path, families: list[str]) -> None:
-    """Both precisions of every family; rank 0 writes."""
+    """Both precisions of every family, and a judged step; rank 0 writes."""
     for family in families:
         results = {"double": run(family, "64-true", 5, out), "single": run(family, "32-true", 1, out)}
+        results["judged"] = run(family, "64-true", 1, out, judged=True)
         if int(os.environ.get("RANK", 0)) == 0:
             torch.save(results, out / f"{family}.pt")
 

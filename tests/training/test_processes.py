@@ -40,17 +40,23 @@ def start(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def train(folder: Path, families: Sequence[str]) -> dict[str, Path]:
-    """Families trained by one process, and by two under torchrun."""
+def train(folder: Path, families: Sequence[str], several: int = 2) -> dict[str, Path]:
+    """Families trained by one process, and by several under torchrun."""
     out = {name: folder / name for name in ("one", "two")}
     for path in out.values():
         path.mkdir()
-    pair = ["torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m"]
+    pair = [
+        "torch.distributed.run",
+        f"--nproc-per-node={several}",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=localhost:0",
+        "-m",
+    ]
     for arguments in (
         ["tests.training.equality_worker", str(out["one"]), *families],
         [*pair, "tests.training.equality_worker", str(out["two"]), *families],
     ):
-        process = start(arguments)
+        process = start(arguments, IMAGES_PER_STEP=str(2 * several))
         text, _ = process.communicate(timeout=550)
         assert process.returncode == 0, text[-3000:]
     return out
@@ -78,6 +84,25 @@ def test_gradients_of_the_first_step_agree_in_single_precision(trained: dict[str
             assert gradient.dtype == torch.float32
             error = float((gradient - two[name]).norm())
             assert error <= 1e-5 * float(gradient.norm()) + 1e-9, (family, name)
+
+
+def test_logged_losses_are_of_all_processes_and_of_real_images(trained: dict[str, dict[str, Any]]) -> None:
+    """Two processes share five images in three batches: one batch is judged twice, and counts once."""
+    for family, results in trained.items():
+        one, two = (results[name]["judged"]["logged"] for name in ("one", "two"))
+        assert {"train/loss", "val/loss", "val/loss_cls"} <= {n.replace("rpn/", "") for n in one}, family
+        assert two == pytest.approx(one, rel=1e-6), family  # Lightning keeps what is logged in float32
+
+
+@pytest.mark.slow
+def test_three_processes_agree_as_two_do(tmp_path: Path) -> None:
+    """A third of a count is no float32 number."""
+    out = train(tmp_path, ["retinanet", "faster_rcnn"], several=3)
+    for family in ("retinanet", "faster_rcnn"):
+        one, three = (torch.load(p / f"{family}.pt", weights_only=True) for p in out.values())
+        states = one["double"]["state"], three["double"]["state"]
+        assert max(float((states[0][k] - states[1][k]).abs().max()) for k in states[0]) <= 1e-13
+        assert three["judged"]["logged"] == pytest.approx(one["judged"]["logged"], rel=1e-6)
 
 
 def sleeper() -> subprocess.Popen[bytes]:
