@@ -7,7 +7,7 @@ tuple of lists; then the resize and padding that its detectors do themselves (ou
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from torchvision.transforms import v2
 from detlab.benchmark.measuring import interleave, machine, print_times, ratio, set_up, summarise
 from detlab.data.audit import AuditReport
 from detlab.data.dataset import Collate, DetectionDataset
-from detlab.data.formats.source import Source, Splits
+from detlab.data.formats.source import SPLITS, Source, Splits
 from detlab.data.records import Classes, Record
 from detlab.data.transforms import Resize
 from detlab.model.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
@@ -30,7 +30,7 @@ from detlab.model.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 class Folder(Source):
     """A data source of files alone, whose records are made by `write_images`."""
 
-    def read(self, report: AuditReport) -> tuple[Classes, Splits]:
+    def read(self, report: AuditReport, wanted: Collection[str] = SPLITS) -> tuple[Classes, Splits]:
         """Nothing: there are no annotations to read."""
         return Classes((), ()), {}
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from detlab.data.datamodule import SPLITS, DetectionData
+from detlab.data.datamodule import DetectionData
+from detlab.data.formats.source import SPLITS
 from detlab.data.records import Record
 
 PLACES = 6  # decimals of px, which leave out what multiplying shares adds

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from detlab.data.datamodule import SPLITS, DetectionData
+from detlab.data.datamodule import DetectionData
+from detlab.data.formats.source import SPLITS
 
 
 def fingerprint(data: DetectionData) -> str:
