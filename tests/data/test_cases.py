@@ -42,10 +42,7 @@ RIGHT: dict[str, dict[str, list[tuple[str, list[list[Any]]]]]] = {
         "val": [("JPEGImages/c.jpg", TWO)],
     },
     "voc-testset": {"test": [("JPEGImages/t.jpg", [[4, 4, 30, 30, "dog"]])]},
-    **{
-        name: dict.fromkeys(("train", "val"), [("images/train/a.jpg", YOLO)])
-        for name in ("yolo-bom", "yolo-duplicates")
-    },
+    **{name: {split: [("images/train/a.jpg", YOLO)] for split in BOTH} for name in ("yolo-bom", "yolo-duplicates")},
     "yolo-pose": {split: [("images/train/a.jpg", [[25.6, 19.2, 38.4, 28.8, "hand"]])] for split in BOTH},
     "yolo-roboflow": {
         "train": [("train/images/a.jpg", YOLO)],
@@ -68,10 +65,10 @@ def defaults(kind: str) -> dict[str, Any]:
     return plain_config(composed, ("data",))["data"]
 
 
-def data_of(root: Path, **options: Any) -> DetectionData:
+def data_of(case: Path, **options: Any) -> DetectionData:
     """The data set as `detlab data` reads it."""
-    kind = root.name.split("-")[0]
-    data: DetectionData = instantiate(defaults(kind) | {"root": str(root)} | options, _convert_="all")
+    kind = case.name.split("-")[0]
+    data: DetectionData = instantiate(defaults(kind) | {"root": str(case)} | options, _convert_="all")
     data.required = ()
     return data
 
