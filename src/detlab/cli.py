@@ -6,7 +6,7 @@ import ast
 import os
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 FOLDER = Path(__file__).parent / "commands"
 HELP = """usage: detlab COMMAND [KEY=VALUE ...]
@@ -32,14 +32,14 @@ def commands() -> dict[str, Command]:
     found = {}
     for file in sorted(FOLDER.glob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        usage = next((ast.literal_eval(n.value) for n in tree.body if _is_usage(n)), None)  # type: ignore[attr-defined]
+        usage = next((ast.literal_eval(n.value) for n in tree.body if _is_usage(n)), None)
         if usage is not None:
             first = (ast.get_docstring(tree) or "").partition("\n")[0]
             found[file.stem] = Command(file.stem, first.partition(": ")[2], usage)
     return found
 
 
-def _is_usage(node: ast.stmt) -> bool:
+def _is_usage(node: ast.stmt) -> TypeGuard[ast.Assign]:
     return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "USAGE"
 
 
