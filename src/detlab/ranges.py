@@ -26,10 +26,10 @@ class Range:
         return above and below
 
     def __str__(self) -> str:
-        if math.isfinite(self.low) and math.isfinite(self.high) and not (self.open_low or self.open_high):
-            if self.low == self.high:
-                return f"just {self.low:g}"
-            return f"from {self.low:g} to {self.high:g}"
+        if self.low == self.high:
+            return f"just {self.low:g}"
+        if math.isfinite(self.low) and math.isfinite(self.high) and not self.open_low:
+            return f"from {self.low:g} to {'below ' if self.open_high else ''}{self.high:g}"
         low = f"{'above' if self.open_low else 'at least'} {self.low:g}" if math.isfinite(self.low) else ""
         high = f"{'below' if self.open_high else 'at most'} {self.high:g}" if math.isfinite(self.high) else ""
         return " and ".join(part for part in (low, high) if part)

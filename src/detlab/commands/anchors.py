@@ -10,12 +10,11 @@ from typing import Any, NamedTuple
 import hydra
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from detlab.commands.app import run_app
-from detlab.config.compose import config_dir, make_detector, plain_config
+from detlab.commands.app import on_plain_config, run_app
+from detlab.config.compose import config_dir, make_detector
 from detlab.config.rules import check
 from detlab.data import DetectionData
 from detlab.detectors import Detector
@@ -35,9 +34,10 @@ WIDTH = 130  # columns of the tables, also where there is no terminal
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="anchors")
-def main(config: DictConfig) -> None:
+@on_plain_config("anchors")
+def main(config: dict[str, Any]) -> None:
     """Lay anchors over ground truth and write anchors.json and anchors.png."""
-    report(plain_config(config))
+    report(config)
 
 
 def report(config: dict[str, Any]) -> dict[str, Any]:

@@ -73,9 +73,15 @@ def _shown(value: Option) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-if __name__ == "__main__":
+def start(arguments: Sequence[str]) -> int:
+    """Run a target; the exit status, 2 after a mistake, which is told in one sentence."""
     try:
-        main(sys.argv[1:])
+        main(arguments)
     except OptionError as mistake:
-        print(f"detlab benchmark: {mistake}", file=sys.stderr)
-        sys.exit(2)
+        print(f"detlab: {mistake}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(start(sys.argv[1:]))

@@ -17,13 +17,13 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
 from detlab.commands.anchors import anchors_of, placement_of
-from detlab.commands.app import run_app
-from detlab.config.compose import compose_config, config_dir, explain, plain_config
+from detlab.commands.app import on_plain_config, run_app
+from detlab.config.compose import compose_config, config_dir, valid_config
+from detlab.config.explaining import first_line
 from detlab.config.rules import check
 from detlab.data import DetectionData
 from detlab.errors import ConfigError, DataError
@@ -33,6 +33,7 @@ from detlab.runs.loading import detector_of
 from detlab.runs.replay import repeat_step
 from detlab.training.build import Run, build
 from detlab.training.environment import set_up_torch
+from detlab.training.machine import check_machine
 from detlab.training.trainers import callbacks_of
 
 USAGE = "detlab check model=retinanet data=..."
@@ -84,12 +85,13 @@ class Preflight:
                 verdict, seen = step()
             except Exception as error:  # every kind of failure is a line of the table
                 known = isinstance(error, ConfigError | DataError)
-                verdict, seen = FAIL, str(error) if known else f"{type(error).__name__}: {explain(error)}"
+                verdict, seen = FAIL, str(error) if known else f"{type(error).__name__}: {first_line(error)}"
             self.rows.append((name, verdict, seen, time.perf_counter() - start))
 
     def options(self) -> tuple[str, str]:
         """The table of refused combinations."""
         check(self.config)
+        check_machine(self.config)
         return PASS, f"no rule refuses them; seed {self.config['seed']}"
 
     def build(self) -> tuple[str, str]:
@@ -320,15 +322,17 @@ def print_table(preflight: Preflight) -> None:
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="check")
-def main(config: DictConfig) -> None:
+@on_plain_config("check")
+def main(config: dict[str, Any]) -> None:
     """Run every step once, or one batch again; the exit status is 1 where one fails."""
-    if config.batch:
-        sys.exit(0 if repeat_step(config.batch, tuple(config.trust)) else 1)
+    if config["batch"]:
+        sys.exit(0 if repeat_step(config["batch"], tuple(config["trust"])) else 1)
     facts = HydraConfig.get()
     axes = [_first(f"{key}={choices}") for key, choices in (facts.sweeper.get("params") or {}).items()]
     if axes:  # an ablation: its first job
-        config = compose_config("check", [*facts.overrides.task, *(first for first, _ in axes)])
-    preflight = Preflight(plain_config(config), jobs * math.prod(count for _, count in axes))
+        words = [*facts.overrides.task, *(first for first, _ in axes)]
+        config = valid_config(compose_config("check", words), "check", words)
+    preflight = Preflight(config, jobs * math.prod(count for _, count in axes))
     preflight.go()
     print_table(preflight)
     if not preflight.passed:

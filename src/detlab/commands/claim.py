@@ -13,7 +13,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from detlab.config.compose import explain, plain_config
+from detlab.config.compose import plain_config
+from detlab.config.explaining import explain
 from detlab.errors import ConfigError
 from detlab.runs.folder import OF_A_RUN, claim, claim_free, rank
 
@@ -59,8 +60,21 @@ class RunFolder(Callback):
             wanted = _newest(config, wanted.absolute().parents[1])
         elif not given and not self.keep_name:
             return claim_free(wanted)
+        elif resume and sys.stdin.isatty() and not any((wanted / name).exists() for name in OF_A_RUN):
+            _ask(wanted)  # a script, whose first start says resume=true as well, is not asked
         claim(wanted, resume=resume, holds=self.holds)
         return wanted
+
+
+def _ask(folder: Path) -> None:
+    """Ask whether resume=true shall start a run in a folder that holds none, such as a mistyped one.
+
+    Raises:
+        ConfigError: it shall not.
+    """
+    answer = input(f"{folder} holds no run to go on with. Start one there? [y/N] ")
+    if answer.strip().lower() not in ("y", "yes"):
+        raise ConfigError(f"{folder} holds no run; give the folder of one, hydra.run.dir=FOLDER, or leave resume out.")
 
 
 def _newest(config: DictConfig, root: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from detlab.commands.report import split_arguments
+from detlab.config.contracts import describe, fits
+from detlab.ranges import Fraction, Natural
 from detlab.report.bootstrap import contrast, draw_weights, resampled_ap
 from detlab.report.detections import Judged, Truth, read_judged
 from detlab.report.runs import ReportError, Run, read_run
@@ -24,6 +27,7 @@ OPTIONS = {
     "score_threshold": "detections of at least this score count in the images; 0.5",
     "images": "shown at most, for each side; 10",
 }
+RANGES = {"resamples": Natural, "score_threshold": Fraction, "images": Natural}
 USAGE = "usage: detlab compare RUN_A RUN_B [KEY=VALUE ...]\n\n" + "\n".join(f"  {k:16} {v}" for k, v in OPTIONS.items())
 NOT_COMPARED = ("paths.", "name", "hydra.")
 
@@ -50,12 +54,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folders, options = split_arguments(words, OPTIONS)
         if len(folders) != 2:
             raise ReportError(f"detlab compare takes two run folders, not {len(folders)}.")
-        numbers: dict[str, Any] = {k: float(v) for k, v in options.items()}
+        numbers: dict[str, Any] = {k: _number(k, v) for k, v in options.items()}
         print_comparison(folders[0], folders[1], **numbers)
     except ReportError as error:
         print(f"detlab: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _number(key: str, text: str) -> float:
+    """An option's number.
+
+    Raises:
+        ReportError: it is none, or none of this option's range.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not fits(int(value) if value.is_integer() else value, RANGES[key]):
+        raise ReportError(f"{key}={text} must be {describe(RANGES[key])}.")
+    return value
 
 
 def print_comparison(

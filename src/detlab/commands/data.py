@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig
 from rich.console import Console
 
-from detlab.commands.app import run_app
-from detlab.config.compose import config_dir, plain_config
+from detlab.commands.app import on_plain_config, run_app
+from detlab.config.compose import config_dir
 from detlab.config.parts import build_part
 from detlab.data import DetectionData
 from detlab.data.contents import contents
@@ -23,9 +22,10 @@ USAGE = "detlab data data=voc data.root=..."
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="data")
-def main(config: DictConfig) -> None:
+@on_plain_config("data")
+def main(config: dict[str, Any]) -> None:
     """Print what the data set holds, and write it as json where asked."""
-    look(plain_config(config))
+    look(config)
 
 
 def look(config: Mapping[str, Any]) -> DetectionData:

@@ -9,12 +9,12 @@ import hydra
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
 from lightning.pytorch.callbacks import ProgressBar
-from omegaconf import DictConfig
 from rich.console import Console
 
-from detlab.commands.app import run_app
-from detlab.config.compose import config_dir, plain_config
+from detlab.commands.app import on_plain_config, run_app
+from detlab.config.compose import config_dir
 from detlab.config.parts import build_part
+from detlab.config.validate import validate_node
 from detlab.errors import ConfigError
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
@@ -30,9 +30,10 @@ USAGE = "detlab evaluate run=outputs/... ckpt=best"
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="evaluate")
-def main(config: DictConfig) -> None:
+@on_plain_config("evaluate")
+def main(config: dict[str, Any]) -> None:
     """Evaluate and write result.json, detections.json, ground_truth.json, plots/, pictures/ and worst/."""
-    evaluate(plain_config(config))
+    evaluate(config)
 
 
 def evaluate(config: dict[str, Any]) -> dict[str, float]:
@@ -44,8 +45,6 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     quieten()
     if config["threads"]:
         torch.set_num_threads(config["threads"])
-    if config["split"] not in ("train", "val", "test"):
-        raise ConfigError(f"split={config['split']} is not known; use train, val or test.")
     checkpoint = read_checkpoint(find_checkpoint(config["run"], config["ckpt"]), config["trust"])
     checkpoint = _with_selection(checkpoint, config["detect"])
     run = checkpoint.config
@@ -53,6 +52,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     if unknown:
         raise ConfigError(f"There is no option data.{unknown[0]}; the run's data has {', '.join(run['data'])}.")
     data_config = run["data"] | config["data"]
+    validate_node(data_config, "data")
     if config["split"] == "train":
         data_config |= {"same_images": True}
     data = make_data(run | {"data": data_config})
@@ -115,7 +115,9 @@ def _with_selection(checkpoint: Checkpoint, options: dict[str, Any]) -> Checkpoi
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise ConfigError(f"There is no option detect.{unknown[0]}; the run's model has {', '.join(known)}.")
-    return checkpoint._replace(config=checkpoint.config | {"model": model | {"detect": model["detect"] | options}})
+    detect = model["detect"] | options
+    validate_node(detect, "detect")
+    return checkpoint._replace(config=checkpoint.config | {"model": model | {"detect": detect}})
 
 
 if __name__ == "__main__":

@@ -7,11 +7,10 @@ from typing import Any
 
 import hydra
 import torch
-from omegaconf import DictConfig
 from rich.console import Console
 
-from detlab.commands.app import run_app
-from detlab.config.compose import config_dir, plain_config
+from detlab.commands.app import on_plain_config, run_app
+from detlab.config.compose import config_dir
 from detlab.detectors.graph import FORMATS, disagreement, example, export, latency
 from detlab.errors import ConfigError
 from detlab.runs.checkpoints import find_checkpoint, read_checkpoint
@@ -25,9 +24,10 @@ TOLERANCE = 1e-3  # of scores, and of coordinates as a share of the canvas
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="export")
-def main(config: DictConfig) -> None:
+@on_plain_config("export")
+def main(config: dict[str, Any]) -> None:
     """Export."""
-    run(plain_config(config))
+    run(config)
 
 
 def run(config: dict[str, Any]) -> Path:
@@ -42,8 +42,6 @@ def run(config: dict[str, Any]) -> Path:
     detector = fold_norms(detector_of(checkpoint))
     canvas = tuple(config["canvas"] or _canvas(checkpoint.config["data"]))
     any_batch = config["batch"] == "any"
-    if not any_batch and (not isinstance(config["batch"], int) or config["batch"] < 1):
-        raise ConfigError(f"batch={config['batch']} is not a number of images; use 1 or more, or any.")
     inputs = example(2 if any_batch else config["batch"], canvas)
     format = str(config["format"])
     path = Path(config["file"] or Path(config["paths"]["run_dir"]) / f"detector{FORMATS.get(format, '')}").absolute()

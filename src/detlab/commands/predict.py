@@ -7,12 +7,11 @@ from typing import Any
 
 import hydra
 import torch
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import track
 
-from detlab.commands.app import run_app
-from detlab.config.compose import config_dir, plain_config
+from detlab.commands.app import on_plain_config, run_app
+from detlab.config.compose import config_dir
 from detlab.data.images import ImageError, Listing, list_images, read_image
 from detlab.drawing.pictures import Boxes, draw_boxes
 from detlab.errors import ConfigError
@@ -23,9 +22,10 @@ USAGE = "detlab predict run=outputs/... source=images/"
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="predict")
-def main(config: DictConfig) -> None:
+@on_plain_config("predict")
+def main(config: dict[str, Any]) -> None:
     """Predict and write pictures and predictions.json."""
-    predict(plain_config(config))
+    predict(config)
 
 
 def predict(config: dict[str, Any]) -> Path:

@@ -15,17 +15,16 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from detlab.commands.app import run_app
-from detlab.config.compose import config_dir, plain_config
+from detlab.commands.app import on_plain_config, run_app
+from detlab.config.compose import config_dir
 from detlab.config.parts import build_part
 from detlab.data import DetectionData
 from detlab.data.formats.source import Source
-from detlab.data.proposals.selective_search import MODES, check_opencv, selective_search
+from detlab.data.proposals.selective_search import check_opencv, selective_search
 from detlab.data.proposals.store import (
     Boxes,
     ProposalFile,
@@ -56,9 +55,10 @@ RECALL_AT = (100, 300, 1000, 2000)  # proposals per image
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="proposals")
-def main(config: DictConfig) -> None:
+@on_plain_config("proposals")
+def main(config: dict[str, Any]) -> None:
     """Write proposals, or judge those of a file."""
-    propose(plain_config(config))
+    propose(config)
 
 
 def propose(config: dict[str, Any]) -> Path:
@@ -108,12 +108,10 @@ def judge(data: DetectionData, splits: Sequence[str], source: str, folder: Path)
 
 
 def _check(config: dict[str, Any]) -> None:
-    if config["method"] not in METHODS:
-        raise ConfigError(f"method={config['method']} is not known; use one of {', '.join(METHODS)}.")
-    if config["mode"] not in MODES:
-        raise ConfigError(f"mode={config['mode']} is not known; use one of {', '.join(MODES)}.")
     if config["recall"] is None and config["method"] == "rpn" and config["run"] is None:
         raise ConfigError("method=rpn needs run=FOLDER|FILE, a trained model=rpn or model=faster_rcnn.")
+    if config["recall"] is None and config["method"] == "selective_search":
+        check_opencv()
     if config["threads"]:
         torch.set_num_threads(config["threads"])
 
@@ -133,7 +131,6 @@ def _maker(config: dict[str, Any], source: Source) -> Any:
     if config["method"] == "grid":
         return partial(_grids, count=config["count"])
     if config["method"] == "selective_search":
-        check_opencv()
         options = {"mode": config["mode"], "side": config["side"], "seed": config["seed"]}
         return partial(_searched, source=source, count=config["count"], options=options)
     loaded = load(config["run"], ckpt=config["ckpt"], trust=config["trust"], device=_device(config["device"]))

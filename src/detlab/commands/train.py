@@ -12,29 +12,29 @@ if __name__ == "__main__":
 import itertools
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import hydra
-from omegaconf import DictConfig
 
-from detlab.commands.app import run_app
-from detlab.config.compose import config_dir, plain_config
+from detlab.commands.app import on_plain_config, run_app
+from detlab.config.compose import config_dir
 from detlab.sweeps import end_with_parent
 
 USAGE = "detlab train model=retinanet data=shapes"
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")
-def main(config: DictConfig) -> float | None:
+@on_plain_config("train")
+def main(config: dict[str, Any]) -> float | None:
     """Train; the value is what a sweeper sees. A run that a signal stopped ends with exit status 128 + signal."""
     # torch: neither --help nor the process that starts a sweep's jobs needs it
     from detlab.training.fit import train
     from detlab.training.signals import Stopped
 
-    plain = plain_config(config)
     try:
-        return train(plain)
+        return train(config)
     except Stopped as stop:
-        print(f"detlab: {stop}; resume=true goes on in {plain['paths']['run_dir']}", file=sys.stderr)
+        print(f"detlab: {stop}; resume=true goes on in {config['paths']['run_dir']}", file=sys.stderr)
         sys.exit(128 + stop.signal)
 
 

@@ -17,8 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from detlab.config.compose import check_overrides, compose_config, config_dir, explain, plain_config
+from detlab.config.compose import compose_config, config_dir, plain_config
+from detlab.config.explaining import explain
 from detlab.config.sweep_name import sweep_name
+from detlab.config.typed import check_overrides
 from detlab.errors import ConfigError
 
 USUAL = "test/map"  # the answer where a sweep names none
@@ -97,7 +99,7 @@ def plan_ablation(name: str, overrides: Sequence[str]) -> Ablation:
         parsed = OverridesParser.create().parse_overrides([*([f"ablation={name}"] if name else []), *overrides])
         settings, task, params = _compose(parsed)
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error)) from error
+        raise ConfigError(explain(error, overrides=overrides)) from error
     swept = {key: str(levels) for key, levels in params.items()}
     swept |= {_key(o): _text(o).partition("=")[2] for o in task if o.is_sweep_override() or _key(o) in swept}
     axes = {key: _levels(key, text) for key, text in swept.items()}

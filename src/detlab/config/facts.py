@@ -85,3 +85,9 @@ def unequal_boxes(config: Mapping[str, Any]) -> bool:
     anchors = part(config, "anchors")
     numbers = {len(row) for row in anchors.get("ratios") or [] if isinstance(row, list)}
     return bool(fact(anchors, "by_level")) and len(numbers) > 1
+
+
+def mines_without_best(config: Mapping[str, Any]) -> bool:
+    """Whether a stage draws its negatives by its positives and forces none."""
+    found = zip(stages(config, "sampler"), stages(config, "matcher"), strict=True)
+    return any(fact(sampler, "by_positives") and matcher.get("force_best") is False for sampler, matcher in found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypedDict
 
 from detlab.ranges import Count, Fraction, Natural, NonNegative, OneOf, Positive, Range, Seed, Share, Size
@@ -13,6 +13,10 @@ Stored = Annotated[str, OneOf(("best", "last"))]
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed", "64-true", "bf16-true", "16-true", "32", "16", "bf16", "64")
 Precision = Annotated[str, OneOf(PRECISIONS)] | Literal[16, 32, 64]
 SHARE_OR_COUNT = Share | Count  # of batches: a share up to 1.0, or a whole number of them
+
+
+class Part:
+    """A node with `_target_`: an object of its own, checked by the class that it names."""
 
 
 class Paths(TypedDict):
@@ -29,19 +33,28 @@ class Shared(TypedDict):
     paths: Paths
 
 
-class Train(Shared):
+class Several(TypedDict, total=False):
+    """Canvases of several sizes in training; one, where none is chosen."""
+
+    multiscale: Part
+
+
+class Train(Shared, Several):
     """detlab train; groups are checked node by node."""
 
-    model: Any
-    data: Any
-    augment: Any
-    optim: Any
-    lr_schedule: Any
-    training: Any
-    trainer: Any
-    logger: Any
-    callbacks: Any
-    tta: Any
+    model: Part
+    data: Part
+    augment: Part
+    optim: Part
+    lr_schedule: Part
+    training: Part
+    trainer: Part
+    logger: Mapping[str, Part | None]
+    callbacks: Mapping[str, Part | None]
+    metrics: Mapping[str, Mapping[str, Part | None] | None]
+    tta: Part
+    answer: str | None
+    measured_noise: Mapping[str, NonNegative] | None
     seed: Seed
     monitor: str | None
     init_from: str | None
@@ -59,6 +72,12 @@ class Check(Train):
     steps: Count
     batches: Count
     batch: str | None
+
+
+class Data(Train):
+    """detlab data."""
+
+    json: str | None
 
 
 class Anchors(Train):
@@ -83,7 +102,13 @@ class OnRun(Shared):
     ckpt: Stored
 
 
-class Evaluate(OnRun):
+class Views(TypedDict, total=False):
+    """Test-time augmentation; the run's own, where none is chosen."""
+
+    tta: Part
+
+
+class Evaluate(OnRun, Views):
     """detlab evaluate; keys of data and detect are the run's to know."""
 
     split: Split
@@ -92,17 +117,15 @@ class Evaluate(OnRun):
     worst: Natural
     score_threshold: Fraction | None
     trainer: Judging
-    tta: Any
 
 
-class Predict(OnRun):
+class Predict(OnRun, Views):
     """detlab predict."""
 
     source: str
     score_threshold: Fraction
     batch_size: Count
     device: str
-    tta: Any
 
 
 class Export(OnRun):
@@ -118,7 +141,7 @@ class Export(OnRun):
 class Proposals(Shared):
     """detlab proposals."""
 
-    data: Any
+    data: Part
     method: Annotated[str, OneOf(("grid", "selective_search", "rpn"))]
     mode: Annotated[str, OneOf(("fast", "quality"))]
     side: Count | None
@@ -210,15 +233,18 @@ def _contracts(keys: type) -> dict[str, Any]:
     return typing.get_type_hints(keys, include_extras=True)
 
 
-TOP: dict[str, dict[str, Any]] = {
-    "train": _contracts(Train),
-    "check": _contracts(Check),
-    "anchors": _contracts(Anchors),
-    "evaluate": _contracts(Evaluate),
-    "predict": _contracts(Predict),
-    "export": _contracts(Export),
-    "proposals": _contracts(Proposals),
+COMMANDS: dict[str, type] = {
+    "train": Train,
+    "check": Check,
+    "anchors": Anchors,
+    "data": Data,
+    "evaluate": Evaluate,
+    "predict": Predict,
+    "export": Export,
+    "proposals": Proposals,
 }
+TOP = {command: _contracts(keys) for command, keys in COMMANDS.items()}
+NEEDED: dict[str, frozenset[str]] = {command: keys.__required_keys__ for command, keys in COMMANDS.items()}  # type: ignore[attr-defined]
 EXTRA: dict[str, dict[str, Any]] = {
     "lightning.Trainer": _contracts(Trainer),
     "torchvision.transforms.v2.RandomHorizontalFlip": _contracts(Flip),

@@ -5,14 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, get_type_hints
 
+from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 
-from detlab.errors import ConfigError
+from detlab.config.explaining import of_part
+from detlab.errors import ConfigError, DataError
+
+FAULTS = (AttributeError, IndexError, NameError, AssertionError, NotImplementedError)  # of code, not of a config
 
 
 def build_part(node: Mapping[str, Any], **facts: Any) -> Any:
-    """The object that a plain config node describes; facts are arguments which only the caller knows."""
-    return instantiate(dict(node), _convert_="all", **facts)
+    """The object that a plain config node describes; facts are arguments which only the caller knows.
+
+    Raises:
+        ConfigError, DataError: what the part refused, in its own words. Errors that only its code can have made keep
+            their traceback.
+    """
+    try:
+        return instantiate(dict(node), _convert_="all", **facts)
+    except (InstantiationException, ValueError, TypeError) as error:
+        cause: BaseException = error
+        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, ConfigError | DataError):
+            raise cause from error
+        if isinstance(cause, FAULTS):
+            raise
+        raise ConfigError(of_part(error)) from error
 
 
 def class_of(target: str) -> type:

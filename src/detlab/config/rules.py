@@ -17,6 +17,7 @@ from detlab.config.facts import (
     fact,
     family,
     fresh,
+    mines_without_best,
     model_of,
     on_cpu,
     one_map,
@@ -57,6 +58,14 @@ RULES: tuple[Rule, ...] = (
         "model/sampler=hard_negative",
         "it ranks by loss, but RoIs are sampled before they are pooled and scored",
         "model/sampler=roi",
+    ),
+    Rule(
+        "negatives mined for positives that may not be there",
+        mines_without_best,
+        "force_best=false with model/sampler=hard_negative",
+        "negatives are counted by the positives of their image: where no anchor reaches model.matcher.positive, the "
+        "loss is exactly 0",
+        "model.matcher.force_best=true, model/matcher=ssd, or model/sampler=all",
     ),
     Rule(
         "a RoI pool without RoIs",

@@ -21,7 +21,7 @@ from detlab.config.contracts import (
     is_plain,
     options_of,
 )
-from detlab.config.keys import EXTRA, TOP
+from detlab.config.keys import EXTRA, NEEDED, TOP
 from detlab.config.parts import object_of
 from detlab.errors import ConfigError
 
@@ -45,13 +45,18 @@ def validate(
     """Refuse the first wrong key or value of a plain, resolved config.
 
     Args:
-        config: of a command; keys that are absent are not looked for.
+        config: of a command.
         command: whose top keys these are.
         shipped: gives the config of the chosen options without single values; called where something is wrong.
 
     Raises:
         ConfigError: one sentence with the full key.
     """
+    for key in TOP[command]:
+        if key not in config and key in NEEDED[command]:
+            works = (shipped() if shipped is not None else {}).get(key)
+            hint = f"; use {key}={written(works)}" if fits(works, TOP[command][key]) and works is not None else ""
+            raise ConfigError(f"{key} was taken away, and detlab {command} needs it{hint}.")
     for key, value in config.items():
         contract = TOP[command].get(str(key))
         if contract is None:
@@ -155,14 +160,9 @@ def written(value: Any) -> str:
 def _options(target: str, key: str) -> Options:
     try:
         options = options_of(object_of(target))
-    except Exception as error:  # Hydra chains what the module raised
-        cause = error.__cause__ or error
-        raise ConfigError(f"{key}._target_={target} cannot be imported: {_first_line(cause)}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{key}.{error}") from error
     return Options(options.known | EXTRA.get(target, {}), options.is_open, options.own)
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _no_option(target: str, key: str, name: str, options: Options) -> str:

@@ -86,6 +86,7 @@ class HardNegativeSampler(nn.Module):
     """All positives and the negatives of highest loss, at most `ratio` per positive in each image (SSD 2.2)."""
 
     ranks_by_loss = True
+    by_positives = True  # no positive, no negative
 
     size: int | None = None
 

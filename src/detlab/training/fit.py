@@ -23,6 +23,7 @@ from detlab.training.build import Run, build
 from detlab.training.callbacks import RunStatus
 from detlab.training.callbacks.status import forget_words, leave_words
 from detlab.training.environment import set_up_torch
+from detlab.training.machine import check_machine
 from detlab.training.processes import WATCH
 from detlab.training.signals import STOP, Stopped
 from detlab.training.trainers import callbacks_of
@@ -40,6 +41,7 @@ def train(config: dict[str, Any]) -> float | None:
         ConfigError, DataError: before any work, where something does not fit, or the folder is another's.
     """
     check(config)
+    check_machine(config)
     with claimed(Path(config["paths"]["run_dir"]), resume=config["resume"] is True):
         return _train(config)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from detlab.detectors import TTA, Detector
 from detlab.detectors.compiling import Compiled
 from detlab.detectors.detector import Features
+from detlab.errors import ConfigError
 from detlab.metrics.collected import CollectedDetections, Found, Measure
 from detlab.model.detect import to_original
 from detlab.model.samplers import draw_keys
@@ -95,7 +97,8 @@ class DetectionModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Total loss of a batch; every part is logged."""
         batch = self._prepared(batch)
-        losses = (self._compiled or self.detector).loss(batch)
+        with told_of_lone_images(batch):
+            losses = (self._compiled or self.detector).loss(batch)
         total = torch.stack(list(losses.values())).sum()
         values = torch.stack([*losses.values(), total]).detach()
         if self._is_logged():
@@ -219,6 +222,25 @@ class DetectionModule(L.LightningModule):
         labels = torch.where(proposals.real, 0, PADDING)
         kept.update(to_original(Detections(proposals.boxes, proposals.scores, labels), batch), batch.ids)
         return kept
+
+
+@contextmanager
+def told_of_lone_images(batch: Batch) -> Iterator[None]:
+    """Say what to change where a batch norm is left with one value per channel, which has no variance.
+
+    Raises:
+        ConfigError: a batch of one image, one of whose maps has one cell.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith("Expected more than 1 value per channel"):
+            raise
+        raise ConfigError(
+            f"A training batch of {len(batch.ids)} image of {tuple(batch.images.shape[-2:])} px leaves a batch norm "
+            f"one value per channel, which has no variance; use a data.batch_size that leaves no image alone at the end of "
+            f"an epoch, a larger data.size, or norm=gn where the map is made (model.backbone.norm, model.neck.norm)."
+        ) from error
 
 
 def _version() -> str:

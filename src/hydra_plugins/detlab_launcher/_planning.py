@@ -13,7 +13,9 @@ from hydra.core.utils import setup_globals
 from omegaconf import DictConfig, open_dict
 
 from detlab.config.compose import config_hash, plain_config
+from detlab.config.keys import TOP
 from detlab.config.rules import check
+from detlab.config.validate import validate
 from detlab.errors import ConfigError
 from detlab.sweeps import Job, SweepRecord
 from detlab.sweeps.slots import visible_gpus
@@ -60,6 +62,8 @@ class Sweep(NamedTuple):
         )
         self.record.add(job, earlier)
         try:
+            if self.config.hydra.job.config_name in TOP:
+                validate(plain)
             check(plain)
         except ConfigError as error:
             job.state, job.reason = "refused", str(error)

@@ -6,7 +6,7 @@ import io
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from detlab.files import write_whole
-from detlab.ranges import Count
+from detlab.ranges import Range
 from detlab.tensors.ranks import of_all, together
 from detlab.tensors.structures import Batch
 from detlab.training.trainers import data_of
@@ -50,7 +50,7 @@ class NonFiniteGuard(L.Callback):
         run_dir: the run's folder, for the file; null writes none.
     """
 
-    def __init__(self, check_every: Count = 20, run_dir: str | None = None) -> None:
+    def __init__(self, check_every: Annotated[int, Range(1, 50)] = 20, run_dir: str | None = None) -> None:
         if not 1 <= check_every <= 50:
             raise ValueError(f"callbacks.nonfinite.check_every={check_every} must lie in 1..50.")
         self.check_every = check_every

@@ -15,7 +15,16 @@ from detlab.training.trainers import detection
 
 def progress_bar() -> L.Callback:
     """A rich bar on a terminal; one line per evaluation elsewhere."""
-    return RichProgressBar() if sys.stdout.isatty() else EpochLines()
+    return EpochBar() if sys.stdout.isatty() else EpochLines()
+
+
+class EpochBar(RichProgressBar):
+    """Lightning's bar, with epochs counted from 1 as everywhere else in a run."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        most = self.trainer.max_epochs
+        told = f"Epoch {current_epoch + 1}" + (f"/{most}" if most is not None and most > 0 else "")
+        return f"{told:{len(self.validation_description)}}"  # of one width, or the bar would flicker
 
 
 class EpochLines(L.Callback):

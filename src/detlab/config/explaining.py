@@ -1,0 +1,154 @@
+"""One sentence from an error of Hydra, OmegaConf or a part. A sentence that is finished is never explained again."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from omegaconf import OmegaConf
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
+
+from detlab.config.places import choices_among, compose_quietly, config_dir, groups
+from detlab.config.typed import swept, unreadable
+from detlab.errors import ConfigError, DataError
+
+
+def explain(error: BaseException, name: str = "train", overrides: Sequence[str] = ()) -> str:
+    """One sentence, with the nearest valid name where one is near.
+
+    Args:
+        error: of the user's making.
+        name: of the top config.
+        overrides: as typed.
+    """
+    if isinstance(error, ConfigError | DataError):
+        return str(error)
+    if isinstance(error, InstantiationException):
+        return of_part(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options is not None:
+        return _no_choice(error.missing_cfg_file, list(error.options))
+    if isinstance(error, OverrideParseException):
+        return unreadable(error.override)
+    for cause in _chain(error):
+        if isinstance(cause, OmegaConfBaseException):
+            return _of_key(cause, name, overrides)
+    return _of_composition(str(error), name, overrides) or first_line(error)
+
+
+def of_part(error: BaseException) -> str:
+    """The sentence of a part that Hydra could not make: its own, with a class's name where it is Python's."""
+    cause = error
+    while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+        cause = cause.__cause__  # a part's own error ends the chain, not what that was made from
+    if type(cause) is ValueError or isinstance(cause, ConfigError | DataError):
+        return str(cause)
+    if isinstance(cause, InstantiationException):
+        return first_line(cause)
+    return f"{first_line(cause)} ({type(cause).__name__} in {_target_of(error)})"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that is not empty; the error's class, if there is none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was made from."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
+
+
+def _of_key(error: OmegaConfBaseException, name: str, overrides: Sequence[str]) -> str:
+    """The sentence of an error that knows its key."""
+    key = str(error.full_key or error.key or "")
+    if isinstance(error, MissingMandatoryValue):
+        return f"{key} must be given{_comment(name, key)}; add {key}=..."
+    if isinstance(error, InterpolationResolutionError):
+        return f"{key} cannot be resolved: {first_line(error)}"
+    if isinstance(error, ConfigAttributeError | ConfigKeyError):
+        return _no_group(key) if "/" in key else _no_key(key, name, overrides)
+    return f"{key}={error.value} does not fit: {first_line(error)}" if key else first_line(error)
+
+
+def _of_composition(text: str, name: str, overrides: Sequence[str]) -> str:
+    """The sentence of what Hydra says in words alone; empty where it is none of these."""
+    if m := re.search(r"Could not override '([^']+)'\.?\s*No match in the defaults list", text):
+        return _no_group(m[1])
+    if m := re.search(r"Could not delete (?:from config\. )?'([^']+)'", text):
+        key = m[1].partition("=")[0]
+        return f"~{key} takes nothing away: {_no_group(key) if '/' in key else _no_key(key, name, overrides)}"
+    if m := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
+        return f"+{m[1]} adds an option that is there already; use {m[1]}=VALUE."
+    if "Ambiguous value for argument" in text or "Sweep parameters" in text:
+        text = swept(overrides)
+        key, _, value = text.partition("=")
+        return f"{text} holds several values; add -m to sweep over them, or write '{key}=[{value}]' for a list."
+    return ""
+
+
+def _target_of(error: BaseException) -> str:
+    """The class that could not be made, as Hydra's message names it."""
+    found = [m[1] for one in _chain(error) if (m := re.search(r"call to target '([^']+)'", str(one)))]
+    return found[-1] if found else "a part"
+
+
+def _no_choice(config: str, options: list[str]) -> str:
+    group, _, choice = config.rpartition("/")
+    options = [option for option in options if option != "common"]
+    return f"{group}={choice} does not exist{_nearest(choice, options)}; options: {', '.join(options)}."
+
+
+def _no_group(key: str) -> str:
+    """The message for a group that the chosen config does not have."""
+    if key in ("model/pool", "model/proposals"):
+        return f"{key} is refused: the chosen family pools no RoI, it reads its maps densely; use model=faster_rcnn."
+    if key == "model/arm":
+        return f"{key} is refused: it refines anchors for a second step; use model=refinedet."
+    if key == "model/obj_loss":
+        return f"{key} is refused: the chosen family has no objectness apart from its classes; use model=yolo."
+    known = groups()
+    if key in known:
+        return f"{key} is not part of the chosen model; use model=faster_rcnn, or leave it out."
+    return f"There is no option {key}{_nearest(key, known)}."
+
+
+def _no_key(key: str, name: str, overrides: Sequence[str]) -> str:
+    """The message for a key that the composed config does not have."""
+    parent, _, last = key.rpartition(".")
+    try:
+        config = OmegaConf.to_container(compose_quietly(name, choices_among(overrides)), resolve=False)
+        for part in parent.split(".") if parent else []:
+            config = config[part] if isinstance(config, dict) else {}
+    except (HydraException, OmegaConfBaseException, KeyError):
+        config = {}
+    known = [str(k) for k in config if k != "_target_"] if isinstance(config, dict) else []
+    listed = f"; keys there: {', '.join(known)}" if known else ""
+    return f"There is no option {key}{_nearest(last, known, parent)}{listed}."
+
+
+def _comment(name: str, key: str) -> str:
+    """What a command's config says of a key that must be given, in brackets."""
+    file = config_dir() / f"{name}.yaml"
+    lines = file.read_text().splitlines() if file.is_file() else []
+    found = [line.partition("#")[2].strip() for line in lines if line.startswith(f"{key}:") and "#" in line]
+    return f" ({found[0]})" if found else ""
+
+
+def _nearest(name: str, known: Sequence[str], parent: str = "") -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {parent + '.' if parent else ''}{near[0]}?" if near else ""

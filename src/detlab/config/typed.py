@@ -1,0 +1,115 @@
+"""Overrides as a user types them: read by Hydra's own grammar, and refused in one sentence where it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, OverrideParseException
+
+from detlab.errors import ConfigError
+
+MODEL_PARTS = {  # keys under model that are groups, wherever they stand
+    "backbone",
+    "neck",
+    "anchors",
+    "matcher",
+    "sampler",
+    "coder",
+    "cls_loss",
+    "obj_loss",
+    "box_loss",
+    "head",
+    "proposals",
+    "arm",
+    "pool",
+    "detect",
+    "criterion",
+}
+
+
+def read_override(text: str) -> Override:
+    """An override by Hydra's grammar.
+
+    Raises:
+        ConfigError: it cannot be read; with the form that can.
+    """
+    try:
+        return OverridesParser.create().parse_override(text)
+    except OverrideParseException as error:
+        raise ConfigError(unreadable(error.override)) from error
+    except HydraException as error:
+        raise ConfigError(f"{text} cannot be read: {str(error).splitlines()[0]}") from error
+
+
+def check_overrides(overrides: Iterable[str]) -> None:
+    """Refuse what Hydra cannot read, and a dot where a slash belongs: model.box_loss=giou would overwrite the group.
+
+    Raises:
+        ConfigError: names the form that works.
+    """
+    for override in overrides:
+        read_override(override)
+        key, _, value = override.partition("=")
+        parts = key.lstrip("+~").split(".")
+        is_group = len(parts) > 1 and parts[0] == "model" and parts[-1] in MODEL_PARTS
+        if not is_group or not value or value.startswith("{") or "@" in key or "/" in key:
+            continue
+        group = f"model/{parts[-1]}"
+        slash = group if len(parts) == 2 else f"{group}@{'.'.join(parts)}"
+        raise ConfigError(f"{key}={value} would overwrite a whole group by a word; use {slash}={value}.")
+
+
+def check_once(overrides: Iterable[str]) -> None:
+    """Refuse a key that is given twice; Hydra would take the last. A shell makes two of data.limit={train:8,val:4}.
+
+    Raises:
+        ConfigError: names both.
+    """
+    given: dict[str, str] = {}
+    for text in overrides:
+        key = text.partition("=")[0]
+        if key in given and not key.startswith("hydra"):
+            split = all(":" in word.partition("=")[2] for word in (given[key], text))
+            hint = (
+                f"a shell has made two of braces: put the whole argument in quotes, '{key}={{...}}'"
+                if split
+                else "leave one of the two out"
+            )
+            raise ConfigError(f"{key} is given twice, {given[key]} and {text}; {hint}.")
+        given[key] = text
+
+
+def swept(overrides: Sequence[str]) -> str:
+    """The first override that holds several values; empty where none does."""
+    for text in overrides:
+        try:
+            if OverridesParser.create().parse_override(text).is_sweep_override():
+                return text
+        except HydraException:
+            continue
+    return ""
+
+
+def unreadable(text: str) -> str:
+    """What to write in place of an argument that Hydra cannot read."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        if text.strip(",").endswith("}") or text.endswith((":", "]")) or text.endswith(","):
+            return (
+                f"{text} is not KEY=VALUE; a shell splits braces and lists at blanks: put the whole argument in "
+                f"quotes, such as 'data.limit={{train: 8, val: 4}}'."
+            )
+        return f"{text} is not KEY=VALUE; write an option and its value with = between them, such as model=retinanet."
+    if value.count("{") != value.count("}") or value.count("[") != value.count("]"):
+        return (
+            f"{text} ends within a bracket; a shell splits braces and lists at blanks: put the whole argument in "
+            f"quotes, such as 'data.limit={{train: 8, val: 4}}'."
+        )
+    quoted = f"{key}=" + '"' + value.strip("\"'").replace('"', '\\"') + '"'
+    try:
+        OverridesParser.create().parse_override(quoted)
+    except HydraException:
+        return f"{text} cannot be read: {key!r} is not the name of an option; names are letters, digits, _ and dots."
+    return f"{text} cannot be read: its value needs quotes of its own; write '{quoted}'."

@@ -1,0 +1,46 @@
+"""What a run needs of the machine, asked before its data is read: GPUs, and packages that are not always installed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+from detlab.errors import ConfigError
+
+GPU_NAMES = ("gpu", "cuda")
+PACKAGES = (  # target, module, what asks for it, how to get it, what works without
+    ("MLFlowLogger", "mlflow", "logger=mlflow", "mlflow", "logger=default"),
+    ("WandbLogger", "wandb", "logger=wandb", "wandb", "logger=default"),
+    ("wandb_logger", "wandb", "logger=wandb", "wandb", "logger=default"),
+)
+
+
+def check_machine(config: Mapping[str, Any]) -> None:
+    """Refuse a run for which this machine lacks a GPU or a package.
+
+    Raises:
+        ConfigError: with the option that works here.
+    """
+    trainer = config["trainer"]
+    if trainer.get("accelerator") in GPU_NAMES:
+        _check_gpus(trainer)
+    targets = {str(node["_target_"]).rsplit(".", 1)[-1] for node in config["logger"].values() if node}
+    for target, module, option, package, instead in PACKAGES:
+        if target in targets and find_spec(module) is None:
+            raise ConfigError(f"{option} needs {module}; pip install '{package}', or use {instead}.")
+
+
+def _check_gpus(trainer: Mapping[str, Any]) -> None:
+    there, wanted = torch.cuda.device_count(), trainer.get("devices", 1)
+    if not there:
+        several = trainer.get("strategy") is not None or trainer.get("devices") not in (1, "auto", None)
+        hint = "trainer=cpu, or trainer=ddp_cpu for several processes" if several else "trainer=cpu"
+        raise ConfigError(f"trainer.accelerator={trainer['accelerator']} finds no GPU on this machine; use {hint}.")
+    missing = [n for n in wanted if n >= there] if isinstance(wanted, list) else []
+    if missing or (isinstance(wanted, int) and wanted > there):
+        raise ConfigError(
+            f"trainer.devices={wanted} is more than the {there} GPUs of this machine; use at most {there}."
+        )
