@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detlab.model.matchers import IGNORED, NEGATIVE, POSITIVE
-from detlab.model.samplers import AllSampler, HardNegativeSampler, RandomSampler, draw
+from detlab.model.samplers import AllSampler, HardNegativeSampler, OHEMSampler, RandomSampler, draw
 
 
 def state_of(positives: int, negatives: int, ignored: int = 0) -> torch.Tensor:
@@ -66,6 +66,14 @@ def test_hard_negatives_without_a_positive_are_none() -> None:
     assert not HardNegativeSampler(ratio=3)(state_of(0, 6), losses, losses).any()
 
 
+def test_the_hardest_anchors_by_hand() -> None:
+    losses = torch.tensor([[0.1, 2, 0.5, 0.7, 9.0, 1.2, 0.3, 0.2]])
+    state = torch.full((1, 8), NEGATIVE, dtype=torch.int8)
+    state[0, 1], state[0, 4] = POSITIVE, IGNORED
+    assert OHEMSampler(size=3)(state, losses, losses)[0].nonzero().flatten().tolist() == [1, 3, 5]
+    assert OHEMSampler(size=99)(state, losses, losses).sum() == 7  # all but the ignored
+
+
 def test_all_but_the_ignored() -> None:
     state = state_of(2, 2, 2)
     assert AllSampler()(state, state, state).tolist() == [[True] * 4 + [False] * 2]
@@ -74,5 +82,7 @@ def test_all_but_the_ignored() -> None:
 def test_nonsense_is_refused() -> None:
     with pytest.raises(ValueError, match="model.sampler"):
         RandomSampler(size=0, positive_fraction=0.5)
+    with pytest.raises(ValueError, match="model.sampler.size"):
+        OHEMSampler(size=0)
     with pytest.raises(ValueError, match="model.sampler.ratio"):
         HardNegativeSampler(ratio=0)

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-import detlab.config.sweep_name  # noqa: F401 - the resolver that conf/train.yaml names
+import detlab.config.resolvers  # noqa: F401 - registers what conf/ names
 from detlab.config.explaining import explain
 from detlab.config.parts import build_part
 from detlab.config.places import choices_among, compose_quietly, config_dir

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 
 
 def sweep_name(overrides: Sequence[str], params: Mapping[str, Any] | None = None) -> str:
@@ -37,6 +36,3 @@ def sweep_name(overrides: Sequence[str], params: Mapping[str, Any] | None = None
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(dict.fromkeys(words)))[:100] or "seeds"
     digest = hashlib.sha256(json.dumps([*sorted(identity), *sorted(swept)]).encode()).hexdigest()
     return f"{name}-{digest[:6]}"
-
-
-OmegaConf.register_new_resolver("detlab.sweep_name", sweep_name, replace=True)

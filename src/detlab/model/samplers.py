@@ -106,6 +106,28 @@ class HardNegativeSampler(nn.Module):
         return positives | ((state == NEGATIVE) & (rank < room[:, None]))
 
 
+class OHEMSampler(nn.Module):
+    """The anchors of highest loss in each image, positive or negative (OHEM, section 4; RetinaNet table 1 d).
+
+    Without the NMS by which the paper keeps one of several boxes on the same spot.
+
+    Args:
+        size: anchors per image.
+    """
+
+    ranks_by_loss = True
+
+    def __init__(self, *, size: Count) -> None:
+        super().__init__()
+        if size < 1:
+            raise ValueError(f"model.sampler.size must be at least 1; got {size}.")
+        self.size = size
+
+    def forward(self, state: Tensor, losses: Tensor, draws: Tensor) -> Tensor:
+        """state [B, A] int8, losses [B, A], draws [B, A] in [0, 1) -> the chosen ones, [B, A] bool."""
+        return _highest(state >= NEGATIVE, losses.detach(), self.size)
+
+
 def _highest(mask: Tensor, values: Tensor, most: int, room: Tensor | None = None) -> Tensor:
     """Of the rows in mask [B, A] the `most` (and at most room [B]) with highest values, [B, A] bool."""
     top, index = torch.where(mask, values, -1.0).topk(min(most, mask.shape[1]), dim=1)

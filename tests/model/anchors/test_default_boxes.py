@@ -146,3 +146,18 @@ def test_more_levels_than_scales_are_refused() -> None:
         DefaultBoxes(scales=VOC300["scales"]).per_level(SSD512, (512, 512))
     with pytest.raises(ValueError, match=r"ratios has 6 lists, but model.neck gives 7 levels"):
         DefaultBoxes(ratios=VOC300["ratios"]).num_anchors(SSD512)
+
+
+def test_a_level_keeps_its_boxes_where_another_is_left_out() -> None:
+    names = [level.name for level in SSD300]
+    whole = DefaultBoxes(**VOC300).per_level(SSD300, (300, 300))
+    kept = [level for level in SSD300 if level.name not in ("C3", "extra2")]
+    keyed = DefaultBoxes(levels=names, **VOC300)
+    found = keyed.per_level(kept, (300, 300))
+    for level, boxes in zip(kept, found, strict=True):
+        assert torch.equal(boxes, whole[names.index(level.name)]), level.name
+    assert keyed.num_anchors(kept) == [6, 6, 4, 4]
+    dealt = DefaultBoxes(**VOC300).per_level(kept, (300, 300))
+    assert not torch.equal(dealt[0], found[0])  # without names, the scales move up
+    with pytest.raises(ValueError, match=r"model.anchors.levels=\['fc7'\] lacks C3"):
+        DefaultBoxes(levels=["fc7"], **VOC300).per_level(SSD300[:2], (300, 300))

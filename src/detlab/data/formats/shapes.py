@@ -47,6 +47,8 @@ class Shapes(Source):
         clutter: strokes drawn behind the objects, at most.
         texture: amplitude of the stripes on objects, grey values.
         noise: standard deviation of the noise everywhere, grey values.
+        box_noise: share of the training boxes that are labelled wrongly: moved by up to half of their sides, and longer
+            or shorter by up to half. Val and test keep the true boxes.
         seed: of the data set, apart from the run's seed, so that runs are compared on the same pictures.
     """
 
@@ -62,12 +64,16 @@ class Shapes(Source):
         clutter: int = 0,
         texture: float = 18.0,
         noise: float = 12.0,
+        box_noise: float = 0.0,
         seed: int = 0,
     ) -> None:
         if not 0 < sizes[0] <= sizes[1] <= side:
             raise DataError(f"data.sizes={list(sizes)} must rise and fit into data.side={side}.")
         if not 0 <= objects[0] <= objects[1] or imbalance <= 0:
             raise DataError(f"data.objects={list(objects)} must rise, and data.imbalance={imbalance} be positive.")
+        if not 0 <= box_noise <= 1:
+            raise DataError(f"data.box_noise={box_noise} is a share of the training boxes; use 0 to 1.")
+        self.box_noise = box_noise
         self.counts, self.side, self.objects, self.sizes = counts, side, tuple(objects), tuple(sizes)
         self.max_overlap, self.clutter = max_overlap, clutter
         self.texture, self.noise, self.seed = texture, noise, seed
@@ -92,12 +98,15 @@ class Shapes(Source):
 
     def _record(self, id: int, split: str) -> Record:
         shapes = self._layout(id)
+        boxes = [shape.box for shape in shapes]
+        if split == "train" and self.box_noise:
+            boxes = self._mislabelled(id, boxes)
         return record(
             id=id,
             name=f"{split}-{id % 10_000_000:06d}.png",
             path=None,
             size=(self.side, self.side),
-            objects=[{"box": shape.box, "label": shape.label} for shape in shapes],
+            objects=[{"box": box, "label": shape.label} for box, shape in zip(boxes, shapes, strict=True)],
         )
 
     def _layout(self, id: int) -> list[Shape]:
@@ -117,6 +126,23 @@ class Shapes(Source):
                     shapes.append(Shape(label, box))
                     break
         return shapes
+
+    def _mislabelled(self, id: int, boxes: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
+        """Boxes of which some are moved and stretched, within the picture."""
+        draw = random.Random(f"boxes:{self.seed}:{id}").random
+
+        def side(low: int, high: int) -> tuple[int, int]:
+            length = (high - low) * (0.5 + draw())
+            middle = (low + high) / 2 + (high - low) * (draw() - 0.5)
+            start = min(max(round(middle - length / 2), 0), self.side - 1)
+            return start, max(min(round(middle + length / 2), self.side), start + 1)
+
+        found = []
+        for x1, y1, x2, y2 in boxes:
+            if draw() < self.box_noise:
+                (x1, x2), (y1, y2) = side(x1, x2), side(y1, y2)
+            found.append((x1, y1, x2, y2))
+        return found
 
     def _draw(self, rng: np.random.Generator, shapes: list[Shape]) -> np.ndarray:
         side = self.side
@@ -174,6 +200,7 @@ def shapes(
     clutter: Natural,
     texture: NonNegative,
     noise: NonNegative,
+    box_noise: Fraction,
     shapes_seed: Natural,
     root: str | None = None,
     **loading: Annotated[Any, OptionsOf(DetectionData)],
@@ -189,6 +216,7 @@ def shapes(
         clutter=clutter,
         texture=texture,
         noise=noise,
+        box_noise=box_noise,
         seed=shapes_seed,
     )
     return DetectionData(source=source, **loading)

@@ -27,9 +27,12 @@ class DefaultBoxes(AnchorGenerator):
     """Default boxes, w = s * sqrt(ratio) and h = s / sqrt(ratio).
 
     A scale s is a share of the canvas' shorter side, so the boxes follow the canvas. Levels take the scales and
-    ratios in order; where there are fewer levels (blocks without room), the last ones stay unused.
+    ratios in order; where there are fewer levels (blocks without room), the last ones stay unused. Where a level in
+    the midst is left out, `levels` keeps the others' boxes as they are.
 
     Args:
+        levels: names of the levels that scales and ratios belong to, in order, such as [C3, C4, C5, extra2]; None for
+            the levels there are.
         scales: one per level, and one more for the last level's extra square; None for the paper's formula, evenly
             from s_min to s_max over the levels there are.
         s_min, s_max: of the formula, equation 4.
@@ -44,6 +47,7 @@ class DefaultBoxes(AnchorGenerator):
     def __init__(
         self,
         *,
+        levels: Sequence[str] | None = None,
         scales: Annotated[Sequence[Positive], Size(2)] | None = None,
         s_min: Positive = 0.2,
         s_max: Positive = 0.9,
@@ -64,6 +68,7 @@ class DefaultBoxes(AnchorGenerator):
             )
         if clip not in CLIPS:
             raise ValueError(f"model.anchors.clip={clip} is not known; use one of {', '.join(CLIPS)}.")
+        self.levels = None if levels is None else list(levels)
         self.scales = None if scales is None else [float(s) for s in scales]
         self.s_min, self.s_max = s_min, s_max
         per_level = any(isinstance(row, Sequence) for row in ratios)
@@ -73,13 +78,14 @@ class DefaultBoxes(AnchorGenerator):
 
     def num_anchors(self, levels: Sequence[Level]) -> list[int]:
         """Anchors per location, one number for each level."""
-        return [1 + int(self.extra_square) + 2 * len(ratios) for ratios in self._ratios(len(levels))]
+        return [1 + int(self.extra_square) + 2 * len(self._ratios(place)) for place in self._places(levels)]
 
     def per_level(self, levels: Sequence[Level], canvas: tuple[int, int]) -> list[Tensor]:
         """Default boxes of each level, [h * w * anchors, 4] float32, for a canvas of (height, width)."""
-        scales, made = self.level_scales(len(levels)), []
-        for i, (level, ratios) in enumerate(zip(levels, self._ratios(len(levels)), strict=True)):
-            base = self._base(scales[i] * min(canvas), scales[i + 1] * min(canvas), ratios, canvas)
+        places, made = self._places(levels), []
+        scales = self.level_scales(len(self.levels or levels))
+        for level, i in zip(levels, places, strict=True):
+            base = self._base(scales[i] * min(canvas), scales[i + 1] * min(canvas), self._ratios(i), canvas)
             size = level.size(canvas)
             steps = _steps(level, size, canvas)
             boxes = tile(base, size, steps, (steps[0] / 2, steps[1] / 2))
@@ -89,7 +95,7 @@ class DefaultBoxes(AnchorGenerator):
         return made
 
     def level_scales(self, levels: int) -> list[float]:
-        """The scale of each level, and one more.
+        """The scale of each of the first levels, and one more.
 
         Raises:
             ValueError: more levels than scales.
@@ -104,15 +110,26 @@ class DefaultBoxes(AnchorGenerator):
             )
         return self.scales[: levels + 1]
 
-    def _ratios(self, levels: int) -> list[list[float]]:
-        if self.ratios_by_level is None:
-            return [self.ratios] * levels
-        if levels > len(self.ratios_by_level):
+    def _places(self, levels: Sequence[Level]) -> list[int]:
+        """The place of each level among the scales and ratios."""
+        count = len(self.levels or levels)
+        if self.ratios_by_level is not None and count > len(self.ratios_by_level):
             raise ValueError(
-                f"model.anchors.ratios has {len(self.ratios_by_level)} lists, but model.neck gives {levels} levels; "
-                f"give one list for each, or one list of numbers for all."
+                f"model.anchors.ratios has {len(self.ratios_by_level)} lists, but model.neck gives {count} levels; give one "
+                f"list for each, or one list of numbers for all."
             )
-        return self.ratios_by_level[:levels]
+        if self.levels is None:
+            return list(range(len(levels)))
+        unknown = [level.name for level in levels if level.name not in self.levels]
+        if unknown:
+            raise ValueError(
+                f"model.anchors.levels={self.levels} lacks {', '.join(unknown)}, which model.neck gives; name all "
+                f"of its maps, or use model.anchors.levels=null."
+            )
+        return [self.levels.index(level.name) for level in levels]
+
+    def _ratios(self, place: int) -> Sequence[float]:
+        return self.ratios if self.ratios_by_level is None else self.ratios_by_level[place]
 
     def _base(self, side: float, following: float, ratios: Sequence[float], canvas: tuple[int, int]) -> Tensor:
         """Boxes of one location, centred on (0, 0): [anchors, 4] float64."""
