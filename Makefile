@@ -1,10 +1,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help train demo test lint clean
+.PHONY: help train pretrained demo test lint clean
 
 help:
 	@echo "make train   make .venv, install, train the default experiment on the built-in data"
+	@echo "make pretrained  a backbone from built-in pictures, once; budget=cpu begins from it"
 	@echo "make demo    a small ablation on the built-in data, two necks x two box losses x two seeds, and its report"
 	@echo "make test    make .venv, install, check style and types, run the tests"
 	@echo "make clean   remove .venv and caches (outputs/ stays)"
@@ -21,6 +22,9 @@ help:
 
 train: .venv/installed
 	$(BIN)/detlab train experiment=shapes
+
+pretrained: .venv/installed
+	$(BIN)/detlab pretrain
 
 # The same command again goes on where it was interrupted; the last line names the page to open.
 demo: .venv/installed

@@ -1,0 +1,89 @@
+"""detlab pretrain: a backbone from generated pictures, made once, which budget=cpu begins from.
+
+It trains `experiment=pretrain` in a folder of the cache, and goes on there where it was interrupted.
+"""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from detlab.config.compose import compose_config, plain_config
+from detlab.config.resolvers import pretrained_file
+from detlab.errors import ConfigError
+from detlab.files import write_whole
+from detlab.sweeps.process import quoted
+
+USAGE = "detlab pretrain [model/backbone=resnet18]"
+HELP = (
+    f"usage: {USAGE} [KEY=VALUE ...]\n\n"
+    "Trains a ResNet on built-in pictures once; budget=cpu begins from it wherever the cache (data.cache_dir) has it.\n"
+    "Overrides are those of detlab train."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train and keep the backbone; the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    try:
+        file, command = plan(words)
+    except ConfigError as error:
+        print(f"detlab: {error}", file=sys.stderr)
+        return 2
+    if file.is_file():
+        print(f"weights     {file}, made before; remove it to train anew")
+        return 0
+    status = subprocess.run(command, check=False).returncode
+    if status:
+        return status
+    keep_backbone(run_folder(file), file)
+    print(f"weights     {file}, which budget=cpu begins from; data.cache_dir=null leaves it out")
+    return 0
+
+
+def plan(overrides: Sequence[str]) -> tuple[Path, list[str]]:
+    """The file of the weights, and the command that trains them.
+
+    Raises:
+        ConfigError: a backbone that is no ResNet, no cache, or choices that do not fit.
+    """
+    chosen = ["experiment=pretrain", *overrides]
+    config = plain_config(compose_config("train", [*chosen, "paths.run_dir=.", "name=pretrain"]), ["model", "data"])
+    depth, cache = config["model"]["backbone"].get("depth"), config["data"]["cache_dir"]
+    if not depth:
+        raise ConfigError("detlab pretrain makes weights of ResNets; use model/backbone=resnet18.")
+    if cache is None:
+        raise ConfigError("detlab pretrain keeps its weights in data.cache_dir; leave out data.cache_dir=null.")
+    file = pretrained_file(cache, depth)
+    folder = run_folder(file)
+    more = ["resume=true"] if (folder / "checkpoints" / "last.ckpt").is_file() else []
+    command = [sys.executable, "-m", "detlab.commands.train", *chosen, *more, f"hydra.run.dir={quoted(folder)}"]
+    return file, command
+
+
+def run_folder(file: Path) -> Path:
+    """Where the run of a weights file lies."""
+    return file.with_suffix("")
+
+
+def keep_backbone(folder: Path, file: Path) -> None:
+    """Write the backbone of a run's best checkpoint as a state dict of torchvision's names."""
+    import torch
+
+    from detlab.runs.checkpoints import find_checkpoint, read_checkpoint
+
+    state = read_checkpoint(find_checkpoint(folder)).state
+    own = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
+    buffer = io.BytesIO()
+    torch.save({name: value for name, value in own.items() if name not in ("mean", "std")}, buffer)
+    write_whole(file, buffer.getvalue())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
