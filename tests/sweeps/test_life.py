@@ -16,9 +16,10 @@ from omegaconf import OmegaConf
 
 import detlab.sweeps.table
 from detlab.errors import ConfigError
+from detlab.locks import Lock
 from detlab.sweeps import Job, ListFeed, Pool, Process, SweepRecord
 from detlab.sweeps.job import RECORD
-from detlab.sweeps.record import SweepBusyError, read_entry, take_lock
+from detlab.sweeps.record import LOCK, SweepBusyError, forget_unused, hold, read_entry
 from hydra_plugins.detlab_launcher._checking import check_choices, check_folder
 from hydra_plugins.detlab_launcher.end import SweepEnd
 from hydra_plugins.detlab_launcher.launcher import ProcessLauncher
@@ -102,9 +103,13 @@ def test_folders_of_another_launcher_and_damaged_records_are_left_alone(tmp_path
 def test_a_folder_is_read_under_its_lock_and_an_empty_one_goes_with_a_mistake(tmp_path: Path) -> None:
     folder = tmp_path / "sweep"
     early = SweepRecord(folder, [])
+    folder.mkdir()
+    other = Lock(folder / LOCK)
+    assert other.take()
+    with pytest.raises(SweepBusyError), early.locked():
+        pass
+    other.give_back()
     with SweepRecord(folder, []).locked():
-        with pytest.raises(SweepBusyError), early.locked():
-            pass
         done = job(folder, state="done")
         done.folder.mkdir()
         done.write()
@@ -113,6 +118,10 @@ def test_a_folder_is_read_under_its_lock_and_an_empty_one_goes_with_a_mistake(tm
     with pytest.raises(ValueError, match="mistake"), SweepRecord(tmp_path / "new", []).locked():
         raise ValueError("mistake")
     assert not (tmp_path / "new").exists()
+    lock = hold(tmp_path / "held")
+    forget_unused(tmp_path / "held")
+    assert not (tmp_path / "held").exists()
+    lock.close()
 
 
 def test_a_second_signal_kills_what_ignores_the_first(tmp_path: Path) -> None:
@@ -216,13 +225,15 @@ def test_another_launcher_and_another_command_keep_out_of_a_folder(tmp_path: Pat
     own = OmegaConf.create({"_target_": "hydra_plugins.detlab_launcher.launcher.ProcessLauncher"})
     check_folder(tmp_path / "new", basic)
     busy = pytest.raises(HydraException, match="is being worked on by another command")
-    with SweepRecord(tmp_path, []).locked(), busy:
+    other = Lock(tmp_path / LOCK)
+    assert other.take()
+    with busy:
         check_folder(tmp_path, own)
+    other.give_back()
     (tmp_path / "sweep.json").write_text("{}")
     check_folder(tmp_path, own)
     with pytest.raises(HydraException, match="whose finished jobs this launcher would overwrite"):
         check_folder(tmp_path, basic)
-    take_lock(tmp_path)
 
 
 @pytest.mark.parametrize(

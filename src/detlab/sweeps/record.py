@@ -163,6 +163,12 @@ def hold(folder: Path) -> Lock:
     return _held[key]
 
 
+def forget_unused(folder: Path) -> None:
+    """At the end of a command: remove a folder that it took and still holds, because a mistake kept it from any job."""
+    if folder.resolve() in _held:
+        forget_empty(folder)
+
+
 def forget_empty(folder: Path) -> None:
     """Remove a sweep's folder that holds no job: a mistake in the command leaves nothing behind."""
     with contextlib.suppress(OSError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +26,15 @@ class SweepEnd(Callback):
         Raises:
             SystemExit: 2 where another command has it.
         """
-        from detlab.sweeps.record import SweepBusyError, hold
+        from detlab.sweeps.record import SweepBusyError, forget_unused, hold
 
+        folder = Path(str(config.hydra.sweep.dir)).absolute()
         try:
-            hold(Path(str(config.hydra.sweep.dir)).absolute())
+            hold(folder)
         except SweepBusyError as error:
             print(f"detlab: {error}", file=sys.stderr)
             sys.exit(2)
+        atexit.register(forget_unused, folder)  # Hydra has no hook for a sweep that a mistake ends
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Print the summary of what ran.

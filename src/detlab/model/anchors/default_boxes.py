@@ -115,8 +115,8 @@ class DefaultBoxes(AnchorGenerator):
         count = len(self.levels or levels)
         if self.ratios_by_level is not None and count > len(self.ratios_by_level):
             raise ValueError(
-                f"model.anchors.ratios has {len(self.ratios_by_level)} lists, but model.neck gives {count} levels; give one "
-                f"list for each, or one list of numbers for all."
+                f"model.anchors.ratios has {len(self.ratios_by_level)} lists, but model.neck gives {count} levels; "
+                f"give one list for each, or one list of numbers for all."
             )
         if self.levels is None:
             return list(range(len(levels)))
