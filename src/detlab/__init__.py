@@ -20,6 +20,7 @@ if TYPE_CHECKING:  # what type checkers and editors see; _WHERE below is what ru
     from detlab.model.heads import Head as Head
     from detlab.model.losses import BoxLoss as BoxLoss
     from detlab.model.losses import ClassificationLoss as ClassificationLoss
+    from detlab.model.losses import ObjectnessLoss as ObjectnessLoss
     from detlab.model.matchers import Matcher as Matcher
     from detlab.model.necks import Neck as Neck
     from detlab.model.pools import Pool as Pool
@@ -46,6 +47,7 @@ _WHERE = {
     "Level": "detlab.tensors.structures",
     "Matcher": "detlab.model.matchers",
     "Neck": "detlab.model.necks",
+    "ObjectnessLoss": "detlab.model.losses",
     "Pool": "detlab.model.pools",
     "Prediction": "detlab.tensors.structures",
     "Proposals": "detlab.tensors.structures",

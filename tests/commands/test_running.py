@@ -351,7 +351,26 @@ def test_two_processes_on_the_cpu(tmp_path: Path) -> None:
 ON_GRID = ["data.proposals=grid", "data.proposal_count=2000", "model/matcher=roi", "model.sampler.size=128"]
 LONGER = ["lr_schedule=cosine", "trainer.max_epochs=160"]  # boxes that offsets alone pull in settle late
 PLACED_WELL = ["model/box_loss=giou", "model.box_loss.weight=10", "model.matcher.positive=0.6"]
+TINY = ["data.side=64", "data.size=64", "data.sizes=[14, 30]", "data.objects=[1, 3]"]  # cells of 32 px hold few boxes
+GROUPS = ["model.neck.norm=gn", "model.head.norm=gn"]  # darknet's running statistics settle too late for 320 steps
 OVERFIT = {
+    "yolo": [
+        *TINY,
+        *GROUPS,
+        *LONGER,
+        "model.neck.widths=[32, 64, 128]",
+        "model.anchors.shapes=[[14,14],[14,20],[20,14],[18,18],[22,22],[20,28],[28,20],[26,26],[30,30]]",
+        "model/box_loss=giou",
+    ],
+    "yolov2": [
+        *TINY,
+        *GROUPS,
+        *LONGER,
+        "model.neck.width=256",
+        "model.head.width=256",
+        "model.anchors.shapes=[[14,14],[16,24],[24,16],[22,22],[28,28]]",
+    ],
+    "yolov1": [*TINY, *LONGER, "model/neck=none", "model.head.width=64", "model.head.dropout=0"],
     "rpn": ["model.anchors.sizes=[16, 24, 32, 48, 64]", *PLACED_WELL, *LONGER],
     "retinanet": ["model.anchors.sizes=[16, 32, 64, 128, 256]"],
     "faster_rcnn": ["model.anchors.sizes=[16, 32, 64, 128, 256]"],

@@ -24,6 +24,7 @@ TEXT = {  # keys that ship null or a number and also take text
     "run", "recall",
 }  # fmt: skip
 NULL = {  # keys that ship a value and also take null
+    "ignore", "pad_value", "squeeze", "hue",
     "brightness", "cache_dir", "canvas", "check_val_every_n_epoch", "clip", "contrast", "crowd_overlap", "errors",
     "filename", "dirpath", "gradient_clip_val", "max_size", "max_test_size", "negative_filtering", "resize", "topk",
     "saturation", "deterministic", "run_dir", "most_images", "side",
@@ -95,8 +96,8 @@ def option_files() -> list[tuple[str, dict[str, Any]]]:
     found = []
     for file in sorted(CONF.rglob("*.yaml")):
         node = yaml.load(file.read_text(), Loader=yaml.SafeLoader) or {}
-        if any("common" in str(d) for d in node.get("defaults", [])):
-            node = yaml.load((file.parent / "common" / "default.yaml").read_text(), Loader=yaml.SafeLoader) | node
+        for name in [d["common@_here_"] for d in node.get("defaults", []) if isinstance(d, dict) and "common@_here_" in d]:
+            node = yaml.load((file.parent / "common" / f"{name}.yaml").read_text(), Loader=yaml.SafeLoader) | node
         if "_target_" in node and "common" not in file.parts and "hydra" not in file.parts:
             node.pop("defaults", None)
             node = {k: v for k, v in node.items() if not (isinstance(v, str) and "${" in v) and v != "???"}

@@ -19,8 +19,8 @@ SMALL = {
     "retinanet": ["model.neck.width=32", "model.head.width=32", "model.head.depth=1"],
     "faster_rcnn": ["model.neck.width=32", "model.head.width=64", "model.proposals.detect.post_nms_test=50"],
     "yolo": ["model.neck.widths=[16, 16, 16]"],
-    "yolov2": ["model.neck.width=32", "model.head.width=32"],
-    "yolov1": ["model.neck.width=16", "model.head.width=8", f"data.size={list(CANVAS)}"],
+    "yolov2": ["model.neck.width=32", "model.head.width=32", "model.head.prior=null", "model.detect.nms_threshold=0.9"],
+    "yolov1": ["model/neck=none", "model.head.width=8", f"data.size={list(CANVAS)}"],
 }
 
 

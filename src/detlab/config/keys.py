@@ -42,6 +42,7 @@ class Several(TypedDict, total=False):
 class Train(Shared, Several):
     """detlab train; groups are checked node by node."""
 
+<<<<<<< HEAD
     model: Part
     data: Part
     augment: Part
@@ -55,6 +56,19 @@ class Train(Shared, Several):
     tta: Part
     answer: str | None
     measured_noise: Mapping[str, NonNegative] | None
+=======
+    model: Any
+    data: Any
+    augment: Any
+    optim: Any
+    lr_schedule: Any
+    training: Any
+    trainer: Any
+    logger: Any
+    callbacks: Any
+    tta: Any
+    multiscale: Any
+>>>>>>> 920f776 (YOLO: learned by heart (slow test), graphs of v1 and v2, multiscale's options validated; the test of wrong values finds shared defaults by name)
     seed: Seed
     monitor: str | None
     init_from: str | None
@@ -199,6 +213,7 @@ class Jitter(TypedDict):
     brightness: NonNegative | Annotated[Sequence[NonNegative], Size(2, 2)] | None
     contrast: NonNegative | Annotated[Sequence[NonNegative], Size(2, 2)] | None
     saturation: NonNegative | Annotated[Sequence[NonNegative], Size(2, 2)] | None
+    hue: Annotated[float, Range(0, 0.5)] | None
 
 
 class Watching(TypedDict):

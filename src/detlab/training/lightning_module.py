@@ -238,8 +238,9 @@ def told_of_lone_images(batch: Batch) -> Iterator[None]:
             raise
         raise ConfigError(
             f"A training batch of {len(batch.ids)} image of {tuple(batch.images.shape[-2:])} px leaves a batch norm "
-            f"one value per channel, which has no variance; use a data.batch_size that leaves no image alone at "
-            f"the end of an epoch, a larger data.size, or norm=gn where the map is made (model.backbone.norm, model.neck.norm)."
+            f"one value per channel, which has no variance; use a data.batch_size that leaves no image alone at the "
+            f"end of an epoch, a larger data.size, or norm=gn where the map is made (model.backbone.norm, "
+            f"model.neck.norm)."
         ) from error
 
 
