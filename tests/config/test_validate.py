@@ -96,7 +96,8 @@ def option_files() -> list[tuple[str, dict[str, Any]]]:
     found = []
     for file in sorted(CONF.rglob("*.yaml")):
         node = yaml.load(file.read_text(), Loader=yaml.SafeLoader) or {}
-        for name in [d["common@_here_"] for d in node.get("defaults", []) if isinstance(d, dict) and "common@_here_" in d]:
+        shared = (d.get("common@_here_") for d in node.get("defaults", []) if isinstance(d, dict))
+        for name in filter(None, list(shared)):
             node = yaml.load((file.parent / "common" / f"{name}.yaml").read_text(), Loader=yaml.SafeLoader) | node
         if "_target_" in node and "common" not in file.parts and "hydra" not in file.parts:
             node.pop("defaults", None)

@@ -42,7 +42,6 @@ class Several(TypedDict, total=False):
 class Train(Shared, Several):
     """detlab train; groups are checked node by node."""
 
-<<<<<<< HEAD
     model: Part
     data: Part
     augment: Part
@@ -56,19 +55,6 @@ class Train(Shared, Several):
     tta: Part
     answer: str | None
     measured_noise: Mapping[str, NonNegative] | None
-=======
-    model: Any
-    data: Any
-    augment: Any
-    optim: Any
-    lr_schedule: Any
-    training: Any
-    trainer: Any
-    logger: Any
-    callbacks: Any
-    tta: Any
-    multiscale: Any
->>>>>>> 920f776 (YOLO: learned by heart (slow test), graphs of v1 and v2, multiscale's options validated; the test of wrong values finds shared defaults by name)
     seed: Seed
     monitor: str | None
     init_from: str | None
