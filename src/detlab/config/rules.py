@@ -35,7 +35,7 @@ RULES: tuple[Rule, ...] = (
             part(c, "backbone").get("norm") == "frozen_bn" and part(c, "backbone").get("weights") is None and fresh(c)
         ),
         "model.backbone.norm=frozen_bn",
-        "with model.backbone.weights=null its statistics are those of nothing, and are never learned",
+        "with model.backbone.weights=null its statistics stay 0 and 1, and are never learned",
         "model.backbone.norm=bn, or model.backbone.weights=imagenet",
     ),
     Rule(

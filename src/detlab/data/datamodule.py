@@ -189,7 +189,7 @@ class DetectionData(L.LightningDataModule):
 
     @property
     def notes(self) -> list[str]:
-        """What is worth knowing before work starts."""
+        """Notes printed before training."""
         return [*self._notes, *(printable(note) for note in self.source.notes)]
 
     def records(self, split: str) -> list[Record]:

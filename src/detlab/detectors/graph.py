@@ -73,7 +73,7 @@ def export(
     if format not in FORMATS:
         raise ConfigError(f"format={format} is not known; use one of {', '.join(FORMATS)}.")
     whole = Exported(detector)
-    whole(*inputs)  # makes the anchors of this canvas, which would be made without numbers inside the trace
+    whole(*inputs)  # builds this canvas's anchors outside tracing, or they would be fake tensors
     batch = {0: torch.export.Dim("batch", min=1, max=MOST)} if any_batch else None
     program = torch.export.export(whole, inputs, strict=False, dynamic_shapes=(batch, batch) if any_batch else None)
     if format == "torch_export":

@@ -28,7 +28,7 @@ class RPN(nn.Module):
 
     Args:
         levels: the neck's levels.
-        anchors: shared with nothing; dealt over the levels.
+        anchors: used by this RPN only; their sizes are dealt over the levels.
         head: awaits levels, num_anchors, cls_loss, num_classes.
         criterion: awaits matcher, sampler, cls_loss, box_loss, coder.
         matcher, sampler, coder, cls_loss, box_loss, detect: the stage's parts.

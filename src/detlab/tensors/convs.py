@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d
 
-WIDE = 64  # output channels from which the products outweigh the gathering of their factors
+WIDE = 64  # output channels above which the product costs more than the gather
 DENSE_FROM = {True: 0.5, False: 0.2}  # by width: share of locations from which the dense pass is the faster one
 FEW = 3  # output channels to a location from which all are gathered: the weights are then most of what is moved
 

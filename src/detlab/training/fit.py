@@ -57,7 +57,7 @@ def _train(config: dict[str, Any]) -> float | None:
         forget_words(folder)
     try:
         score = build_part(config["training"])(config | {"config_hash": config_hash(config)})
-        WATCH.expected = True  # from here on processes may end: all have come to the end of the run
+        WATCH.expected = True  # all have come to the end of the run: exits are no longer failures
         meet(REPORTING)
         return score
     except BaseException as error:

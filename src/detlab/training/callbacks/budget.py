@@ -105,7 +105,7 @@ class Budget(L.Callback):
 
 
 def first_image(batch: Batch) -> Batch:
-    """A batch of a batch's first image."""
+    """A one-image batch: the first image of a batch."""
 
     def cut(value: Any) -> Any:
         if value is None:

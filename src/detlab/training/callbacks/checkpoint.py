@@ -138,7 +138,7 @@ class RunCheckpoint(ModelCheckpoint):
         STOP.deferred = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's state, and the row still owed."""
+        """Lightning's state, and the metrics row that was not written before the stop."""
         return super().state_dict() | {"row": self._row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
