@@ -258,8 +258,8 @@ def _kept_rows(boxes: Tensor, scores: Tensor, groups: Tensor, usable: Tensor, th
 
 
 def _kept(boxes: Tensor, scores: Tensor, groups: Tensor, usable: Tensor, threshold: float, most: int) -> Tensor:
-    """Rows that NMS within each group leaves, by falling score, always `most` of them. Index C (the number of rows) marks
-    an empty slot.
+    """Rows that NMS within each group leaves, by falling score, always `most` of them; index C, the number of rows,
+    marks an empty slot.
 
     Groups are moved apart, as in torchvision's batched_nms. Nothing but NMS itself makes the host wait.
     """
