@@ -18,12 +18,11 @@ from detlab.foreign import (
     MAX_DEPTH,
     MAX_NODES,
     ForeignFileError,
+    open_regular,
     parse_json,
     parse_yaml,
     plain,
-    read_bytes,
     read_json_bounded,
-    read_text,
     read_yaml,
     walk,
 )
@@ -70,37 +69,16 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
         path.mkdir()
     elif kind == "nul":
         path = Path("a\0b")
-    for read in (read_bytes, read_text, read_json_bounded, read_yaml):
-        with pytest.raises(ForeignFileError, match="not a regular file|cannot be read"):
+    for read in (open_regular, read_json_bounded, read_yaml):
+        with pytest.raises(ForeignFileError, match="is no regular file|cannot be read"):
             read(path)
 
 
 def test_a_link_to_a_pipe_is_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to("pipe")
-    with pytest.raises(ForeignFileError, match="is a named pipe"):
-        read_bytes(tmp_path / "link")
-
-
-def test_size_is_bounded(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"12345")
-    assert read_bytes(tmp_path / "file", 5) == b"12345"
-    with pytest.raises(ForeignFileError, match="larger than 4 bytes"):
-        read_bytes(tmp_path / "file", 4)
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
-def test_marks_tell_the_encoding(tmp_path: Path, encoding: str) -> None:
-    (tmp_path / "file").write_bytes("größe: 猫\r\nb: 1\r".encode(encoding))
-    assert read_text(tmp_path / "file") == "größe: 猫\nb: 1\n"
-    assert read_yaml(tmp_path / "file") == {"größe": "猫", "b": 1}
-
-
-def test_what_is_not_utf8(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes("größe".encode("latin-1"))
-    with pytest.raises(ForeignFileError, match=r"is not UTF-8 text \(byte 2\)"):
-        read_text(tmp_path / "file")
-    assert read_text(tmp_path / "file", fallback="latin-1") == "größe"
+    with pytest.raises(ForeignFileError, match="is no regular file"):
+        open_regular(tmp_path / "link")
 
 
 LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 41))
@@ -112,10 +90,10 @@ LAUGHS = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i
         (LAUGHS, "alias"),
         ("a: &a [*a]", "alias"),
         ("a: &a {b: 1}\nc: {<<: *a}", "alias"),
-        ("[" * 100_000, "deeper|nesting depth"),
-        ("{a: " * 100_000, "deeper|nesting depth"),
-        ("- " * 5_000 + "1", "deeper"),
-        ("? " * 5_000, "deeper|YAML"),
+        ("[" * 100_000, "deep|nesting depth"),
+        ("{a: " * 100_000, "deep|nesting depth"),
+        ("- " * 5_000 + "1", "deep"),
+        ("? " * 5_000, "deep|YAML"),
         ("1" + ":1" * 1_000_000, "without quotes"),
         ("a: !!python/object/apply:os.system [ls]", "not readable YAML"),
         ("a: !!python/name:os.system", "not readable YAML"),
@@ -141,11 +119,20 @@ def test_yaml_from_strangers(text: str, message: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[" * 1_000_000, '{"a":' * 1_000_000, '{"a":' * 200 + "1" + "}" * 200, "9" * 100_000, "{", "", "[1,]", "\ufeff{}"],
+    [
+        "[" * 1_000_000,
+        '{"a":' * 1_000_000,
+        '{"a":' * 200 + "1" + "}" * 200,
+        "9" * 100_000,
+        "{",
+        "",
+        "[1,]",
+        '{"a": 1, "a": 2}',
+    ],
     ids=range(8),
 )
 def test_json_from_strangers(text: str) -> None:
-    with pytest.raises(ForeignFileError, match="^FILE is (nested deeper|not JSON)"):
+    with pytest.raises(ForeignFileError, match="^FILE (is nested too deep|is not readable as json|names)"):
         parse_json(text, "FILE")
 
 
@@ -158,8 +145,8 @@ def test_depth_that_is_in_order() -> None:
     ("node", "message"),
     [
         (doubled(40), "more than 50,000 values"),
-        (nested(100), "deeper"),
-        (nested(100_000), "deeper"),
+        (nested(150), "deep"),
+        (nested(100_000), "deep"),
         (holding_itself(), "holds itself"),
         ([0] * (MAX_NODES + 1), "more than 50,000 values"),
     ],

@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from detlab.foreign import ForeignFileError, read_json_bounded
+
 TEMPORARY = ".part"  # end of the names of files that are being written
 
 
@@ -44,10 +46,10 @@ def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds; None where there is none, or it is no JSON."""
+    """What a JSON file holds, see `read_json_bounded`; None where there is none, or it is no JSON."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        return read_json_bounded(path)
+    except ForeignFileError:
         return None
 
 

@@ -7,20 +7,27 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
+import sys
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
 
 import detlab
-from detlab.commands.rerun import overrides_of
-from detlab.config.compose import compose_config, config_dir, plain_config
+from detlab.commands.evaluate import evaluate
+from detlab.commands.export import run as export
+from detlab.commands.rerun import main as rerun
+from detlab.commands.train import CHECKED
+from detlab.commands.train import main as train_command
+from detlab.config.compose import compose_config, plain_config
+from detlab.config.repeated import read_overrides, repeated, run_dir_override
 from detlab.data.formats.bccd import _unpack
 from detlab.data.formats.voc import voc
 from detlab.data.formats.yolo import yolo
@@ -28,8 +35,12 @@ from detlab.data.images import ImageError, inspect, read_image
 from detlab.data.places import inside
 from detlab.data.proposals.store import read_proposals
 from detlab.errors import ConfigError, DataError
+from detlab.files import read_json
 from detlab.model.backbones.weights import WeightsError, load_weights
-from detlab.runs.checkpoints import check_targets, read_checkpoint
+from detlab.report.runs import read_run
+from detlab.runs.checkpoints import LAYOUT, find_checkpoint, read_checkpoint
+from detlab.runs.replay import load_dumped_batch
+from detlab.runs.resuming import read_status, start_of
 from tests.data.writing import picture, simple_voc, simple_yolo
 
 SRC = Path(__file__).resolve().parents[2] / "src" / "detlab"
@@ -43,52 +54,6 @@ class Bomb:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.system, (f"touch {self.file}",)
-
-
-ATTACKS = [
-    "os.system",
-    "subprocess.Popen",
-    "builtins.exec",
-    "detlabs.evil.Backbone",
-    "torch.load",
-    "torch.hub.load",
-    "torch.jit.load",
-    "torch.os.system",
-    "torch.nn.functional.importlib.import_module",
-    "torch.nn.modules.module.warnings.warn",
-    "torch.utils.cpp_extension.load",
-    "torchvision.ops.torch.hub.load",
-    "torchvision.transforms.functional.sys.exit",
-    "lightning.pytorch.callbacks.model_checkpoint.os.system",
-    "lightning.fabric.utilities.cloud_io._load",
-    "detlab.commands.train.os.execv",
-    "detlab.model.backbones.weights.torch.load",
-    "detlab.files.write_json",
-    "detlab.commands.rerun.rerun",
-    "${oc.env:HOME}",
-    "",
-]
-
-
-@pytest.mark.parametrize("target", ATTACKS)
-def test_targets_outside_the_trusted_packages_are_refused(target: str) -> None:
-    node = {"_target_": target}
-    for config in (node, {"a": {"b": node}}, {"a": [0, [node]]}):
-        with pytest.raises(ConfigError, match="lies outside the trusted packages"):
-            check_targets(config)
-
-
-def test_every_target_of_our_own_configs_is_trusted() -> None:
-    for file in sorted(config_dir().rglob("*.yaml")):
-        content = yaml.safe_load(file.read_text())
-        if isinstance(content, dict) and not str(content.get("_target_", "")).startswith("hydra"):
-            check_targets({k: v for k, v in content.items() if k != "hydra"})
-
-
-def test_a_prefix_that_the_user_names_is_trusted_and_nothing_else() -> None:
-    check_targets({"_target_": "my_package.Backbone"}, ["my_package"])
-    with pytest.raises(ConfigError, match=r"trust=\[my_package_2\]"):
-        check_targets({"_target_": "my_package_2.Backbone"}, ["my_package"])
 
 
 @pytest.mark.parametrize("place", ["state_dict", "detlab", "whole", "legacy"])
@@ -117,39 +82,246 @@ def test_pickles_in_proposal_files_do_not_run(tmp_path: Path) -> None:
     assert not mark.exists()
 
 
-def run_folder(root: Path, overrides: str, config: str = "model: {}\n") -> Path:
+def run_folder(root: Path, overrides: str) -> Path:
     (root / ".hydra").mkdir(parents=True)
     (root / ".hydra" / "overrides.yaml").write_text(overrides)
-    (root / ".hydra" / "config.yaml").write_text(config)
     return root
 
 
+def evil_package(folder: Path, mark: Path) -> Path:
+    """A folder that torch.hub.load takes for a repository, whose code leaves a mark."""
+    folder.mkdir()
+    (folder / "hubconf.py").write_text(f"open({str(mark)!r}, 'w')\ndef x(): return None\n")
+    return folder
+
+
+CREATE = "${oc.create:{_target_: torch.hub.load, repo_or_dir: EVIL, model: x, source: local}}"
+REFUSED = [
+    ("!!python/object/apply:os.system ['touch MARK']\n", "is not a run folder"),
+    ("- &a model=rpn\n- *a\n", "uses an alias"),
+    ("[" * 5000, "is not a run folder"),
+    ("{a: 1}\n", "is not a list of overrides"),
+    ("[1, 2]\n", "is not a list of overrides"),
+    ("[" + ", ".join(["seed=1"] * 600) + "]", "is not a list of overrides"),
+    ([f"+callbacks.x='{CREATE}'"], "interpolation"),
+    ([f"+model.x={CREATE}"], "interpolation"),
+    (["data.root=${oc.env:HOME}"], "interpolation"),
+    (["data.root=$" + "{oc.decode:abc}"], "interpolation"),
+    (["model.backbone._target_=os.system"], "names os.system at model.backbone"),
+    (["+trainer.plugins={_target_: os.system}"], "names os.system at trainer.plugins"),
+    (["+trainer.plugins=[{_target_: os.system}]"], r"names os.system at trainer.plugins.\*"),
+    (["+callbacks.x._target_=torch.hub.load", "+callbacks.x.repo_or_dir=EVIL"], "names torch.hub.load at callbacks.x"),
+    (["model.neck._target_=detlab.training.loggers.tensorboard_logger"], "not trusted there"),
+    (["+model.neck._args_=[1]"], "has _args_ at model.neck"),
+    (["hydra.searchpath=[file:///evil]"], "no such key to take"),
+    (["+hydra.callbacks.x._target_=os.system"], "no such key to take"),
+    (["hydra/launcher=slurm"], "no such key to take"),
+    (["hydra/launcher@model=slurm"], "no such key to take"),
+    (["+experiment@hydra=shapes"], "no such key to take"),
+    (["+experiment@_global_=shapes"], "no such key to take"),
+    (["++evil=1"], "no such key to take"),
+    (["+out=/elsewhere"], "no such key to take"),
+    (["experiment=../../../EVIL/experiment"], "no option of conf/"),
+    (["+experiment=[shapes,../../../EVIL/experiment]"], "no option of conf/"),
+    (["model/neck=/EVIL/experiment"], "no option of conf/"),
+    (["model={backbone: {_target_: os.system}}"], "no option of conf/"),
+    (["--config-dir=/EVIL"], "no override of a run"),
+    (["-m"], "no override of a run"),
+    (["seed=1,2"], "no override of a run"),
+    (["seed=range(1,10000000)"], "no override of a run"),
+    (["seed=glob(*)"], "no override of a run"),
+    (["seed=" + "[" * 900], "no override of a run"),
+    (["seed=" + "1" * 5000], "an override of 5005 characters"),
+    (["+callbacks.status={run_dir: /elsewhere}"], "where to write and load from is yours"),
+    (["+trainer={default_root_dir: /elsewhere}"], "no option of conf/"),
+    (["debug=profiler", "trainer.profiler.filename=../../x"], "where to write and load from is yours"),
+    (["data=bccd", "+data.limit.url=x", "++data.limit={url: x}"], "where to write and load from is yours"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), REFUSED, ids=range(len(REFUSED)))
+def test_run_folders_from_strangers(
+    tmp_path: Path, overrides: str | list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Through the command, which refuses them before it starts a process."""
+    mark = tmp_path / "ran"
+    evil = evil_package(tmp_path / "evil", mark)
+    (evil / "experiment.yaml").write_text("# @package _global_\nseed: 3\n")
+    text = overrides if isinstance(overrides, str) else json.dumps(overrides)
+    folder = run_folder(tmp_path / "run", text.replace("MARK", str(mark)).replace("EVIL", str(evil)))
+    before = set(tmp_path.rglob("*"))
+    assert rerun([str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("detlab: ")
+    assert said.count("\n") == 1
+    assert re.search(message, said), said
+    assert set(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("file", ["overrides.yaml", "result.json", "status.json"])
+def test_run_folders_with_pipes(tmp_path: Path, file: str) -> None:
+    folder = run_folder(tmp_path / "run", "[model=rpn]\n")
+    path = folder / (f".hydra/{file}" if file == "overrides.yaml" else file)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    if file == "overrides.yaml":
+        with pytest.raises(ConfigError, match="is no regular file"):
+            read_overrides(folder)
+    assert read_status(folder) == {}
+    assert read_json(folder / "result.json") is None
+    read_run(folder)
+
+
+def test_where_to_write_is_not_the_folders_to_say(tmp_path: Path) -> None:
+    own = ["model=rpn", "seed=3", "~augment", "data.batch_size=2", "model/box_loss@model.proposals.box_loss=giou"]
+    own = [word for word in own if "~" not in word and "@" not in word]
+    place = ["paths.run_dir=/elsewhere", "logger=wandb", "+logger.x={_target_: os.system}", "resume=true", "name=x"]
+    place += [
+        "trust=[os]",
+        "data.cache_dir=/elsewhere",
+        "callbacks.checkpoint.dirpath=/elsewhere",
+        "++data.url=http://x",
+    ]
+    folder = run_folder(tmp_path / "run", json.dumps([*own, *place]))
+    found = repeated(read_overrides(folder), tmp_path / "out", (), "FILE")
+    assert found.words == own
+    assert found.left_out == place
+    assert found.config["paths"] == {"run_dir": str(tmp_path / "out")}
+    assert found.config["logger"].keys() == {"csv", "tensorboard"}
+    assert found.config["callbacks"]["checkpoint"]["dirpath"] == str(tmp_path / "out" / "checkpoints")
+    assert (found.config["seed"], found.config["data"]["batch_size"]) == (3, 2)
+
+
 @pytest.mark.parametrize(
-    ("overrides", "config", "message"),
+    "words",
     [
-        ("!!python/object/apply:os.system ['touch MARK']\n", "{}", "is not a run folder"),
-        ("[model=retinanet]\n", "a: !!python/object/apply:os.system ['touch MARK']\n", "is not a run folder"),
-        ("[model=retinanet]\n", "model: {backbone: {_target_: os.system, command: touch MARK}}\n", "os.system"),
-        ("['model.backbone._target_=os.system']\n", "{}", "os.system"),
-        ("['+trainer.plugins={_target_: os.system}']\n", "{}", "os.system"),
-        ("['hydra.searchpath=[file:///evil]']\n", "{}", "hydra.searchpath"),
-        ("['+hydra.callbacks.x._target_=os.system']\n", "{}", "hydra.callbacks"),
-        ("['--config-dir=/evil']\n", "{}", "--config-dir"),
-        ("['-m']\n", "{}", "-m"),
-        ("{a: 1}\n", "{}", "is not a list of overrides"),
+        ["model=faster_rcnn", "model/box_loss@model.proposals.box_loss=giou", "callbacks=[default,ema]", "tta=flip"],
+        ["model=retinanet", "ablation=feature_use", "budget=cpu", "feature_use=single_map", "seed=1"],
+        ["experiment=bccd_ssd", "~callbacks.dashboards", "+trainer.detect_anomaly=true", "data.classes=['a b',c]"],
     ],
 )
-def test_run_folders_from_strangers(tmp_path: Path, overrides: str, config: str, message: str) -> None:
-    mark = tmp_path / "ran"
-    folder = run_folder(tmp_path / "run", *(text.replace("MARK", str(mark)) for text in (overrides, config)))
+def test_a_run_folder_of_ones_own(tmp_path: Path, words: list[str]) -> None:
+    assert repeated(words, tmp_path, (), "FILE").words == words
+    assert repeated(words, tmp_path, ("mine",), "FILE").words == [*words, "trust=[mine]"]
+
+
+@pytest.mark.parametrize("name", ["a'b", "${oc.env:HOME}", "a\nb", "a\\b"])
+def test_folders_with_names_that_hydra_would_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="in its name"):
+        run_dir_override(tmp_path / name)
+
+
+def test_a_config_that_was_not_checked_is_not_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process that `detlab rerun` starts composes the overrides again."""
+    monkeypatch.setenv(CHECKED, "0" * 12)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr(sys, "argv", ["train", f"hydra.run.dir='{tmp_path}'"])
+    with pytest.raises(ConfigError, match="do not compose the config that was checked"):
+        train_command()
+
+
+def stranger(file: Path, config: Any, **facts: Any) -> Path:
+    """A checkpoint as a stranger may write it."""
+    known = {"config": config, "class_names": ["a"], "category_ids": [1], "layout": LAYOUT}
+    torch.save({"state_dict": {}, "global_step": 0, "detlab": known | facts}, file)
+    return file
+
+
+def node(value: Any) -> dict[str, Any]:
+    return {"model": {"backbone": {}, "detect": {}, "neck": value}, "data": {}, "seed": 0}
+
+
+def doubled(times: int) -> Any:
+    value: Any = ["x"]
+    for _ in range(times):
+        value = [value, value]
+    return value
+
+
+def holding_itself() -> list[Any]:
+    value: list[Any] = []
+    value.append(value)
+    return value
+
+
+PROCESS = {
+    "_target_": "detlab.sweeps.process.Process",
+    "job": {
+        "_target_": "detlab.sweeps.job.Job",
+        "number": 0,
+        "choices": {},
+        "overrides": [],
+        "command": ["touch", "ran"],
+    },
+    "environment": {},
+    "keep_open": [],
+}
+CONFIGS = [
+    (node(PROCESS), "names detlab.sweeps.process.Process at model.neck"),
+    (node("${oc.create:{_target_: os.system, command: touch ran}}"), "a resolved config has a value"),
+    (node(doubled(40)), "more than 50,000 values"),
+    (node(holding_itself()), "holds itself"),
+    ({}, "has no model"),
+    ({"model": 1, "data": {}}, "has no model"),
+    ({"model": {}, "data": {}}, "has no backbone"),
+    ([], "is no map of keys"),
+]
+FACTS = [
+    ({"class_names": doubled(40)}, "more than 50,000 values"),
+    ({"class_names": "ab"}, "class_names"),
+    ({"class_names": [["a"]]}, "class_names"),
+    ({"category_ids": ["x"]}, "category_ids"),
+    ({"category_ids": []}, "category_ids"),
+    ({"layout": doubled(40)}, "more than 50,000 values"),
+    ({"layout": [1]}, "classes elsewhere"),
+    ({"layout": 0, "version": [doubled(10)]}, "unknown version"),
+]
+
+
+@pytest.mark.parametrize("way", ["load", "evaluate", "export", "check batch", "init_from", "stage", "resume"])
+@pytest.mark.parametrize(("config", "message"), CONFIGS, ids=range(len(CONFIGS)))
+def test_configs_in_checkpoints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Any, message: str, way: str
+) -> None:
+    """Every way in which a stored config is read; resuming builds nothing of it and only has to end."""
+    monkeypatch.chdir(tmp_path)  # where the commands of these configs would leave their mark
+    (tmp_path / "checkpoints").mkdir()
+    file = stranger(tmp_path / "checkpoints" / "last.ckpt", config)
+    options = {"run": str(file), "ckpt": "best", "trust": [], "threads": None, "split": "val", "detect": {}}
+    ways: dict[str, Callable[[], Any]] = {
+        "load": lambda: detlab.load(file),
+        "evaluate": lambda: evaluate(options),
+        "export": lambda: export(options),
+        "check batch": lambda: load_dumped_batch(file),
+        "init_from": lambda: read_checkpoint(find_checkpoint(str(file))),
+        "stage": lambda: read_checkpoint(file, own=[{"model": {"_target_": "detlab.detectors.SSD"}}]),
+        "resume": lambda: start_of({"resume": True, "paths": {"run_dir": str(tmp_path)}, "model": {}}),
+    }
+    with pytest.raises(ConfigError, match=None if way == "resume" else message):
+        ways[way]()
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("facts", "message"), FACTS, ids=range(len(FACTS)))
+def test_facts_in_checkpoints(tmp_path: Path, facts: dict[str, Any], message: str) -> None:
+    file = stranger(tmp_path / "evil.ckpt", {"model": {"backbone": {}, "detect": {}}, "data": {}}, **facts)
     with pytest.raises(ConfigError, match=message):
-        overrides_of(folder)
-    assert not mark.exists()
+        detlab.load(file)
 
 
-def test_a_run_folder_of_ones_own(tmp_path: Path) -> None:
-    folder = run_folder(tmp_path / "run", "[model=rpn, seed=3, resume=true]\n")
-    assert overrides_of(folder) == ["model=rpn", "seed=3"]
+def test_models_that_cannot_be_built(tmp_path: Path) -> None:
+    model = {"_target_": "detlab.detectors.SSD", "backbone": {"_target_": "detlab.model.backbones.ResNet", "depth": 18}}
+    file = stranger(tmp_path / "evil.ckpt", {"model": model | {"detect": {}}, "data": {"size": 1}, "seed": 0})
+    with pytest.raises(ConfigError):
+        detlab.load(file)
+
+
+def test_batches_from_strangers(tmp_path: Path) -> None:
+    for batch in ({}, {"evil": 1}, {"targets": {"x": 1}}, {"images": torch.zeros(1)}):
+        facts = {"config": node(None), "class_names": ["a"], "category_ids": [1], "layout": LAYOUT}
+        torch.save({"state_dict": {}, "detlab": facts, "batch": batch, "step": "x"}, tmp_path / "evil.ckpt")
+        with pytest.raises(ConfigError, match="a batch of other parts"):
+            load_dumped_batch(tmp_path / "evil.ckpt")
 
 
 @pytest.mark.parametrize(
@@ -273,10 +445,3 @@ def test_hyper_parameters_are_plain() -> None:
     torch.save(config, buffer)
     buffer.seek(0)
     assert torch.load(buffer, weights_only=True) == config
-
-
-def test_loading_names_the_trust_option(tmp_path: Path) -> None:
-    facts = {"config": {"model": {"_target_": "os.system"}}, "class_names": ["a"], "category_ids": [1]}
-    torch.save({"state_dict": {}, "detlab": facts}, tmp_path / "evil.ckpt")
-    with pytest.raises(ConfigError, match=r"names os.system, which lies outside .* add trust=\[os\]"):
-        detlab.load(tmp_path / "evil.ckpt")

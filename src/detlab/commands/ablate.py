@@ -18,6 +18,7 @@ from detlab.commands.preview import preview, wide_console
 from detlab.config.ablation import Ablation, plan_ablation
 from detlab.config.overrides import short_names
 from detlab.errors import ConfigError
+from detlab.printing import complain
 from detlab.report.intervals import Contrast, contrasts
 from detlab.report.results import Measured, measure
 from detlab.report.rounds import Look, looks, seeds_wanted, weights_beside_first
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         preview(request.ablation, request.seeds, until_decided=request.until_decided, probe=request.probe)
         return 0 if request.preview else answer(request)
     except (ConfigError, ReportError) as error:
-        print(f"detlab: {error}", file=sys.stderr)
+        complain(error)
         return 2
 
 

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import hydra
 import numpy as np
 import torch
-from rich.console import Console
 from rich.table import Table
 
 from detlab.commands.app import on_plain_config, run_app
@@ -23,6 +22,7 @@ from detlab.files import write_json
 from detlab.metrics.anchor_coverage import AnchorStage, Coverage, Placement, anchor_stage, coverage, coverage_report
 from detlab.metrics.anchor_fit import fit_pairs, fit_shapes
 from detlab.model.anchors import AnchorGenerator, Anchors, DefaultBoxes, Shapes
+from detlab.printing import say, show
 from detlab.runs.checkpoints import model_without_download
 from detlab.tensors.structures import GroundTruth
 from detlab.training.build import make_data
@@ -64,7 +64,7 @@ def report(config: dict[str, Any]) -> dict[str, Any]:
     out = Path(config["paths"]["run_dir"])
     write_json(out / "anchors.json", result)
     plot(result, stage, covered.of(~crowd & (covered.iou >= 0)), out / "anchors.png")
-    Console().print(f"results     {out}", soft_wrap=True)
+    say(f"results     {out}")
     return result
 
 
@@ -164,7 +164,7 @@ def _listed(value: Any) -> str:
 
 def print_report(result: Mapping[str, Any], stage: AnchorStage) -> None:
     """The tables."""
-    now, console = result["now"], Console(width=max(Console().width, WIDTH))
+    now = result["now"]
     recalls = [f"recall_{t:g}" for t in now["thresholds"]]
     titles = ["boxes", "best IoU", "lowest tenth", *(f"IoU from {t:g}" for t in now["thresholds"])]
     titles += ["positives per box", "no positive"]
@@ -176,18 +176,19 @@ def print_report(result: Mapping[str, Any], stage: AnchorStage) -> None:
     table.add_section()
     for row in now["by_level"]:
         table.add_row(f"best on {row['level']}, stride {row['stride']}", *_cells(row, keys))
-    console.print(table)
+    show(table, WIDTH)
     shares = ", ".join(f"{share:.3%} {name}" for name, share in now["anchors"].items())
-    console.print(f"of all anchors {shares}", highlight=False)
+    say(f"of all anchors {shares}")
     if result["suggestions"]:
         table = Table("anchors", *titles, title="suggestions, measured where they would lie")
         table.add_row("as they are", *_cells(now["all"], keys))
         for row in result["suggestions"]:
             table.add_row(row["name"], *_cells(row["all"], keys))
-        console.print(table)
+        show(table, WIDTH)
         for row in result["suggestions"]:
             better = "better" if row["all"]["iou"] > now["all"]["iou"] else "no better"
-            console.print(f"{row['name']} ({better}):\n  {row['overrides']}", soft_wrap=True, highlight=False)
+            say(f"{row['name']} ({better}):")
+            say(f"  {row['overrides']}")
 
 
 def plot(result: Mapping[str, Any], stage: AnchorStage, covered: Coverage, path: Path) -> None:

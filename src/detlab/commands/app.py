@@ -17,6 +17,7 @@ from detlab.config.compose import open_keys, valid_config
 from detlab.config.explaining import explain, first_line
 from detlab.config.typed import check_once, check_overrides
 from detlab.errors import ConfigError, DataError
+from detlab.printing import complain
 
 MISTAKES = (HydraException, OmegaConfBaseException, ConfigError, DataError)
 FULL = "HYDRA_FULL_ERROR"  # 1: tracebacks, as Hydra has it
@@ -68,7 +69,7 @@ def end(error: Exception, name: str, overrides: list[str]) -> NoReturn:
     told = "" if shown else _sentence(error, name, overrides)
     if not told:
         raise error
-    print(f"detlab: {told}", file=sys.stderr)
+    complain(told)
     sys.exit(2)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from detlab.benchmark.options import Option, OptionError, parse, settle
+from detlab.printing import complain
 
 USAGE = "detlab benchmark target=step"
 
@@ -78,7 +79,7 @@ def start(arguments: Sequence[str]) -> int:
     try:
         main(arguments)
     except OptionError as mistake:
-        print(f"detlab: {mistake}", file=sys.stderr)
+        complain(mistake)
         return 2
     return 0
 

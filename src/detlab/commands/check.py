@@ -17,8 +17,8 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from detlab.commands.anchors import anchors_of, placement_of
 from detlab.commands.app import on_plain_config, run_app
@@ -28,6 +28,7 @@ from detlab.config.rules import check
 from detlab.data import DetectionData
 from detlab.errors import ConfigError, DataError
 from detlab.metrics.anchor_coverage import coverage, coverage_report
+from detlab.printing import say, show
 from detlab.runs.checkpoints import read_checkpoint
 from detlab.runs.loading import detector_of
 from detlab.runs.replay import repeat_step
@@ -147,7 +148,7 @@ class Preflight:
         """Save, read with weights_only, build again, compare every tensor."""
         path = Path(self.config["paths"]["run_dir"]) / "check.ckpt"
         self.run.trainer.save_checkpoint(path, weights_only=False)
-        read = read_checkpoint(path, self.config["trust"])
+        read = read_checkpoint(path, self.config["trust"], own=self.config)
         again = detector_of(read).state_dict()
         own = self.run.module.detector.state_dict()
         differing = [k for k, v in own.items() if not torch.equal(again[k].cpu(), v.cpu())]
@@ -313,12 +314,11 @@ def _first(override: str) -> tuple[str, int]:
 
 def print_table(preflight: Preflight) -> None:
     """The verdicts."""
-    console = Console(width=max(Console().width, 130))
     table = Table("check", "verdict", "seconds", "what was seen", title="detlab check")
     for name, verdict, seen, seconds in preflight.rows:
-        table.add_row(name, f"[{STYLES[verdict]}]{verdict}[/]", f"{seconds:.1f}", seen.replace("[", "\\["))
-    console.print(table)
-    console.print("ready to run" if preflight.passed else "not ready", style="bold")
+        table.add_row(name, Text(verdict, style=STYLES[verdict]), f"{seconds:.1f}", seen)
+    show(table, width=130)
+    say("ready to run" if preflight.passed else "not ready", style="bold")
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="check")

@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from detlab.config.compose import plain_config
 from detlab.config.explaining import explain
 from detlab.errors import ConfigError
+from detlab.printing import complain
 from detlab.runs.folder import OF_A_RUN, claim, claim_free, rank
 
 
@@ -46,7 +47,7 @@ class RunFolder(Callback):
             with read_write(config.hydra), open_dict(config.hydra):
                 config.hydra.run.dir = folder
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
-            print(f"detlab: {explain(error)}", file=sys.stderr)
+            complain(explain(error))
             sys.exit(2)
         except Exception:  # Hydra would go on, in a folder that may be another's
             traceback.print_exc()

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from detlab.commands.report import split_arguments
 from detlab.config.contracts import describe, fits
+from detlab.printing import complain, say, show
 from detlab.ranges import Fraction, Natural
 from detlab.report.bootstrap import contrast, draw_weights, resampled_ap
 from detlab.report.detections import Judged, Truth, read_judged
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         numbers: dict[str, Any] = {k: _number(k, v) for k, v in options.items()}
         print_comparison(folders[0], folders[1], **numbers)
     except ReportError as error:
-        print(f"detlab: {error}", file=sys.stderr)
+        complain(error)
         return 2
     return 0
 
@@ -86,16 +86,15 @@ def print_comparison(
         ReportError: a folder that is no run.
     """
     runs = [_run(folder) for folder in (a, b)]
-    say = Console().print
     config = Table("key", "A", "B", title="config")
     for key, left, right in config_difference(runs[0].config, runs[1].config):
         config.add_row(key, left, right)
-    say(config if config.row_count else "The configs are the same.")
+    show(config) if config.row_count else say("The configs are the same.")
     metrics = Table("metric", "A", "B", "B - A", title="metrics")
     for key in [k for k in runs[0].metrics if k in runs[1].metrics]:
         before, after = (run.metrics[key] for run in runs)
         metrics.add_row(key, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
-    say(metrics)
+    show(metrics)
     stored_a, stored_b = read_judged(a), read_judged(b)
     if stored_a is None or stored_b is None:
         say("No interval and no images: a run stored no detections.json with ground_truth.json.")
@@ -108,7 +107,7 @@ def print_comparison(
     say(interval_text(truth, judged_a, judged_b, int(resamples)))
     errors = [image_errors(truth, judged, score_threshold) for judged in (judged_a, judged_b)]
     for name, other_name, own in (("A", "B", 0), ("B", "A", 1)):
-        say(_image_table(truth, errors[own], errors[1 - own], name, other_name, int(images)))
+        show(_image_table(truth, errors[own], errors[1 - own], name, other_name, int(images)))
 
 
 def config_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from rich.console import Console
 
 from detlab.commands.app import on_plain_config, run_app
 from detlab.config.compose import config_dir
@@ -16,6 +15,7 @@ from detlab.data import DetectionData
 from detlab.data.contents import contents
 from detlab.errors import ConfigError
 from detlab.files import write_json
+from detlab.printing import say
 from detlab.training.console import say_audit
 
 USAGE = "detlab data data=voc data.root=..."
@@ -58,7 +58,7 @@ def write_contents(data: DetectionData, file: str) -> None:
         raise ConfigError(
             f"json={file} cannot be written ({error.strerror}); give a file in a folder of yours."
         ) from error
-    Console().print(f"json        {path}", soft_wrap=True, highlight=False, markup=False)
+    say(f"json        {path}")
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ import hydra
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
 from lightning.pytorch.callbacks import ProgressBar
-from rich.console import Console
 
 from detlab.commands.app import on_plain_config, run_app
 from detlab.config.compose import config_dir
 from detlab.config.parts import build_part
 from detlab.config.validate import validate_node
 from detlab.errors import ConfigError
+from detlab.printing import say
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
 from detlab.training.build import make_data, measures_of
@@ -27,6 +27,9 @@ from detlab.training.precision import resolve_precision
 from detlab.training.trainers import give_data
 
 USAGE = "detlab evaluate run=outputs/... ckpt=best"
+
+
+PLACES = ("cache_dir", "url")  # where to write, and to load from: never what the run's config says
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="evaluate")
@@ -48,10 +51,12 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     checkpoint = read_checkpoint(find_checkpoint(config["run"], config["ckpt"]), config["trust"])
     checkpoint = _with_selection(checkpoint, config["detect"])
     run = checkpoint.config
+    if type(run.get("trainer")) is not dict or not {"augment", "seed", "monitor"} <= run.keys():
+        raise ConfigError(f"{checkpoint.path} holds a config without trainer, augment, seed or monitor.")
     unknown = sorted(set(config["data"]) - set(run["data"]) - {"_target_", "voc_ap", "max_detections"})
     if unknown:
         raise ConfigError(f"There is no option data.{unknown[0]}; the run's data has {', '.join(run['data'])}.")
-    data_config = run["data"] | config["data"]
+    data_config = {k: v for k, v in run["data"].items() if k not in PLACES} | config["data"]
     validate_node(data_config, "data")
     if config["split"] == "train":
         data_config |= {"same_images": True}
@@ -104,7 +109,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     trainer.test(module, dataloaders=loader, verbose=False)
     results = module.results["test"]
     print_results(results, f"{config['split']} split, {checkpoint.path.name}")
-    Console().print(f"results     {run_dir}", soft_wrap=True)
+    say(f"results     {run_dir}")
     return results
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import hydra
 import torch
-from rich.console import Console
 
 from detlab.commands.app import on_plain_config, run_app
 from detlab.config.compose import config_dir
 from detlab.detectors.graph import FORMATS, disagreement, example, export, latency
 from detlab.errors import ConfigError
+from detlab.printing import say
 from detlab.runs.checkpoints import find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
 from detlab.tensors.norms import fold_norms
@@ -55,17 +55,14 @@ def run(config: dict[str, Any]) -> Path:
         difference = disagreement(found, expected)
         eager = latency(lambda: detector.detect(batch), config["repeats"])
         graph = latency(lambda: exported(*inputs), config["repeats"])
-    say = Console().print
     names = ("object",) if detector.class_agnostic else checkpoint.class_names
     number = "any" if any_batch else len(images)
     shape = ", ".join(str(n) for n in (number, *images.shape[1:]))
-    say(f"inputs      images uint8 [{shape}], sizes int64 [{number}, 2]", highlight=False, markup=False)
-    say(f"outputs     boxes, scores, labels (-1: padding): {', '.join(names)}", soft_wrap=True, highlight=False)
-    say(f"difference  {difference:.1e} over {int(expected.real.sum())} boxes", highlight=False)
-    say(
-        f"latency     eager {eager:.1f} ms, {format} {graph:.1f} ms, {torch.get_num_threads()} threads", highlight=False
-    )
-    say(f"file        {path}", soft_wrap=True, highlight=False)
+    say(f"inputs      images uint8 [{shape}], sizes int64 [{number}, 2]")
+    say(f"outputs     boxes, scores, labels (-1: padding): {', '.join(names)}")
+    say(f"difference  {difference:.1e} over {int(expected.real.sum())} boxes")
+    say(f"latency     eager {eager:.1f} ms, {format} {graph:.1f} ms, {torch.get_num_threads()} threads")
+    say(f"file        {path}")
     if not difference <= TOLERANCE:
         raise ConfigError(f"format={format} gives other detections than the run (difference {difference:.1e}).")
     return path

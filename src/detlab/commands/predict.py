@@ -7,7 +7,6 @@ from typing import Any
 
 import hydra
 import torch
-from rich.console import Console
 from rich.progress import track
 
 from detlab.commands.app import on_plain_config, run_app
@@ -16,6 +15,7 @@ from detlab.data.images import ImageError, Listing, list_images, read_image
 from detlab.drawing.pictures import Boxes, draw_boxes
 from detlab.errors import ConfigError
 from detlab.files import write_json
+from detlab.printing import say
 from detlab.runs.loading import Loaded, load
 
 USAGE = "detlab predict run=outputs/... source=images/"
@@ -67,12 +67,10 @@ def predict(config: dict[str, Any]) -> Path:
     names = ("object",) if loaded.detector.class_agnostic else loaded.class_names
     categories = [{"id": int(i), "name": n} for i, n in zip(loaded.category_ids[: len(names)], names, strict=True)]
     write_json(out / "predictions.json", {"images": images, "categories": categories, "annotations": results})
-    say = Console().print
     for line in [*unreadable, *(f"{path.name}: no image that Pillow reads" for path in skipped)]:
-        say(f"not read    {line}", soft_wrap=True, highlight=False, markup=False)
+        say(f"not read    {line}")
     left_out = f", {len(unreadable) + len(skipped)} files not read" if unreadable or skipped else ""
-    counts = f"{len(images)} pictures, {len(results)} detections{left_out}"
-    say(f"results     {out} ({counts})", soft_wrap=True)
+    say(f"results     {out} ({len(images)} pictures, {len(results)} detections{left_out})")
     return out
 
 

@@ -20,6 +20,7 @@ from detlab.config.ablation import Ablation
 from detlab.config.overrides import short_names
 from detlab.config.rules import check
 from detlab.errors import ConfigError
+from detlab.printing import PlainConsole
 from detlab.report.results import Measured, measure
 from detlab.report.rounds import noise_of, smallest_difference
 from detlab.sweeps.slots import visible_gpus
@@ -188,7 +189,7 @@ def probe_row(config: dict[str, Any]) -> tuple[float, float, float, str]:
 
 def wide_console() -> Console:
     """A console whose tables keep their columns in a log, too."""
-    return Console(width=max(Console().width, 120))
+    return PlainConsole(width=max(PlainConsole().width, 120))
 
 
 def duration(seconds: float | None) -> str:

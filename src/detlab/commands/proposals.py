@@ -15,7 +15,6 @@ from typing import Any
 import hydra
 import numpy as np
 import torch
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -44,6 +43,7 @@ from detlab.metrics.collected import Found
 from detlab.metrics.matching import THRESHOLDS
 from detlab.metrics.proposal_recall import recall_by_iou
 from detlab.model.proposals import RPN
+from detlab.printing import say, show
 from detlab.runs.loading import Loaded, load
 from detlab.tensors.boxes import clip
 
@@ -103,7 +103,7 @@ def judge(data: DetectionData, splits: Sequence[str], source: str, folder: Path)
         raise refusal
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "recall.json", results)
-    Console().print(f"proposals   {source}  use data.proposals={source}", soft_wrap=True, highlight=False)
+    say(f"proposals   {source}  use data.proposals={source}")
     return results
 
 
@@ -278,7 +278,7 @@ def _print_recall(split: str, result: dict[str, Any]) -> None:
         table.add_row(threshold, *(f"{value:.3f}" for value in row.values()))
     table.add_section()
     table.add_row("AR", *(f"{result[f'ar_{k}']:.3f}" for k in RECALL_AT), style="bold")
-    Console().print(table)
+    show(table)
 
 
 def _total(pieces: list[list[Record]], numbers: list[int]) -> int:

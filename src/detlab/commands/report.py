@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from rich.console import Console
-
 from detlab.errors import ConfigError
+from detlab.printing import PlainConsole, complain, say
 from detlab.report.analysis import analyse
 from detlab.report.page import answer, html_page, markdown_report
 from detlab.report.rows import make_sweep
@@ -37,9 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         folders, options = split_arguments(words, OPTIONS)
-        print(write_report(folders, **options))
+        for line in write_report(folders, **options):
+            say(line)
     except (ReportError, ConfigError) as error:
-        print(f"detlab: {error}", file=sys.stderr)
+        complain(error)
         return 2
     return 0
 
@@ -70,12 +70,12 @@ def write_report(
     resamples: str = "1000",
     out: str = "",
     title: str = "",
-) -> str:
-    """Write the report of some folders; what to print."""
+) -> list[str]:
+    """Write the report of some folders; the lines to print."""
     if not resamples.isdigit():
         raise ReportError(f"resamples={resamples} must be a whole number from 0 on.")
     sweep = make_sweep(find_runs(folders), baseline, metric)
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True)
     with console.status("reading") as status:
         analysis = analyse(sweep, int(resamples), say=lambda text: status.update(f"resampling {text}"))
     place = Path(out) if out else folders[0] / "report"
@@ -88,7 +88,7 @@ def write_report(
     for table in made:
         (place / f"{table.name}.csv").write_text(as_csv(table))
         (place / f"{table.name}.tex").write_text(as_latex(table))
-    return "\n".join([*answer(analysis), f"report  {page.absolute()}"])
+    return [*answer(analysis), f"report  {page.absolute()}"]
 
 
 if __name__ == "__main__":

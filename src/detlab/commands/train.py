@@ -10,6 +10,7 @@ if __name__ == "__main__":
     die_with_first_rank()  # before the imports below, which take seconds on a busy machine
 
 import itertools
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,10 +18,13 @@ from typing import Any
 import hydra
 
 from detlab.commands.app import on_plain_config, run_app
-from detlab.config.compose import config_dir
+from detlab.config.compose import config_dir, config_hash
+from detlab.errors import ConfigError
+from detlab.printing import complain
 from detlab.sweeps import end_with_parent
 
 USAGE = "detlab train model=retinanet data=shapes"
+CHECKED = "DETLAB_CHECKED_CONFIG"  # the hash of the config that `detlab rerun` has checked
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")
@@ -31,10 +35,12 @@ def main(config: dict[str, Any]) -> float | None:
     from detlab.training.fit import train
     from detlab.training.signals import Stopped
 
+    if os.environ.get(CHECKED) not in (None, config_hash(config)):
+        raise ConfigError("The overrides do not compose the config that was checked; the run is not started.")
     try:
         return train(config)
     except Stopped as stop:
-        print(f"detlab: {stop}; resume=true goes on in {config['paths']['run_dir']}", file=sys.stderr)
+        complain(f"{stop}; resume=true goes on in {config['paths']['run_dir']}")
         sys.exit(128 + stop.signal)
 
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from detlab.files import read_json
+from detlab.foreign import ForeignFileError, read_yaml
 
 GROUPS_OF_PLACE = ("hydra/", "logger", "callbacks", "debug")  # choices that make no other experiment
 KEYS_OF_PLACE = ("hydra.", "resume", "logger", "callbacks", "threads", "name", "paths.", "trust", "data.cache_dir")
@@ -144,6 +143,6 @@ def _pair(text: str) -> tuple[str, str]:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}
-    except (OSError, yaml.YAMLError):
+        return read_yaml(path) or {}
+    except ForeignFileError:
         return {}

@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
-from inspect import isclass, isroutine
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
-from detlab.config.parts import object_of
+from detlab.config.trusted import checked_config
 from detlab.detectors import Detector
 from detlab.errors import ConfigError
 from detlab.model.heads import RoIHead
+from detlab.tensors.archive import load_tensors
 
 CHECKPOINT_KEY = "detlab"  # where a checkpoint holds what is needed to build its detector again
 LAYOUT = 3  # of configs and tensors in checkpoints; 3: targets in the rooms of model/, detectors/, training/
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 PREFIX = "detector."
-# Of the packages trusted, the parts that configs build from. The rest of torch is no safer than what it imports:
-# torch.hub.load and torch.load run code of a stranger's choice, and torch.os.system is os.system.
-TRUSTED = (
-    "detlab.",
-    "torch.nn.",
-    "torch.optim.",
-    "torchvision.models.",
-    "torchvision.ops.",
-    "torchvision.transforms.",
-    "lightning.Trainer",
-    "lightning.pytorch.callbacks.",
-    "lightning.pytorch.loggers.",
-    "lightning.pytorch.plugins.",
-    "lightning.pytorch.profilers.",
-    "lightning.pytorch.strategies.",
-)
-CLOSED = ("cli", "commands", "config", "files", "runs", "sweeps", "report", "training.build", "training.fit")
-COMMANDS = tuple(f"detlab.{name}." for name in CLOSED)
-HOMES = (*TRUSTED, "lightning.pytorch.trainer.")  # where what these names mean may be defined
 
 
 class Checkpoint(NamedTuple):
@@ -72,101 +51,71 @@ def find_checkpoint(run: str | Path, ckpt: str = "best") -> Path:
     return file
 
 
-def read_checkpoint(path: Path, trust: Sequence[str] = ()) -> Checkpoint:
-    """Read a checkpoint with weights_only=True and check every `_target_` of its config before anything is imported.
+def read_checkpoint(
+    path: Path, trust: Sequence[str] | str = (), own: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ()
+) -> Checkpoint:
+    """Read a checkpoint with weights_only=True; its config is a checked copy, see `checked_config`.
+
+    Args:
+        trust: packages of the user's own that the config may name.
+        own: configs of the user's own; what they name is trusted where they name it.
 
     Raises:
-        ConfigError: not a checkpoint of this project, damaged, or a target outside the trusted prefixes.
+        ConfigError: not a checkpoint of this project, damaged, or a config that names what is not trusted.
     """
     content = read_content(path)
     facts = content[CHECKPOINT_KEY]
-    check_targets(facts["config"], trust)
-    state = {k.removeprefix(PREFIX): v for k, v in content["state_dict"].items() if k.startswith(PREFIX)}
-    return Checkpoint(path, dict(facts["config"]), tuple(facts["class_names"]), tuple(facts["category_ids"]), state)
+    config = checked_config(facts["config"], trust, own=own, name=f"The config of {path}")
+    for key in ("model", "data"):
+        if type(config.get(key)) is not dict:
+            raise ConfigError(f"{path} is no checkpoint of detlab train: its config has no {key}.")
+    if type(config["model"].get("backbone")) is not dict or type(config["model"].get("detect")) is not dict:
+        raise ConfigError(f"{path} is no checkpoint of detlab train: its model has no backbone, or does not detect.")
+    names, ids = facts["class_names"], facts["category_ids"]
+    if not _all_of(names, str) or not _all_of(ids, int) or len(names) != len(ids):
+        raise ConfigError(f"{path} is no checkpoint of detlab train: its class_names or category_ids are no such.")
+    tensors = content["state_dict"]
+    state = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
+    return Checkpoint(path, config, tuple(names), tuple(ids), state)
 
 
 def read_content(path: Path) -> Mapping[str, Any]:
-    """All that a checkpoint holds, read with weights_only=True; nothing of it is imported or called.
+    """All that a checkpoint holds, read by `load_tensors`; nothing of it is imported or called.
 
     Raises:
         ConfigError: not a checkpoint of this project, or damaged.
     """
     try:
-        _check_sums(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_tensors(path)
     except Exception as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else ""
+        reason = str(error).splitlines()[0][:160] if str(error) else ""
         raise ConfigError(
             f"{path} is not a checkpoint that loads safely ({type(error).__name__}: {reason})."
         ) from error
     facts = content.get(CHECKPOINT_KEY) if isinstance(content, Mapping) else None
-    if not isinstance(facts, Mapping) or "state_dict" not in content:
+    if not isinstance(facts, Mapping) or not _is_state(content.get("state_dict")):
         raise ConfigError(f"{path} is a checkpoint, but not of detlab train: it has no {CHECKPOINT_KEY!r} entry.")
     if not {"config", "class_names", "category_ids"} <= facts.keys():
         raise ConfigError(
             f"{path} is a checkpoint of another version of detlab: its {CHECKPOINT_KEY!r} entry lacks its config."
         )
-    if facts.get("layout") != LAYOUT:
+    if type(facts.get("layout")) is not int or facts["layout"] != LAYOUT:
+        version = facts.get("version")
         raise ConfigError(
-            f"{path} was written by detlab {facts.get('version', 'of an unknown version')} with its classes elsewhere; "
-            f"train it again, or use the commit named in its run's status.json."
+            f"{path} was written by detlab {version if type(version) is str else 'of an unknown version'} with its "
+            f"classes elsewhere; train it again, or use the commit named in its run's status.json."
         )
+    if type(content.get("global_step", 0)) is not int:
+        raise ConfigError(f"{path} is damaged: its global_step is no number.")
     return content
 
 
-def _check_sums(path: Path) -> None:
-    """Compare the parts of a torch archive with their checksums, which torch writes and does not look at.
-
-    Raises:
-        zipfile.BadZipFile: names the part that differs.
-    """
-    if not zipfile.is_zipfile(path):
-        return  # torch's older format, or no checkpoint at all: loading tells
-    with zipfile.ZipFile(path) as archive:
-        if (part := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(f"bytes of {part} have changed since they were written")
+def _is_state(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(type(k) is str and isinstance(v, Tensor) for k, v in value.items())
 
 
-def check_targets(config: Any, trust: Sequence[str] = ()) -> None:
-    """Refuse a config that would import from outside the trusted packages.
-
-    Raises:
-        ConfigError: names the target and the option.
-    """
-    allowed = tuple(p if p.endswith(".") else f"{p}." for p in trust)
-    nodes = [config]
-    while nodes:
-        node = nodes.pop()
-        if isinstance(node, Mapping):
-            target = node.get("_target_")
-            if target is not None and not str(target).startswith(allowed) and not _builds_safely(str(target)):
-                raise ConfigError(
-                    f"The config names {target}, which lies outside the trusted packages; if you trust it, add "
-                    f"trust=[{str(target).split('.')[0]}]."
-                )
-            nodes.extend(node.values())
-        elif isinstance(node, list | tuple):
-            nodes.extend(node)
-
-
-def _builds_safely(target: str) -> bool:
-    """Whether a target lies in a trusted part and is a class or function that its package itself defines.
-
-    The second look keeps out what such a module has merely imported; only trusted packages are imported for it.
-    """
-    if (
-        not target.startswith(TRUSTED)
-        or target.startswith(COMMANDS)
-        or any(part.startswith("_") for part in target.split("."))
-    ):
-        return False
-    try:
-        found = object_of(target)
-    except Exception:  # whatever an import raises: there is no such thing
-        return False
-    home = f"{getattr(found, '__module__', '')}."
-    ours = home.startswith(HOMES) and home.split(".")[0] == target.split(".")[0]
-    return ours and (isclass(found) or isroutine(found))
+def _all_of(values: Any, kind: type) -> bool:
+    return isinstance(values, list | tuple) and all(type(value) is kind for value in values)
 
 
 def model_without_download(config: Mapping[str, Any]) -> dict[str, Any]:

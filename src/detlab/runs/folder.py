@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from pathlib import Path
 from detlab.errors import ConfigError
 from detlab.files import read_json
 from detlab.locks import Lock, NoLocksError, holder, is_locked
+from detlab.printing import complain
 
 LOCK = ".lock"
 OF_A_RUN = ("status.json", "checkpoints", "stages", "metrics.csv", "result.json")  # any of them: the folder is taken
@@ -178,4 +178,4 @@ def _exists(process: object) -> bool:
 
 
 def _say(text: str) -> None:
-    print(f"detlab: {text}", file=sys.stderr, flush=True)
+    complain(text)

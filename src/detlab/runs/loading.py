@@ -18,6 +18,7 @@ from detlab.data.proposals.store import Boxes, grid_proposals
 from detlab.data.transforms import Resize
 from detlab.data.unlabelled import batches_of_images
 from detlab.detectors import Detector
+from detlab.errors import ConfigError
 from detlab.model.detect import to_original
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, model_without_download, read_checkpoint
 from detlab.tensors.norms import fold_norms
@@ -137,7 +138,20 @@ def load(
 
 
 def detector_of(checkpoint: Checkpoint) -> Detector:
-    """The detector of a checkpoint with its weights."""
-    detector = make_detector(model_without_download(checkpoint.config), len(checkpoint.class_names))
-    detector.load_state_dict(checkpoint.state)
+    """The detector of a checkpoint with its weights.
+
+    Raises:
+        ConfigError: a model that cannot be built, or other tensors than its model has.
+    """
+    try:
+        detector = make_detector(model_without_download(checkpoint.config), len(checkpoint.class_names))
+        detector.load_state_dict(checkpoint.state)
+    except ConfigError:
+        raise
+    except Exception as error:  # a stranger's numbers fail in many ways
+        reason = str(error).strip().partition("\n")[0][:160]
+        raise ConfigError(
+            f"{checkpoint.path} holds a model that cannot be built, or that its tensors do not fit "
+            f"({type(error).__name__}: {reason})."
+        ) from error
     return detector

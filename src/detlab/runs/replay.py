@@ -12,6 +12,7 @@ from torch import Tensor
 
 from detlab.errors import ConfigError
 from detlab.model.samplers import draw_keys
+from detlab.printing import say
 from detlab.runs.checkpoints import Checkpoint, read_checkpoint, read_content
 from detlab.runs.loading import detector_of
 from detlab.tensors.structures import Batch, Proposals, Targets
@@ -50,8 +51,11 @@ def load_dumped_batch(path: str | Path, trust: Sequence[str] = ()) -> Dumped:
     if not isinstance(stored, Mapping):
         raise ConfigError(f"batch={path} is a checkpoint without a batch; give a file of a run's nonfinite folder.")
     parts = {"targets": Targets, "proposals": Proposals}
-    fields = {k: parts[k](**v) if k in parts and v is not None else v for k, v in stored.items()}
-    batch, step = Batch(**fields), int(content["step"])
+    try:
+        fields = {k: parts[k](**v) if k in parts and v is not None else v for k, v in stored.items()}
+        batch, step = Batch(**fields), int(content["step"])
+    except (TypeError, ValueError, KeyError) as error:
+        raise ConfigError(f"batch={path} holds a batch of other parts than detlab writes ({error}).") from error
     return Dumped(checkpoint, batch._replace(keys=draw_keys(checkpoint.config["seed"], step, batch.ids)), step)
 
 
@@ -70,7 +74,7 @@ def repeat_step(path: str, trust: Sequence[str] = ()) -> bool:
     dumped = load_dumped_batch(path, trust)
     result = replay(dumped)
     for line in as_lines(Path(path), dumped, result):
-        print(line)
+        say(line)
     return not result.bad_gradients and all(math.isfinite(v) for v in result.losses.values())
 
 

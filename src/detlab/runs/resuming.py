@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 
 from detlab.config.compose import config_hash
 from detlab.errors import ConfigError
 from detlab.files import read_json
+from detlab.printing import say
 from detlab.runs.checkpoints import CHECKPOINT_KEY, LAST, PREVIOUS, read_content
 from detlab.runs.folder import in_use
 
@@ -136,4 +136,4 @@ def _kept_steps(content: Mapping[str, Any]) -> int:
 
 @rank_zero_only
 def _say(text: str) -> None:
-    Console().print(text, soft_wrap=True, highlight=False)
+    say(text)

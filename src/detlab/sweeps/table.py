@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detlab.config.overrides import short_names
+from detlab.printing import PlainConsole, visible
 from detlab.sweeps.job import GOOD, OPEN, Job, read_progress
 
 STYLES = {"done": "green", "running": "cyan", "queued": "dim", "pruned": "yellow"}
@@ -30,7 +31,7 @@ class SweepTable:
     """
 
     def __init__(self, jobs: Sequence[Job], console: Console | None = None) -> None:
-        self.jobs, self.console = jobs, console or Console()
+        self.jobs, self.console = jobs, console or PlainConsole()
         self._live = Live(console=self.console, auto_refresh=False, transient=True) if sys.stdout.isatty() else None
 
     def __enter__(self) -> SweepTable:
@@ -59,7 +60,7 @@ class SweepTable:
             parts.append(f"{job.seconds:.0f} s")
         if job.reason:
             parts.append(job.reason)
-        self.console.print(plain("  ".join(parts)), soft_wrap=True)
+        self.console.print("  ".join(parts), soft_wrap=True)
 
     def _render(self) -> Table:
         rank = {"running": 0, "failed": 1, "refused": 1, "timeout": 1, "stopped": 1, "queued": 2}
@@ -97,7 +98,7 @@ def job_table(jobs: Sequence[Job], title: str, *, live: bool = False) -> Table:
 
 def print_summary(jobs: Sequence[Job], folder: str, seconds: float, console: Console | None = None) -> None:
     """The table at the end, and what to do next."""
-    console = console or Console()
+    console = console or PlainConsole()
     counts = Counter(job.state for job in jobs)
     title = (", ".join(f"{n} {state}" for state, n in counts.items()) or "no job") + f" in {seconds:.0f} s"
     metric = next((job.monitor for job in jobs if job.monitor), None)
@@ -105,8 +106,10 @@ def print_summary(jobs: Sequence[Job], folder: str, seconds: float, console: Con
     failed = [job for job in jobs if job.state not in GOOD]
     for job in failed[:5]:
         if job.traceback:
-            console.print(plain(f"\njob {job.number}  {job.folder}/job.log"), style="red", soft_wrap=True)
-            console.print(plain(job.traceback), soft_wrap=True)
+            console.print()
+            console.print(f"job {job.number}  {job.folder}/job.log", style="red", soft_wrap=True)
+            for line in job.traceback.splitlines():
+                console.print(line, soft_wrap=True)
     if failed:
         console.print("The same command again runs what is missing or failed, and leaves the rest alone.")
     console.print(plain(f"sweep folder  {folder}"), soft_wrap=True)
@@ -128,12 +131,12 @@ def print_front(found: Mapping[str, Any], console: Console | None = None) -> Non
         cells = [f"{value:.4g}" for value in trial["values"].values()]
         cells += [trial["choices"].get(key, "") for key in keys]
         table.add_row(*map(plain, [*cells, Path(trial["folder"] or "").name]))
-    (console or Console()).print(table)
+    (console or PlainConsole()).print(table)
 
 
 def plain(text: str) -> Text:
     """Text as it is: without markup, colours of its own, or characters that steer a terminal."""
-    return Text("".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text))
+    return Text(visible(text))
 
 
 def _choices(choices: dict[str, str]) -> str:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import lightning as L  # noqa: N812 - Lightning's own convention
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 
 from detlab.config.compose import config_hash, make_detector
 from detlab.config.parts import build_part, class_of
@@ -16,6 +15,7 @@ from detlab.data import DetectionData, fingerprint
 from detlab.detectors import Detector
 from detlab.errors import ConfigError
 from detlab.metrics.collected import Measure
+from detlab.printing import say
 from detlab.runs.checkpoints import find_checkpoint, initialise_from, read_checkpoint
 from detlab.runs.resuming import NEW, Start, logger_facts
 from detlab.training.callbacks import CheckpointFiles, RunStatus, SameConfig
@@ -119,4 +119,4 @@ def _initialise(detector: Detector, config: Mapping[str, Any], data: DetectionDa
     checkpoint = read_checkpoint(find_checkpoint(config["init_from"]), config["trust"])
     skipped = initialise_from(detector, checkpoint, data.class_names)
     shown = f"; left random: {', '.join(skipped[:6])}{' ...' if len(skipped) > 6 else ''}" if skipped else ""
-    rank_zero_only(Console().print)(f"init_from   {checkpoint.path}{shown}", soft_wrap=True)
+    rank_zero_only(say)(f"init_from   {checkpoint.path}{shown}")

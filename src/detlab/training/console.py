@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 from rich.table import Table
 
 from detlab.data import DetectionData
 from detlab.metrics.summary import summary_rows
+from detlab.printing import say, show
 from detlab.training.callbacks import ValidationPictures
 from detlab.training.lightning_module import DetectionModule
 from detlab.training.optim import effective_lr
@@ -29,11 +29,10 @@ def report(run: Run, run_dir: Path) -> None:
         return
     split = "test" if "test" in run.module.results else "val"
     print_results(results, f"{split} split")
-    say = Console().print
-    say(f"run folder  {run_dir}", soft_wrap=True)
+    say(f"run folder  {run_dir}")
     pictures = next((c for c in callbacks_of(run.trainer) if isinstance(c, ValidationPictures)), None)
     if pictures is not None and pictures.latest is not None:
-        say(f"picture     {pictures.latest}", soft_wrap=True)
+        say(f"picture     {pictures.latest}")
 
 
 def print_results(results: Mapping[str, float], title: str) -> None:
@@ -43,23 +42,22 @@ def print_results(results: Mapping[str, float], title: str) -> None:
     table.add_column("value", justify="right")
     for name, value in summary_rows(results):
         table.add_row(name, value)
-    Console().print(table)
+    show(table)
 
 
 @rank_zero_only
 def say_audit(data: DetectionData) -> None:
     """Print what the audit found."""
-    console = Console()
     counts = ", ".join(f"{s} {len(data.records(s))}" for s in ("train", "val", "test") if data.has(s))
-    console.print(f"data        {counts} images; {data.num_classes} classes: {', '.join(data.class_names)}")
+    say(f"data        {counts} images; {data.num_classes} classes: {', '.join(data.class_names)}")
     for note in data.notes:
-        console.print(f"note        {note}", soft_wrap=True, highlight=False)
+        say(f"note        {note}")
     rows = data.report.as_rows()
     if rows:
         table = Table("split", "dirt", "count", "what is done", "examples", title="data audit")
         for row in rows:
             table.add_row(*row)
-        console.print(table)
+        show(table)
 
 
 @rank_zero_only
@@ -77,8 +75,7 @@ def say_plan(
         table.add_row(name, f"{trainable:,}", f"{total:,}")
     trainable, total = sum(row[1] for row in rows), sum(row[2] for row in rows)
     table.add_row("all", f"{trainable:,}", f"{total:,}", style="bold")
-    console = Console()
-    console.print(table)
+    show(table)
     backbone = module.detector.backbone
     batch = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches  # before the trainer has the data
     optim = config["optim"]
@@ -97,7 +94,7 @@ def say_plan(
         "run": f"{config['paths']['run_dir']} (config {identity})",
     }
     for name, text in lines.items():
-        console.print(f"{name:11} {text}", soft_wrap=True, highlight=False)
+        say(f"{name:11} {text}")
 
 
 def _class_name(target: str) -> str:

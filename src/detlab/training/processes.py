@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ from torch import distributed
 
 from detlab.errors import ConfigError
 from detlab.parent import FIRST_ENV, first_rank, signal_at_parents_death
+from detlab.printing import complain
 from detlab.runs.folder import rank
 from detlab.tensors.ranks import set_timeout, together
 
@@ -139,7 +139,7 @@ class Watch:
 
     def _end(self, reason: str) -> None:
         self.on_death(reason)
-        print(f"detlab: {reason}; a run cannot go on without one of its processes.", file=sys.stderr, flush=True)
+        complain(f"{reason}; a run cannot go on without one of its processes.")
         for process in self._processes:
             process.kill()
         time.sleep(FAREWELL_S)  # the main thread's own error, if it comes, closes the loggers

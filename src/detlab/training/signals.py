@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from types import FrameType
 from typing import Any
+
+from detlab.printing import complain
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -62,7 +63,7 @@ class StopSignals:
             raise Stopped(number)
         self.received = number
         name = signal.Signals(number).name
-        print(f"detlab: {name}: saving after this step or evaluation; once more to leave now.", file=sys.stderr)
+        complain(f"{name}: saving after this step or evaluation; once more to leave now.")
 
 
 STOP = StopSignals()  # one for the whole process, as signals are

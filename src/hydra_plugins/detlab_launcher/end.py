@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from detlab.printing import complain
+
 if TYPE_CHECKING:
     from detlab.sweeps import SweepRecord
 
@@ -32,7 +34,7 @@ class SweepEnd(Callback):
         try:
             hold(folder)
         except SweepBusyError as error:
-            print(f"detlab: {error}", file=sys.stderr)
+            complain(error)
             sys.exit(2)
         atexit.register(forget_unused, folder)  # Hydra has no hook for a sweep that a mistake ends
 

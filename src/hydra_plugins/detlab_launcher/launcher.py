@@ -17,6 +17,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from detlab.printing import complain
 from hydra_plugins.detlab_launcher.end import SweepEnd
 
 if TYPE_CHECKING:
@@ -149,10 +150,10 @@ class ProcessLauncher(Launcher):
                     grace=self.grace,
                 ).run(feed)
         except SweepBusyError as error:
-            print(f"detlab: {error}", file=sys.stderr)
+            complain(error)
             sys.exit(2)
         except KeyboardInterrupt:
-            print("detlab: interrupted; the same command goes on from here.", file=sys.stderr)
+            complain("interrupted; the same command goes on from here.")
             sys.exit(130)
         finally:
             for sent, handler in earlier.items():
@@ -183,14 +184,13 @@ class ProcessLauncher(Launcher):
         return thread_share(at_once, job.processes)
 
     def _say(self, jobs: Sequence[Job], folder: Path) -> None:
-        from rich.console import Console
+        from detlab.printing import say
 
         waiting = sum(not job.earlier and job.state != "refused" for job in jobs)
         known = sum(job.earlier for job in jobs)
         before = f", {known} done before" if known else ""
-        Console().print(
-            f"sweep folder  {folder}\njobs          {waiting} to run{before}", soft_wrap=True, highlight=False
-        )
+        say(f"sweep folder  {folder}")
+        say(f"jobs          {waiting} to run{before}")
 
 
 def module_run() -> str:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torchvision.models import get_model_weights
 
+from detlab.tensors.archive import load_tensors
+
 VERSION = "IMAGENET1K_V1"  # the papers' recipe; torchvision's V2 weights were trained with a later one
 
 
@@ -44,7 +46,7 @@ def load_state(weights: str, kind: str = "a state dict") -> dict[str, Tensor]:
             f"imagenet to download, or the path of {kind}."
         )
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_tensors(path)
     except Exception as error:
         raise WeightsError(
             f"model.backbone.weights={weights} is not a checkpoint that loads with weights_only=True "

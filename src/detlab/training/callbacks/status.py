@@ -21,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from detlab.files import overwrite, read_json, write_json
 from detlab.parent import first_rank
+from detlab.printing import complain
 from detlab.runs.folder import rank
 from detlab.training.processes import FAREWELL_S, WATCH, process_state
 
@@ -167,7 +168,7 @@ class RunStatus(L.Callback):
             try:
                 overwrite(path, json.dumps(self.facts, default=str).encode())
             except OSError:
-                print(f"detlab: {path} cannot be written ({error}); it would say: {self.facts}", file=sys.stderr)
+                complain(f"{path} cannot be written ({error}); it would say: {self.facts}")
 
 
 def leave_words(run_dir: Path, number: int, reason: str) -> None:

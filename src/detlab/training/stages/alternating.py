@@ -56,7 +56,8 @@ class Alternating:
 
     def __call__(self, config: dict[str, Any]) -> float | None:
         """Do the stages that are not done yet and test the result; the monitored metric's best value in the last."""
-        stages = Stages(config, NAMES, self.hand_over)
+        models = (rpn_of(config["model"]), fast_of(config["model"]))
+        stages = Stages(config, NAMES, self.hand_over, models)
         stages.do(1, lambda: self._rpn(stages, 1), "RPN, from the initial weights")
         stages.do(
             2, lambda: self._detector(stages, 2), "detector on the proposals of stage 1, from the initial weights"

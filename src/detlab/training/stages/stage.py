@@ -14,10 +14,10 @@ import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from detlab import printing
 from detlab.config.parts import build_part
 from detlab.data import DetectionData
 from detlab.detectors import Detector
@@ -65,15 +65,23 @@ class Stages:
         config: the run's.
         names: of the stages, such as ("rpn", "detector").
         hand_over: best or last, the checkpoint a stage gives to others.
+        models: the configs of the models that its stages train, which a stage's checkpoint may name.
 
     Raises:
         ConfigError: stages of an earlier run in the way.
     """
 
-    def __init__(self, config: Mapping[str, Any], names: tuple[str, ...], hand_over: str) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        names: tuple[str, ...],
+        hand_over: str,
+        models: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
         if hand_over not in ("best", "last"):
             raise ConfigError(f"training.hand_over={hand_over} is not known; use best or last.")
         self.config, self.names, self.hand_over = config, names, hand_over
+        self.own = [config | {"model": model} for model in models or (config["model"],)]
         self.run_dir = Path(config["paths"]["run_dir"])
         if (self.run_dir / "stages").is_dir() and not config["resume"] and first_process():
             raise ConfigError(
@@ -151,7 +159,8 @@ class Stages:
 
     def checkpoint(self, number: int, ckpt: str | None = None) -> Checkpoint:
         """What a stage hands over."""
-        return read_checkpoint(find_checkpoint(self.folder(number), ckpt or self.hand_over), self.config["trust"])
+        path = find_checkpoint(self.folder(number), ckpt or self.hand_over)
+        return read_checkpoint(path, self.config["trust"], own=self.own)
 
     def finish(
         self, config: dict[str, Any], states: Mapping[str, Mapping[str, Tensor]], score: float | None
@@ -259,7 +268,7 @@ def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
 
 def say(text: str) -> None:
     """Print a line, once for all processes."""
-    rank_zero_only(Console().print)(text, soft_wrap=True, highlight=False)
+    rank_zero_only(printing.say)(text)
 
 
 def _predicting(config: Mapping[str, Any]) -> L.Trainer:

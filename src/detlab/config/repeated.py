@@ -1,0 +1,172 @@
+"""The overrides of a stranger's run folder, of which only some are taken: they are text that Hydra would obey."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from detlab.config.compose import compose_config, config_dir, plain_config
+from detlab.config.trusted import checked_config, shipped_interpolations
+from detlab.errors import ConfigError
+from detlab.foreign import ForeignFileError, read_yaml, walk
+
+GROUPS: tuple[str, ...] = (
+    "model",
+    "data",
+    "augment",
+    "optim",
+    "lr_schedule",
+    "training",
+    "trainer",
+    "callbacks",
+    "tta",
+)
+GROUPS += ("feature_use", "experiment", "variant", "ablation", "budget", "debug")
+KEYS = ("seed", "monitor", "init_from", "test", "compile", "threads", "deterministic", "matmul_precision")
+LEFT_OUT = ("logger", "paths", "name", "resume", "trust")  # where a run writes, and whom it trusts: the user's to say
+WRITTEN = ("run_dir", "dirpath", "save_dir", "default_root_dir")  # keys of folders that a part writes into
+PLACES = (*WRITTEN, "cache_dir", "url")
+MOST = 500  # overrides of a run
+LONGEST = 2000  # characters of one
+
+
+class Repeated(NamedTuple):
+    """What of a stranger's overrides is run again."""
+
+    words: list[str]
+    left_out: list[str]
+    config: dict[str, Any]  # as composed, resolved and checked
+
+
+def run_dir_override(folder: Path) -> str:
+    """The override that puts a run into a folder.
+
+    Raises:
+        ConfigError: a name that Hydra would read as something else.
+    """
+    text = str(folder)
+    if "'" in text or "$" in text or "\\" in text or not text.isprintable():
+        raise ConfigError(f"The folder {text!r} has a quote, a backslash or a dollar sign in its name; use another.")
+    return f"hydra.run.dir='{text}'"
+
+
+def repeated(words: Sequence[Any], out: Path, trust: Sequence[str], source: str) -> Repeated:
+    """Check the overrides of a stranger's run, compose them, resolve, and check every target of what came of it.
+
+    Args:
+        words: as the stranger's file holds them.
+        out: folder of the new run.
+        trust: packages of the user's own.
+        source: file of the words, for the message.
+
+    Raises:
+        ConfigError: names the override, or the target, that is refused.
+    """
+    if len(words) > MOST or not all(isinstance(word, str) for word in words):
+        raise ConfigError(f"{source} is not a list of overrides.")
+    kept: list[str] = []
+    left_out: list[str] = []
+    for word in words:
+        (kept if _is_taken(_parsed(word, source), source) else left_out).append(word)
+    run_dir_override(out)
+    given = [*kept, f"trust=[{','.join(trust)}]"] if trust else kept
+    composed = compose_config("train", [*given, "name=rerun", f"paths.run_dir='{out}'"])
+    strings = shipped_interpolations()
+    for place, value in walk(OmegaConf.to_container(composed, resolve=False), source):
+        if isinstance(value, str) and "${" in value and value not in strings:
+            raise ConfigError(f"{source} puts {value[:80]!r} at {'.'.join(map(str, place))}; write the value itself.")
+    config = checked_config(plain_config(composed), trust, name=f"What {source} composes")
+    _check_places(config, out, source)
+    return Repeated(given, left_out, config)
+
+
+def _parsed(word: str, source: str) -> Override:
+    if len(word) > LONGEST:
+        raise ConfigError(f"{source} holds an override of {len(word)} characters; none is longer than {LONGEST}.")
+    if "${" in word:  # before Hydra reads it: resolvers run code and read the environment
+        raise ConfigError(f"{source} holds {word[:120]!r}; an interpolation of a stranger's is not taken.")
+    try:
+        override = OverridesParser.create().parse_override(word)
+    except (HydraException, RecursionError) as error:
+        raise ConfigError(f"{source} holds {word[:120]!r}, which no override of a run is.") from error
+    if word.startswith("-") or override.is_sweep_override():
+        raise ConfigError(f"{source} holds {word[:120]!r}, which no override of a run is.")
+    return override
+
+
+def _is_taken(override: Override, source: str) -> bool:
+    """Whether an override is taken; False for one of place.
+
+    Raises:
+        ConfigError: a key that no run of detlab has.
+    """
+    key = str(override.key_or_group)
+    parts = re.split(r"[./]", key)
+    packages = [package for package in (override.package, getattr(override, "pkg1", None)) if package]
+    if parts[0] in LEFT_OUT or (len(parts) > 1 and parts[-1] in PLACES):
+        return False
+    known = parts[0] in GROUPS if len(parts) > 1 else parts[0] in (*GROUPS, *KEYS)
+    if not known or any(package.split(".")[0] not in GROUPS for package in packages):
+        line = str(override.input_line)[:120]
+        raise ConfigError(f"{source} holds {line!r}; a run of detlab has no such key to take.")
+    if "/" in key or (len(parts) == 1 and key in GROUPS):
+        _check_choice(override, source)
+    return True
+
+
+def _check_choice(override: Override, source: str) -> None:
+    """Refuse an option that is no file of conf/: Hydra would read ../../evil.yaml, with a hydra node in it.
+
+    Raises:
+        ConfigError: names the override.
+    """
+    if override.is_delete():
+        return
+    value = override.value()
+    group = config_dir() / str(override.key_or_group)
+    for option in value if isinstance(value, list) else [value]:
+        word = "" if option is None else str(option)
+        shipped = re.fullmatch(r"\w+(/\w+)*", word) and (group / f"{word}.yaml").is_file()
+        if option is not None and not shipped:
+            raise ConfigError(f"{source} holds {str(override.input_line)[:120]!r}, which is no option of conf/.")
+
+
+def _check_places(config: dict[str, Any], out: Path, source: str) -> None:
+    """Refuse a composed config that would write outside its folder, or download from elsewhere.
+
+    Raises:
+        ConfigError: names the key.
+    """
+    shipped = read_yaml(config_dir() / "data" / "common" / "default.yaml")["cache_dir"]
+    for place, value in walk(config, source):
+        key, where = place[-1] if place else "", ".".join(map(str, place))
+        inside = isinstance(value, str) and (value == str(out) or value.startswith(f"{out}/")) and ".." not in value
+        bad = key in WRITTEN and value is not None and not inside
+        bad |= key == "cache_dir" and value not in (None, shipped)
+        bad |= key == "url" or (key == "filename" and isinstance(value, str) and not re.fullmatch(r"[\w.-]*", value))
+        if bad:
+            shown = str(value)[:80]
+            raise ConfigError(f"{source} sets {where}={shown}; where to write and load from is yours to say.")
+
+
+def read_overrides(run: Path) -> list[Any]:
+    """The list in a run folder's .hydra/overrides.yaml.
+
+    Raises:
+        ConfigError: no run folder, or files that cannot be read safely.
+    """
+    file = run / ".hydra" / "overrides.yaml"
+    try:
+        words = read_yaml(file)
+    except ForeignFileError as error:
+        raise ConfigError(f"{run} is not a run folder with .hydra/overrides.yaml: {error}") from error
+    if not isinstance(words, list):
+        raise ConfigError(f"{file} is not a list of overrides.")
+    return words

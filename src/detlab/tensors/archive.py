@@ -1,0 +1,138 @@
+"""Files of tensors from strangers: what `torch.load` would do is looked at before it does it.
+
+`weights_only=True` keeps a pickle from calling what it likes. It does not keep it from being endless: a set of tuples
+that hold each other twice, forty deep, is hashed in 2^40 steps; `bytearray(10**12)` and a tensor of stride 0 take more
+memory than there is; a compressed part grows a thousandfold.
+"""
+
+from __future__ import annotations
+
+import io
+import pickletools
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from detlab.foreign import open_regular, walk
+
+MAX_PICKLE = 64 << 20  # bytes beside the tensors; a ResNet-152 with its optimiser has about 1 million
+MAX_TUPLES = 16  # tuples within tuples; torch's own are 3 deep
+CALLED = re.compile(  # names that tensors, their sizes and plain containers are made of
+    r"collections (OrderedDict|Counter)|(__)?builtins?(__)? set|_codecs encode|torch\.serialization _get_layout"
+    r"|torch\._utils _rebuild_(tensor(_v2|_v3)?|parameter(_with_state)?)|torch\._tensor _rebuild_from_type_v2"
+    r"|torch\.nn\.parameter Parameter|torch (Size|device|[A-Z][A-Za-z0-9]*Storage)"
+    r"|torch (u?int\d+|float\d+|bfloat16|bool|complex\d+|float8_\w+)"
+)
+LEGACY_PICKLES = 4  # magic number, version, system, content
+
+
+class ArchiveError(ValueError):
+    """A file that `torch.load` should not meet; the reason."""
+
+
+def load_tensors(path: Path) -> Any:
+    """What a file of `torch.save` holds, on the CPU: tensors and plain containers, with weights_only=True.
+
+    Raises:
+        ArchiveError, ForeignFileError, or whatever torch.load raises: not such a file, damaged, or built to do harm.
+    """
+    with open_regular(path) as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        if zipfile.is_zipfile(file):
+            _check_zip(file, size)
+        else:
+            file.seek(0)
+            for _ in range(LEGACY_PICKLES):
+                _check_pickle(file)
+        file.seek(0)
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    for _, value in walk(content, str(path)):
+        if isinstance(value, torch.Tensor) and value.numel() * value.element_size() > size:
+            raise ArchiveError(f"it holds a tensor of {list(value.shape)}, more than the file has bytes")
+    return content
+
+
+def _check_zip(file: BinaryIO, size: int) -> None:
+    """Compare the parts of a torch archive with their checksums, which torch writes and does not look at, and scan it.
+
+    Raises:
+        ArchiveError: parts that torch never writes.
+        zipfile.BadZipFile: names the part that differs.
+    """
+    with zipfile.ZipFile(file) as archive:
+        parts = archive.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise ArchiveError("its parts are compressed, which torch never does")
+        if sum(part.file_size for part in parts) > size:
+            raise ArchiveError("its parts overlap")
+        if (damaged := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"bytes of {damaged} have changed since they were written")
+        for part in parts:
+            if part.filename.rpartition("/")[2] == "data.pkl":
+                if part.file_size > MAX_PICKLE:
+                    raise ArchiveError(f"its pickle is larger than {MAX_PICKLE:,} bytes")
+                _check_pickle(io.BytesIO(archive.read(part)))
+
+
+def _check_pickle(file: BinaryIO) -> None:
+    """Follow a pickle's instructions without obeying them, up to its end.
+
+    Raises:
+        ArchiveError: a name outside CALLED, tuples too deep, or no pickle.
+    """
+    try:
+        _follow(file)
+    except ArchiveError:
+        raise
+    except Exception as error:  # pickletools and an empty stack raise many kinds
+        raise ArchiveError(f"it is no pickle ({type(error).__name__})") from error
+
+
+def _follow(file: BinaryIO) -> None:
+    """Of every object on the stack only its depth as a tuple is kept, and None for a mark."""
+    stack: list[int | None] = []
+    memo: dict[int, int | None] = {}
+    start = file.tell()
+
+    def pop_to_mark() -> list[int]:
+        items = []
+        while (item := stack.pop()) is not None:
+            items.append(item)
+        return items
+
+    for op, argument, position in pickletools.genops(file):
+        name, word = op.name, str(argument)
+        if position is not None and position - start > MAX_PICKLE:
+            raise ArchiveError(f"its pickle is larger than {MAX_PICKLE:,} bytes")
+        if name == "GLOBAL" and not CALLED.fullmatch(word):
+            raise ArchiveError(f"it calls {word.replace(' ', '.')}, which no checkpoint needs")
+        if name == "MARK":
+            stack.append(None)
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            memo[int(word)] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(memo[int(word)])
+        elif name.startswith("TUPLE") or name == "EMPTY_TUPLE":
+            count = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}.get(name)
+            items = pop_to_mark() if count is None else [stack.pop() or 0 for _ in range(count)]
+            depth = 1 + max(items, default=0)
+            if depth > MAX_TUPLES:
+                raise ArchiveError(f"it holds tuples within tuples, more than {MAX_TUPLES} deep")
+            stack.append(depth)
+        elif name != "STOP":
+            _apply(op, stack, pop_to_mark)
+
+
+def _apply(op: pickletools.OpcodeInfo, stack: list[int | None], pop_to_mark: Any) -> None:
+    """What any other instruction does to the stack, as pickletools describes it."""
+    before = op.stack_before
+    if pickletools.stackslice in before:
+        pop_to_mark()
+        before = before[: before.index(pickletools.markobject)]
+    for _ in before:
+        stack.pop()
+    stack.extend(0 for _ in op.stack_after)
