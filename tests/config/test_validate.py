@@ -24,6 +24,7 @@ TEXT = {  # keys that ship null or a number and also take text
     "run", "recall",
 }  # fmt: skip
 NULL = {  # keys that ship a value and also take null
+    "factors", "sizes",  # of multiscale, one of which is null
     "ignore", "pad_value", "squeeze", "hue",
     "brightness", "cache_dir", "canvas", "check_val_every_n_epoch", "clip", "contrast", "crowd_overlap", "errors",
     "filename", "dirpath", "gradient_clip_val", "max_size", "max_test_size", "negative_filtering", "resize", "topk",
