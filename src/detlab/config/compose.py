@@ -87,7 +87,7 @@ def valid_config(config: DictConfig, command: str, overrides: Sequence[str] = ()
     Raises:
         ConfigError: the first wrong key or value.
     """
-    plain = plain_config(config, keys=[key for key in config if key != "hydra"])
+    plain = plain_config(config, keys=[str(key) for key in config if key != "hydra"])
     validate(plain, command, lambda: _shipped(command, overrides))
     return plain
 
@@ -124,4 +124,5 @@ def _shipped(command: str, overrides: Sequence[str]) -> dict[str, Any]:
         config = compose_quietly(command, choices_among(overrides))
     except (HydraException, OmegaConfBaseException):
         return {}
-    return {str(key): value for key, value in OmegaConf.to_container(config, resolve=False).items()}
+    shipped: Any = OmegaConf.to_container(config, resolve=False)
+    return {str(key): value for key, value in shipped.items()}

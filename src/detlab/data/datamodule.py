@@ -255,8 +255,7 @@ class DetectionData(L.LightningDataModule):
 
     def state_dict(self) -> dict[str, int]:
         """Where training stands: the epoch, and how many of its images were used (workers may have read more)."""
-        if self.trainer is None:
-            raise RuntimeError("The state of loaders is where a trainer stands, and no trainer has these data.")
+        assert self.trainer is not None  # which asks for it
         loop = self.trainer.fit_loop
         epoch: Any = loop.epoch_progress.current
         batches = loop.epoch_loop.batch_progress.current.ready if epoch.ready > epoch.processed else 0
@@ -340,8 +339,7 @@ class DetectionData(L.LightningDataModule):
         return self._classes
 
     def _ready_splits(self) -> Splits:
-        if self._splits is None:
-            self.setup()
+        self._ready()
         assert self._splits is not None
         return self._splits
 

@@ -81,7 +81,7 @@ class Stages:
         if hand_over not in ("best", "last"):
             raise ConfigError(f"training.hand_over={hand_over} is not known; use best or last.")
         self.config, self.names, self.hand_over = config, names, hand_over
-        self.own = [config | {"model": model} for model in models or (config["model"],)]
+        self.own = [{**config, "model": model} for model in models or (config["model"],)]
         self.run_dir = Path(config["paths"]["run_dir"])
         if (self.run_dir / "stages").is_dir() and not config["resume"] and first_process():
             raise ConfigError(
