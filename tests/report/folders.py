@@ -61,13 +61,19 @@ def write_run(
     shift: float = 2.0,
     state: str = "finished",
     batch: int = 8,
+    answer: str | None = None,
 ) -> Path:
     """A run folder with these overrides."""
     truth = ground_truth()
     chosen = dict(o.split("=", 1) for o in overrides)
     (folder / ".hydra").mkdir(parents=True)
     (folder / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(overrides))
-    config = {"seed": int(chosen.get("seed", 0)), "optim": {"lr": 0.001}, "model": {"neck": {"width": 32}}}
+    config: dict[str, Any] = {
+        "seed": int(chosen.get("seed", 0)),
+        "optim": {"lr": 0.001},
+        "model": {"neck": {"width": 32}},
+        "answer": answer,
+    }
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
     groups = {"model/neck": "fpn", "hydra/launcher": "processes", **{k: v for k, v in chosen.items() if "/" in k}}
     (folder / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump({"hydra": {"runtime": {"choices": groups}}}))

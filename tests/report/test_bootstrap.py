@@ -5,26 +5,42 @@ from __future__ import annotations
 import contextlib
 import copy
 import io
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detlab.report.bootstrap import Interval, contrast, draw_weights, resampled_ap
+from detlab.metrics.collected import Found
+from detlab.metrics.voc_ap import voc_ap
+from detlab.report.bootstrap import draw_weights, resampled_ap
 from detlab.report.detections import SIZES, as_truth, judge
+from detlab.report.drawn import read_drawn
+from detlab.report.intervals import contrasts
+from detlab.tensors.structures import GroundTruth
 from tests.report.folders import detections, ground_truth
 
 
-def reference(document: dict, results: list[dict], size: int = 0) -> np.ndarray:
-    """pycocotools' AP by class, over all sizes (0), small, medium or large boxes; NaN where a class has none."""
+def evaluated(document: dict, results: list[dict], **parameters: object) -> COCOeval:
+    """pycocotools' evaluation with these parameters."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO()
         truth.dataset = copy.deepcopy(document)
         truth.createIndex()
         evaluation = COCOeval(truth, truth.loadRes(copy.deepcopy(results)), "bbox")
+        for name, value in parameters.items():
+            setattr(evaluation.params, name, value)
         evaluation.evaluate()
         evaluation.accumulate()
+    return evaluation
+
+
+def reference(document: dict, results: list[dict], size: int = 0) -> np.ndarray:
+    """pycocotools' AP by class, over all sizes (0), small, medium or large boxes; NaN where a class has none."""
+    evaluation = evaluated(document, results)
     precision = evaluation.eval["precision"][:, :, :, size, 2]
     precision[precision < 0] = np.nan
     return np.array([precision[:, :, k].mean() for k in range(precision.shape[2])])
@@ -89,28 +105,6 @@ def test_weights_draw_as_many_images_as_there_are() -> None:
     assert (weights.sum(1) == 50).all()
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
-    """300 experiments of 3 seeds and 200 images. Three seeds tell little of their own spread, so that intervals where
-    it is large hold the truth less often than 95 %."""
-    generator = np.random.default_rng(0)
-    held = 0
-    for trial in range(300):
-        seed_part = generator.normal(0, 0.01, 3)
-        per_image = 0.1 + generator.normal(0, 0.3, 200)
-        weights = draw_weights(200, 200, seed=trial)
-        tables = {(1, s): (weights @ per_image) / 200 + seed_part[s] for s in range(3)}
-        tables |= {(0, s): np.zeros(201) for s in range(3)}
-        found = contrast(tables, {1: 1.0, 0: -1.0}, [0, 1, 2], seed=trial)
-        held += found.low <= 0.1 <= found.high
-    assert 0.9 <= held / 300 <= 0.99
-
-
-def test_words() -> None:
-    assert Interval(0.02, -0.01, 0.05).words == "not distinguishable"
-    assert Interval(0.02, 0.01, 0.03).words == "better"
-    assert Interval(-0.02, -0.03, -0.01).words == "worse"
-
-
 def test_without_difference_the_words_say_so() -> None:
     document = ground_truth(images=60)
     truth, weights = as_truth(document), draw_weights(60, 200)
@@ -119,8 +113,112 @@ def test_without_difference_the_words_say_so() -> None:
         judged = judge(detections(document, shift, seed), truth, document)
         return np.nanmean(resampled_ap(judged, truth, weights), axis=1)
 
-    base = {(0, s): table(2.0, s) for s in range(3)}
-    same, worse = {(1, s): table(2.0, 10 + s) for s in range(3)}, {(1, s): table(8.0, s) for s in range(3)}
-    parts = {1: 1.0, 0: -1.0}
-    assert contrast({**base, **same}, parts, [0, 1, 2]).words == "not distinguishable"
-    assert contrast({**base, **worse}, parts, [0, 1, 2]).words == "worse"
+    same, worse = [table(2.0, 10 + s) for s in range(3)], [table(8.0, s) for s in range(3)]
+    tables = np.array([[table(2.0, s) for s in range(3)], same, worse])  # [R, S, B + 1]
+    found = contrasts(tables[..., 0], tables[..., 1:], [[-1, 1, 0], [-1, 0, 1]], images=60)
+    assert [contrast.words for contrast in found] == ["not distinguishable", "worse"]
+
+
+def stored_run(folder: Path, seed: int = 0) -> tuple[dict, list[dict]]:
+    """A run's two files, with boxes of all sizes, ties, crowds and difficult ones."""
+    document = ground_truth(images=40, classes=3, boxes=6, seed=seed)
+    for annotation in document["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        scale = (0.6, 1, 3)[annotation["id"] % 3]
+        annotation["bbox"], annotation["area"] = [x, y, w * scale, h * scale], w * h * scale**2
+        annotation["difficult"] = int(annotation["id"] % 7 == 0)
+    results = detections(document, 3.0, seed, false=8)
+    (folder / "ground_truth.json").write_text(json.dumps(document))
+    (folder / "detections.json").write_text(json.dumps(results))
+    return document, results
+
+
+def test_every_metric_on_the_split_itself_is_that_of_pycocotools(tmp_path: Path) -> None:
+    document, results = stored_run(tmp_path)
+    drawn = read_drawn(tmp_path, ["map", "mar_1", "mar_2", "mar_4"], 5)
+    assert drawn is not None
+    names = ["map", "map_50", "map_75", "map_small", "map_medium", "map_large", "mar_1", "mar_2", "mar_4"]
+    names += ["mar_small", "mar_medium", "mar_large"]
+    evaluation = evaluated(document, results, maxDets=[1, 2, 4])
+    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
+
+    def mean(values: np.ndarray) -> float:
+        return float(values[values > -1].mean())
+
+    expected = [mean(precision[..., 0, 2]), mean(precision[0, ..., 0, 2]), mean(precision[5, ..., 0, 2])]
+    expected += [mean(precision[..., a, 2]) for a in (1, 2, 3)] + [mean(recall[..., 0, m]) for m in range(3)]
+    expected += [mean(recall[..., a, 2]) for a in (1, 2, 3)]
+    assert [drawn.values[name][0] for name in names] == pytest.approx(expected, abs=1e-12)
+    for k in range(3):
+        assert drawn.values[f"ap/class {k}"][0] == pytest.approx(mean(precision[:, :, k, 0, 2]), abs=1e-12)
+    assert drawn.boxes["map"] == sum(not a["iscrowd"] for a in document["annotations"])
+    assert drawn.boxes["map"] == sum(drawn.boxes[f"map_{size}"] for size in ("small", "medium", "large"))
+    assert drawn.boxes["map"] == sum(drawn.boxes[f"ap/class {k}"] for k in range(3))
+
+
+def test_recall_of_proposals_is_that_of_pycocotools_without_classes(tmp_path: Path) -> None:
+    document, results = stored_run(tmp_path)
+    for i, result in enumerate(results):  # pycocotools breaks ties by class first
+        result["score"] += i * 1e-6
+    (tmp_path / "detections.json").write_text(json.dumps(results))
+    drawn = read_drawn(tmp_path, ["ar_3", "ar_6"], 5)
+    assert drawn is not None
+    recall = evaluated(document, results, maxDets=[1, 3, 6], useCats=0).eval["recall"]
+    expected = [recall[:, 0, 0, 1].mean(), recall[:, 0, 0, 2].mean(), *(recall[:, 0, a, 2].mean() for a in (1, 2, 3))]
+    names = ["ar_3", "ar_6", "ar_small", "ar_medium", "ar_large"]
+    assert [drawn.values[name][0] for name in names] == pytest.approx(expected, abs=1e-12)
+    assert len(drawn.values) == 5
+
+
+@pytest.mark.parametrize("kind", ["voc07", "voc12"])
+def test_voc_ap_is_that_of_the_metric(tmp_path: Path, kind: str) -> None:
+    document, results = stored_run(tmp_path)
+    drawn = read_drawn(tmp_path, [f"map_{kind}"], 5)
+    assert drawn is not None
+    corners = np.array([[*r["bbox"], r["score"], r["category_id"] - 1] for r in results])
+    corners[:, 2:4] += corners[:, :2]
+    boxes = torch.tensor([a["bbox"] for a in document["annotations"]], dtype=torch.float64)
+    boxes[:, 2:] += boxes[:, :2]
+    fields = {key: torch.tensor([a[key] for a in document["annotations"]]) for key in ("area", "iscrowd", "difficult")}
+    truth = GroundTruth(
+        image_ids=torch.tensor([i["id"] for i in document["images"]]),
+        sizes=torch.full((40, 2), 128),
+        file_names=("",) * 40,
+        box_image=torch.tensor([a["image_id"] for a in document["annotations"]]),
+        boxes=boxes,
+        labels=torch.tensor([a["category_id"] - 1 for a in document["annotations"]]),
+        area=fields["area"],
+        crowd=fields["iscrowd"].bool(),
+        difficult=fields["difficult"].bool(),
+        class_names=tuple(f"class {k}" for k in range(3)),
+        category_ids=(1, 2, 3),
+    )
+    expected = voc_ap(Found(truth, corners, np.array([r["image_id"] for r in results])), kind)
+    assert {name: value[0] for name, value in drawn.values.items()} == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_copy_is_read_and_made_anew_when_the_files_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored_run(tmp_path)
+    metrics = ["map", "ar_6", "map_voc07"]
+    first = read_drawn(tmp_path, metrics, 20)
+    more = read_drawn(tmp_path, metrics, 30)  # other resamples, from the matching that was kept
+    assert first is not None
+    assert more is not None
+    (tmp_path / ".report" / "resampled-30.npz").unlink()
+    (tmp_path / ".report" / "matched.npz").write_bytes(b"broken")
+    anew = read_drawn(tmp_path, metrics, 30)
+    assert anew is not None
+    for name, value in anew.values.items():
+        np.testing.assert_array_equal(value, more.values[name])
+    with monkeypatch.context() as patched:
+        patched.setattr("detlab.report.drawn.read_stored", lambda _: pytest.fail("the copy was not used"))
+        again = read_drawn(tmp_path, metrics, 20)
+    assert again is not None
+    for name in first.values:
+        np.testing.assert_array_equal(again.values[name], first.values[name])
+    assert (again.classes, again.digest, again.boxes) == (first.classes, first.digest, first.boxes)
+    stored_run(tmp_path, seed=1)
+    changed = read_drawn(tmp_path, metrics, 20)
+    assert changed is not None
+    assert changed.values["map"][0] != first.values["map"][0]
+    assert read_drawn(tmp_path / "nowhere", metrics, 20) is None

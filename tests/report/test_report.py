@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +13,14 @@ import pytest
 from detlab.commands.compare import config_difference, image_errors, one_right
 from detlab.commands.compare import main as compare
 from detlab.commands.report import main
-from detlab.report.analysis import analyse, interactions, main_effects, unfair
+from detlab.report.analysis import analyse
+from detlab.report.contents import cell_table, class_table, main_table
+from detlab.report.costs import unfair
 from detlab.report.detections import read_judged
+from detlab.report.effects import interactions, main_effects
 from detlab.report.figures import ticks
 from detlab.report.rows import command_of, make_sweep
 from detlab.report.runs import ReportError, find_runs
-from detlab.report.tables import cell_table, main_table
 from tests.report.folders import write_run, write_sweep
 
 
@@ -41,13 +45,70 @@ def test_what_is_real_and_what_is_not(folder: Path) -> None:
     verdicts = [row[table.heads.index("verdict")].text for row in table.rows]
     assert verdicts == ["baseline", "not distinguishable", "better", "better"]
     assert list(table.marks.values()) == ["best"]
-    effects = {(e.factor, e.level): e.interval.words for e in main_effects(analysis)}
+    effects = {(e.factor, e.level): e.contrast.words for e in main_effects(analysis)}
     assert effects == {("model/neck", "fpn"): "better", ("model/box_loss", "giou"): "not distinguishable"}
     (pair,) = interactions(analysis)
-    assert pair.interval.words == "not distinguishable"
+    assert pair.contrast.words == "not distinguishable"
     states = [row[2].text for row in cell_table(analysis).rows]
     assert states.count("finished") == 11
     assert states.count("failed") == 1
+
+
+def test_any_metric_has_intervals_and_a_sweep_may_name_the_one_that_answers(tmp_path: Path) -> None:
+    for number, (neck, seed) in enumerate(itertools.product(("none", "fpn"), range(3))):
+        value = 0.3 + 0.3 * (neck == "fpn") + 0.01 * seed
+        overrides = [f"model/neck={neck}", f"seed={seed}"]
+        write_run(tmp_path / str(number), overrides, value=value, answer="test/ap/ellipse")
+    runs = find_runs([tmp_path])
+    assert make_sweep(runs).metric == "ap/ellipse"
+    assert make_sweep(runs, metric="test/map_50").metric == "map_50"
+    for metric, difference in (("", 0.3), ("map_50", 0.3), ("map_small", 0.15)):
+        analysis = analyse(make_sweep(runs, metric=metric), resamples=50)
+        assert analysis.why_no_draws == ""
+        (contrast,) = filter(None, analysis.differences())
+        assert contrast.value == pytest.approx(difference)
+        assert contrast.image_share is not None
+        assert contrast.verdict == "better"
+
+
+def test_one_seed_gives_words_and_no_verdict(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    write_run(tmp_path / "0", ["model/neck=none", "seed=0"], value=0.3, shift=6.0)
+    write_run(tmp_path / "1", ["model/neck=fpn", "seed=0"], value=0.6, shift=1.0)
+    assert main([str(tmp_path), "resamples=100"]) == 0
+    said = capsys.readouterr().out
+    assert "better" not in said
+    assert "one seed" in said
+    markdown = (tmp_path / "report" / "report.md").read_text()
+    assert "one seed; these two runs differ" in markdown
+    assert "a second seed" in markdown
+
+
+def test_verdicts_by_class_and_size_are_corrected_together(folder: Path) -> None:
+    analysis = analyse(make_sweep(find_runs([folder])), resamples=100)
+    table = class_table(analysis)
+    assert table.heads[:2] == ["boxes of", "boxes"]
+    assert [row[0].text for row in table.rows] == ["small", "medium", "large", "rectangle", "ellipse"]
+    alone = analysis.differences("ap/ellipse")
+    together = analysis.together(["map_small", "ap/rectangle", "ap/ellipse"])["ap/ellipse"]
+    assert together[2].p == alone[2].p
+    assert together[1].p_adjusted == 1.0
+    assert together[2].p_adjusted > alone[2].p_adjusted
+    assert alone[2].verdict == "better"
+    assert together[2].verdict == ("better" if together[2].p_adjusted <= 0.05 else "undecided")
+    boxes = [row[1].sort for row in table.rows]
+    assert sum(boxes[:3]) == sum(boxes[3:]) == analysis.boxes["map"]
+
+
+def test_other_boxes_on_the_same_images_are_no_comparison(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / str(number), [f"data.box_noise={number}", "seed=0"])
+    file = tmp_path / "1" / "ground_truth.json"
+    document = json.loads(file.read_text())
+    document["annotations"][0]["bbox"][0] += 1
+    file.write_text(json.dumps(document))
+    analysis = analyse(make_sweep(find_runs([tmp_path])), resamples=20)
+    assert analysis.why_no_draws == "the runs were tested on different images, boxes or classes"
+    assert analysis.draws("map") is None
 
 
 def test_a_baseline_by_name_and_missing_cells(folder: Path, tmp_path: Path) -> None:

@@ -245,20 +245,16 @@ def look_table(
             continue
         span = "" if contrast.low is None else f"{contrast.low:+.3f} to {contrast.high:+.3f}"
         told = contrast.words if verdict not in ("better", "worse") else verdict
-        cells = [name, f"{contrast.value:+.3f}", span, told, str(contrast.seeds), _deciding(contrast, verdict)]
+        cells = [
+            name,
+            f"{contrast.value:+.3f}",
+            span,
+            told,
+            str(contrast.seeds),
+            "" if verdict in ("better", "worse") else contrast.deciding,
+        ]
         table.add_row(*map(plain, cells))
     return table
-
-
-def _deciding(contrast: Contrast, verdict: str) -> str:
-    """How many seeds, or images, would decide a true difference as large as the one seen."""
-    if verdict in ("better", "worse"):
-        return ""
-    if contrast.seeds < 2:
-        return "a second seed"
-    if contrast.seeds_needed is not None:
-        return f"{contrast.seeds_needed} seeds"
-    return "no number of seeds" + (f"; {contrast.images_needed:,} images" if contrast.images_needed else "")
 
 
 def row_text(row: Mapping[str, str]) -> str:

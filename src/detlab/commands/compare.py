@@ -15,8 +15,9 @@ from detlab.commands.report import split_arguments
 from detlab.config.contracts import describe, fits
 from detlab.printing import complain, say, show
 from detlab.ranges import Fraction, Natural
-from detlab.report.bootstrap import contrast, draw_weights, resampled_ap
+from detlab.report.bootstrap import draw_weights, mean_known, resampled_ap
 from detlab.report.detections import Judged, Truth, read_judged
+from detlab.report.intervals import contrasts
 from detlab.report.runs import ReportError, Run, read_run
 from detlab.report.tables import DASH
 
@@ -130,17 +131,19 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def interval_text(truth: Truth, a: Judged, b: Judged, resamples: int) -> str:
     """mAP of B beside A, over resampled images."""
-    weights = draw_weights(len(truth.image_ids), resamples)
-    tables = {(row, 0): np.nanmean(resampled_ap(judged, truth, weights), axis=1) for row, judged in enumerate((a, b))}
-    found = contrast(tables, {1: 1.0, 0: -1.0}, [0])
-    if found is None:
+    if not resamples:
         return "No interval was asked for."
-    words = {"better": "B is better than A", "worse": "B is worse than A"}.get(
-        found.words, "A and B are not distinguishable"
-    )
+    weights = draw_weights(len(truth.image_ids), resamples)
+    tables = np.array([[mean_known(resampled_ap(judged, truth, weights), 1)] for judged in (a, b)])  # [2, 1, B + 1]
+    (found,) = contrasts(tables[..., 0], tables[..., 1:], [[-1, 1]], images=len(truth.image_ids))
+    if found.low is None or found.high is None or found.value is None:
+        return "No interval: the test split is empty."
+    words = "A and B are not distinguishable on images like these"
+    if found.differ_here:
+        words = f"B is {'better' if found.value > 0 else 'worse'} than A on images like these"
     return (
         f"mAP of B - A: {found.value:+.3f}, 95 % interval [{found.low:+.3f}, {found.high:+.3f}] over "
-        f"{len(truth.image_ids)} images: {words}. One run each: training again may tell otherwise."
+        f"{len(truth.image_ids)} images: {words}. One run each: another seed may say otherwise."
     )
 
 

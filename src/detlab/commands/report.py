@@ -10,17 +10,19 @@ from pathlib import Path
 from detlab.errors import ConfigError
 from detlab.printing import PlainConsole, complain, say
 from detlab.report.analysis import analyse
+from detlab.report.contents import all_tables
 from detlab.report.page import answer, html_page, markdown_report
 from detlab.report.rows import make_sweep
 from detlab.report.runs import ReportError, find_runs
-from detlab.report.tables import all_tables, as_csv, as_latex
+from detlab.report.tables import as_csv, as_latex
 from detlab.runs.folder import claim
 
 USAGE = "detlab report outputs/sweeps/NAME"
 
 OPTIONS = {
     "baseline": "choices of the row that the others are compared with, such as baseline=neck=none; the first row",
-    "metric": "of result.json that rows are ranked by; map, or ar_300 for proposals",
+    "metric": "of result.json that rows are ranked and judged by, such as map_small, ap/person or map_voc07; the one "
+    "that the runs name in answer=, else map, or ar_300 for proposals",
     "resamples": "of the intervals; 0 for none; 1000",
     "out": "folder of the report; FOLDER/report of the first folder",
     "title": "of the page",

@@ -1,35 +1,24 @@
-"""What the numbers of a sweep say: tables of resampled metrics, differences, main effects and interactions."""
+"""What the numbers of a sweep say: metrics on resampled test images, and contrasts of rows judged together.
+
+R rows, S seeds, B resamples.
+"""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from detlab.report.bootstrap import Interval, contrast, draw_weights, resampled_ap
-from detlab.report.detections import SIZES, Judged, Truth, precision_at, read_judged
-from detlab.report.rows import Row, Sweep
+from detlab.report.drawn import Drawn, read_drawn
+from detlab.report.intervals import Contrast, contrasts
+from detlab.report.rows import Sweep
+from detlab.report.spending import holm
 
-
-class Effect(NamedTuple):
-    """What a level of a factor does beside the factor's first level, the other factors being equal."""
-
-    factor: str
-    level: str
-    against: str
-    interval: Interval | None
-    pairs: int  # of rows compared
-
-
-class Interaction(NamedTuple):
-    """How much two changes together differ from the sum of both."""
-
-    factors: tuple[str, str]
-    levels: tuple[str, str]
-    interval: Interval | None
+Array = NDArray[np.float64]
+LEVEL = 0.95
+FLOOR = 10  # boxes: below, a class or size gets no verdict
 
 
 @dataclass
@@ -37,53 +26,71 @@ class Analysis:
     """Everything a report says in numbers."""
 
     sweep: Sweep
-    size_tables: dict[str, dict[tuple[int, int], np.ndarray]] = field(  # metric -> (row, seed) -> [B + 1]
-        default_factory=lambda: {metric: {} for metric in SIZES}
-    )
-    class_tables: dict[tuple[int, int], np.ndarray] = field(default_factory=dict)  # -> [B + 1, K]
+    drawn: dict[tuple[int, int], Drawn] = field(default_factory=dict)  # by row and seed
     precision: dict[int, np.ndarray] = field(default_factory=dict)  # row -> [101], IoU 0.5, mean over seeds
     classes: list[str] = field(default_factory=list)
+    boxes: dict[str, int] = field(default_factory=dict)  # metric of a size or class -> boxes it is made of
     images: int = 0
     resamples: int = 0
-    why_no_interval: str = ""
+    why_no_draws: str = ""  # of the answering metric: the images are taken as they are
+    _judged: dict[str, list[Contrast | None]] = field(default_factory=dict)
 
-    @property
-    def tables(self) -> dict[tuple[int, int], np.ndarray]:
-        """The metric itself, over all sizes."""
-        return self.size_tables["map"]
+    def values(self, metric: str) -> Array:
+        """[R, S] as the runs measured it; NaN where there is none."""
+        sweep = self.sweep
+        table = np.full((len(sweep.rows), len(sweep.seeds)), np.nan)
+        for r, row in enumerate(sweep.rows):
+            for seed, run in row.done.items():
+                table[r, sweep.seeds.index(seed)] = run.metrics.get(metric, np.nan)
+        return table
 
-    def common_seeds(self, rows: list[int]) -> list[int]:
-        """Seeds for which all these rows have a result."""
-        sets = [{s for r, s in self.tables if r == row} for row in rows]
-        return sorted(set.intersection(*sets)) if sets else []
-
-    def contrast(self, parts: dict[int, float]) -> Interval | None:
-        """A weighted sum of rows with its interval; None without one."""
-        seeds = self.common_seeds(list(parts))
-        return contrast(self.tables, parts, seeds) if self.resamples else None
-
-    def difference(self, row: int) -> Interval | None:
-        """A row beside the baseline."""
-        return None if row == self.sweep.baseline else self.contrast({row: 1.0, self.sweep.baseline: -1.0})
-
-    def class_difference(self, row: int, k: int) -> Interval | None:
-        """As `difference`, of one class."""
-        base = self.sweep.baseline
-        seeds = self.common_seeds([row, base])
-        if row == base or not self.resamples or not seeds:
+    def draws(self, metric: str) -> Array | None:
+        """[R, S, B] on resampled images; None where a run's cannot be made."""
+        values = self.values(metric)
+        if not self.resamples or not np.isfinite(values).any():
             return None
-        tables = {(r, s): self.class_tables[r, s][:, k] for r in (row, base) for s in seeds}
-        return contrast(tables, {row: 1.0, base: -1.0}, seeds)
+        found = np.full((*values.shape, self.resamples), np.nan)
+        for r, s in np.argwhere(np.isfinite(values)):
+            drawn = self.drawn.get((int(r), self.sweep.seeds[s]))
+            if drawn is None or metric not in drawn.values:
+                return None
+            found[r, s] = drawn.values[metric][1:]
+        return found
 
-    def size_difference(self, row: int, metric: str) -> Interval | None:
-        """As `difference`, of AP over boxes of one size."""
-        base, tables = self.sweep.baseline, self.size_tables[metric]
-        seeds = [s for s in self.common_seeds([row, base]) if not np.isnan(tables[row, s][0] + tables[base, s][0])]
-        return None if row == base or not self.resamples else contrast(tables, {row: 1.0, base: -1.0}, seeds)
+    def judge(self, parts: Sequence[Mapping[int, float]], metric: str = "") -> list[Contrast]:
+        """Weighted sums of rows, each given by its rows' weights; the verdicts are corrected over all of them."""
+        metric = metric or self.sweep.metric
+        weights = np.zeros((len(parts), len(self.sweep.rows)))
+        for c, part in enumerate(parts):
+            weights[c, list(part)] = list(part.values())
+        if not parts:
+            return []
+        return list(contrasts(self.values(metric), self.draws(metric), weights, LEVEL, images=self.images or None))
 
-    def point(self, row: int) -> float | None:
-        """Mean over seeds of the metric, as the runs measured it."""
-        values = self.sweep.rows[row].values(self.sweep.metric)
+    def differences(self, metric: str = "") -> list[Contrast | None]:
+        """[R] every row beside the baseline, corrected over the rows; None for the baseline and rows without runs."""
+        metric = metric or self.sweep.metric
+        if metric not in self._judged:
+            known: list[bool] = np.isfinite(self.values(metric)).any(1).tolist()
+            base = self.sweep.baseline
+            rows = [r for r, there in enumerate(known) if there and r != base] if known[base] else []
+            found: list[Contrast | None] = [None] * len(known)
+            for row, contrast in zip(rows, self.judge([{r: 1.0, base: -1.0} for r in rows], metric), strict=True):
+                found[row] = contrast
+            self._judged[metric] = found
+        return self._judged[metric]
+
+    def together(self, metrics: Sequence[str]) -> dict[str, list[Contrast | None]]:
+        """Differences by several metrics, corrected over all rows and metrics; metrics of few boxes are left out."""
+        kept = [m for m in metrics if self.boxes.get(m, FLOOR) >= FLOOR and np.isfinite(self.values(m)).any()]
+        found = {metric: self.differences(metric) for metric in kept}
+        flat = corrected([c for column in found.values() for c in column if c is not None])
+        again = iter(flat)
+        return {metric: [None if c is None else next(again) for c in column] for metric, column in found.items()}
+
+    def point(self, row: int, metric: str = "") -> float | None:
+        """Mean over seeds of a metric, as the runs measured it."""
+        values = self.sweep.rows[row].values(metric or self.sweep.metric)
         return float(values.mean()) if len(values) else None
 
     def best(self) -> int | None:
@@ -92,135 +99,68 @@ class Analysis:
         return max(points, key=lambda i: points[i]) if points else None
 
 
+def corrected(found: Sequence[Contrast], level: float = LEVEL) -> list[Contrast]:
+    """The same contrasts with verdicts corrected over all of them (Holm), those of one seed apart."""
+    p = np.array([np.nan if c.p is None else c.p for c in found])
+    several = np.array([c.seeds >= 2 for c in found], bool)
+    many, _ = holm(np.where(several, p, np.nan), 1 - level)
+    single, _ = holm(np.where(several, np.nan, p), 1 - level)
+    judged = []
+    for contrast, adjusted in zip(found, np.where(several, many, single).tolist(), strict=True):
+        rejected = adjusted <= 1 - level
+        if contrast.p is None:
+            judged.append(contrast)
+        elif contrast.seeds < 2:
+            judged.append(replace(contrast, p_adjusted=adjusted, differ_here=rejected))
+        else:
+            verdict = ("better" if (contrast.value or 0) > 0 else "worse") if rejected else "undecided"
+            judged.append(replace(contrast, p_adjusted=adjusted, verdict=verdict))
+    return judged
+
+
 def analyse(sweep: Sweep, resamples: int = 1000, say: Callable[[str], None] = lambda _: None) -> Analysis:
     """Resample the stored detections of all runs; the same resampled images serve all.
 
     Args:
-        resamples: 0 leaves intervals out.
+        sweep: rows and runs.
+        resamples: 0 takes the images as they are.
         say: told of progress.
     """
     analysis = Analysis(sweep)
-    if sweep.metric != "map":
-        analysis.why_no_interval = f"intervals are made for map, not for {sweep.metric}"
-    weights: np.ndarray | None = None  # of the first run's images
-    ids: np.ndarray | None = None
-    for i, row in enumerate(sweep.rows):
-        curves = []
-        for seed, run in row.done.items():
-            say(f"{sweep.label(row)}, seed {seed}")
-            stored = read_judged(run.folder, tuple(SIZES))
-            if stored is None:
-                analysis.why_no_interval = f"{run.folder} holds no detections.json with ground_truth.json"
-                continue
-            truth, judged = stored
-            if ids is None or weights is None:
-                ids, analysis.classes, analysis.images = truth.image_ids, truth.classes, len(truth.image_ids)
-                weights = draw_weights(len(ids), resamples)
-            if not np.array_equal(ids, truth.image_ids) or truth.classes != analysis.classes:
-                analysis.why_no_interval = "the runs were tested on different images or classes"
-                continue
-            curves.append(precision_at(judged["map"], truth))
-            _note(analysis, (i, seed), judged, truth, weights)
-        if curves:
-            analysis.precision[i] = np.mean(curves, axis=0)
-    analysis.resamples = 0 if analysis.why_no_interval else resamples
-    if not analysis.resamples and not analysis.why_no_interval:
-        analysis.why_no_interval = "none were asked for (resamples=0)"
+    runs = [(i, seed, run) for i, row in enumerate(sweep.rows) for seed, run in row.done.items()]
+    why, split = "", ""
+    for number, (i, seed, run) in enumerate(runs, start=1):
+        say(f"{number} of {len(runs)}: {sweep.label(sweep.rows[i])}, seed {seed}")
+        drawn = read_drawn(run.folder, list(run.metrics), resamples)
+        if drawn is None:
+            why = f"{run.folder} holds no detections.json with ground_truth.json"
+            continue
+        if not split:
+            split, analysis.classes, analysis.images = drawn.digest, drawn.classes, len(drawn.image_ids)
+        if drawn.digest != split:
+            why = "the runs were tested on different images, boxes or classes"
+            continue
+        analysis.drawn[i, seed] = drawn
+        analysis.boxes |= drawn.boxes
+    analysis.resamples = resamples
+    analysis.why_no_draws = why or _why_no_draws(analysis)
+    if why:
+        analysis.resamples = 0
+    _add_precision(analysis)
     return analysis
 
 
-def _note(
-    analysis: Analysis, key: tuple[int, int], judged: dict[str, Judged], truth: Truth, weights: np.ndarray
-) -> None:
-    for metric, verdicts in judged.items():
-        ap = resampled_ap(verdicts, truth, weights)
-        if metric == "map":
-            analysis.class_tables[key] = ap
-        count = (~np.isnan(ap)).sum(1)  # classes that have a box of the size in the resample
-        mean = np.nansum(ap, axis=1) / np.maximum(count, 1)
-        analysis.size_tables[metric][key] = mean if metric == "map" else np.where(count > 0, mean, np.nan)
+def _why_no_draws(analysis: Analysis) -> str:
+    if not analysis.drawn:
+        return ""
+    if not analysis.resamples:
+        return "none were resampled (resamples=0)"
+    metric = analysis.sweep.metric
+    return "" if analysis.draws(metric) is not None else f"{metric} is not made anew for other test images"
 
 
-def _row_numbers(sweep: Sweep) -> dict[tuple[str, ...], int]:
-    return {tuple(row.choices.values()): i for i, row in enumerate(sweep.rows) if row.done}
-
-
-def main_effects(analysis: Analysis) -> list[Effect]:
-    """Each level beside the baseline's level of its factor, averaged over all pairs of rows that differ in it alone."""
-    sweep, rows = analysis.sweep, _row_numbers(analysis.sweep)
-    keys, found = list(sweep.factors), []
-    for f, key in enumerate(keys):
-        against = sweep.base.choices.get(key, sweep.factors[key][0])
-        for level in sweep.factors[key]:
-            if level == against:
-                continue
-            others = [(i, rows.get((*p[:f], against, *p[f + 1 :]))) for p, i in rows.items() if p[f] == level]
-            parts = [{a: 1.0, b: -1.0} for a, b in others if b is not None]
-            found.append(Effect(key, level, against, _mean_contrast(analysis, parts), len(parts)))
-    return found
-
-
-def interactions(analysis: Analysis) -> list[Interaction]:
-    """For each pair of factors and of their levels: (both) - (one) - (other) + (neither), averaged over the rest."""
-    sweep, rows = analysis.sweep, _row_numbers(analysis.sweep)
-    keys, found = list(sweep.factors), []
-    base = tuple(sweep.base.choices.values())
-    for f, g in itertools.combinations(range(len(keys)), 2):
-        for a, b in itertools.product(sweep.factors[keys[f]], sweep.factors[keys[g]]):
-            if a == base[f] or b == base[g]:
-                continue
-            parts = []
-            for place, both in rows.items():
-                if (place[f], place[g]) != (a, b):
-                    continue
-                one, other = rows.get(_swap(place, {f: base[f]})), rows.get(_swap(place, {g: base[g]}))
-                neither = rows.get(_swap(place, {f: base[f], g: base[g]}))
-                if one is not None and other is not None and neither is not None:
-                    parts.append({both: 1.0, one: -1.0, other: -1.0, neither: 1.0})
-            found.append(Interaction((keys[f], keys[g]), (a, b), _mean_contrast(analysis, parts)))
-    return found
-
-
-def _swap(place: tuple[str, ...], changes: dict[int, str]) -> tuple[str, ...]:
-    return tuple(changes.get(i, level) for i, level in enumerate(place))
-
-
-def _mean_contrast(analysis: Analysis, parts: list[dict[int, float]]) -> Interval | None:
-    """The average of contrasts, as one."""
-    if not parts:
-        return None
-    whole: dict[int, float] = {}
-    for part in parts:
-        for row, weight in part.items():
-            whole[row] = whole.get(row, 0.0) + weight / len(parts)
-    return analysis.contrast({row: weight for row, weight in whole.items() if weight})
-
-
-SPENT = {  # budget.json's key -> title; the report warns where those of FAIR differ
-    "epochs": "epochs",
-    "images_seen": "images seen",
-    "batch": "batch",
-    "lr": "learning rate",
-    "hours": "device hours",
-    "parameters": "parameters",
-    "flops": "FLOPs per image",
-    "latency_ms": "latency with NMS, ms",
-}
-FAIR = ("batch", "lr", "images_seen")
-
-
-def spent(row: Row, key: str) -> float | None:
-    """Mean over a row's runs of what they spent."""
-    values = [run.budget[key] for run in row.done.values() if isinstance(run.budget.get(key), int | float)]
-    return float(np.mean(values)) if values else None
-
-
-def unfair(sweep: Sweep) -> list[str]:
-    """Sentences about what differs between rows and is not what was asked."""
-    found = []
-    for key in FAIR:
-        values = {round(v, 12) for row in sweep.rows if (v := spent(row, key)) is not None}
-        if len(values) > 1:
-            shown = ", ".join(f"{v:g}" for v in sorted(values))
-            found.append(f"The rows differ in {SPENT[key]} ({shown}): a difference between them may come from that.")
-    return found
+def _add_precision(analysis: Analysis) -> None:
+    for i in range(len(analysis.sweep.rows)):
+        curves = [drawn.precision for (row, _), drawn in analysis.drawn.items() if row == i and len(drawn.precision)]
+        if curves:
+            analysis.precision[i] = np.mean(curves, axis=0)

@@ -1,21 +1,23 @@
-"""AP of resampled splits, and what is certain of a difference.
+"""AP and AR of resampled splits.
 
 A resample draws as many images as there are, with replacement; an image drawn w times counts w times. Matching within
 an image does not change by that, so it is done once, and only the sums over detections are taken again, with weights.
-B resamples, I images, K classes, T thresholds.
+B resamples, I images, N detections, K classes, T thresholds; in arrays of one class, m true positives.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
+from scipy import sparse
 
-from detlab.metrics.matching import RECALLS, THRESHOLDS
+from detlab.metrics.matching import RECALLS
 from detlab.report.detections import Judged, Truth
 
-BLOCK = 64  # resamples at once: their tables stay in the cache
+BLOCK = 512  # resamples at once: a row of them is one step of the sums
+Steps = Callable[[int], np.ndarray]  # boxes there are -> share of recall's scale reached after 0, 1, .. of them
 
 
 def draw_weights(images: int, resamples: int, seed: int = 0) -> np.ndarray:
@@ -25,93 +27,119 @@ def draw_weights(images: int, resamples: int, seed: int = 0) -> np.ndarray:
     return np.concatenate([np.ones((1, images), np.int64), drawn])
 
 
-def resampled_ap(judged: Judged, truth: Truth, weights: np.ndarray) -> np.ndarray:
+def coco_steps(total: int) -> np.ndarray:
+    """COCO reads precision at 101 points of recall."""
+    return np.searchsorted(RECALLS, np.arange(total + 1) / max(total, 1), side="right") / len(RECALLS)
+
+
+def voc07_steps(total: int) -> np.ndarray:
+    """VOC 2007 reads it at 11 points, compared in whole numbers."""
+    return (10 * np.arange(total + 1) // max(total, 1) + 1) / 11
+
+
+def voc12_steps(total: int) -> np.ndarray:
+    """VOC 2010 and later takes the area."""
+    return np.arange(total + 1) / max(total, 1)
+
+
+def resampled_ap(judged: Judged, truth: Truth, weights: np.ndarray, steps: Steps = coco_steps) -> np.ndarray:
     """AP [B, K] over all thresholds; NaN where a class has no box in a resample."""
-    ap = np.full((len(weights), judged.classes), np.nan)
+    return ap_by_threshold(judged, truth, weights, steps).mean(2)
+
+
+def ap_by_threshold(judged: Judged, truth: Truth, weights: np.ndarray, steps: Steps = coco_steps) -> np.ndarray:
+    """As `resampled_ap`, [B, K, T]."""
+    ap = np.full((len(weights), judged.classes, judged.hit.shape[1]), np.nan)
     bounds = np.searchsorted(judged.label, np.arange(judged.classes + 1))
+    columns = np.ascontiguousarray(weights.T, dtype=np.float64)  # [I, B]
+    label = truth.label if judged.classes > 1 else np.zeros_like(truth.label)
     for k in range(judged.classes):
-        boxes = truth.image[judged.wanted & (truth.label == k)]
-        part = slice(bounds[k], bounds[k + 1])
-        if not len(boxes):
+        boxes = np.bincount(truth.image[judged.wanted & (label == k)], minlength=weights.shape[1])
+        if not boxes.any():
             continue
+        of_class = _Class(judged, slice(bounds[k], bounds[k + 1]))
+        total = np.rint(boxes @ columns).astype(np.int64)
         for start in range(0, len(weights), BLOCK):
-            block = np.ascontiguousarray(weights[start : start + BLOCK], dtype=np.float64)
-            total = block[:, boxes].sum(1)
-            value = _class_ap(judged, part, block, np.maximum(total, 1))
-            ap[start : start + BLOCK, k] = np.where(total > 0, value, np.nan)
+            part = slice(start, start + BLOCK)
+            value = of_class.ap(np.ascontiguousarray(columns[:, part]), total[part], steps)
+            ap[part, k] = np.where(total[part, None] > 0, value, np.nan)
     return ap
 
 
-def _class_ap(judged: Judged, part: slice, weights: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """AP [B] of one class: only true positives need a look, for precision is highest right at one."""
-    image, hit, dropped = judged.image[part], judged.hit[part], judged.dropped[part]
-    seen = weights[:, image].cumsum(1)  # [B, n] detections so far
-    summed = np.zeros(len(weights))
-    for t in range(len(THRESHOLDS)):
-        at = np.flatnonzero(hit[:, t])
-        if not len(at):
-            continue
-        true = weights[:, image[at]].cumsum(1)
-        counted = seen[:, at]
-        if dropped[:, t].any():
-            counted = counted - (weights[:, image] * dropped[:, t]).cumsum(1)[:, at]
-        precision = true / np.maximum(counted, 1)
-        precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        reached = np.searchsorted(RECALLS, true / total[:, None], side="right")  # recall points passed so far
-        summed += (precision * np.diff(reached, axis=1, prepend=0)).sum(1)
-    return summed / (len(RECALLS) * len(THRESHOLDS))
+class _Class:
+    """One class of a run. Only true positives need a look: precision is highest, and recall rises, right at one."""
+
+    def __init__(self, judged: Judged, part: slice) -> None:
+        hit, self.dropped = judged.hit[part], judged.dropped[part]
+        self.image, self.hit = judged.image[part], hit
+        self.at = np.flatnonzero(hit.any(1))  # true at some threshold
+        self.counted = ~self.dropped[:, 0]  # most of what counts at any threshold
+
+    def ap(self, columns: np.ndarray, total: np.ndarray, steps: Steps) -> np.ndarray:
+        """AP [b, T] of resamples with weights [I, b] and numbers of boxes [b]."""
+        thresholds = self.hit.shape[1]
+        found = np.zeros((columns.shape[1], thresholds))
+        if not len(self.at):
+            return found
+        sizes, which = np.unique(total, return_inverse=True)
+        tables = [steps(int(size)) for size in sizes]
+        reached = np.concatenate(tables)
+        offset = np.cumsum([0, *map(len, tables[:-1])])[which]  # [b]
+        seen = self._sums(np.flatnonzero(self.counted), None, self.at, columns)
+        for t in range(thresholds):
+            at = np.flatnonzero(self.hit[:, t])
+            if not len(at):
+                continue
+            true = columns[self.image[at]]
+            _accumulate(np.add, true)
+            counted = seen[np.searchsorted(self.at, at)]
+            changed = np.flatnonzero(self.dropped[:, t] == self.counted)
+            if len(changed):
+                counted += self._sums(changed, np.where(self.counted[changed], -1.0, 1.0), at, columns)
+            precision = np.divide(true, np.maximum(counted, 1, out=counted), out=counted)
+            _accumulate(np.maximum, precision[::-1])
+            share = reached.take(true.astype(np.int64) + offset)
+            share[1:] -= share[:-1].copy()
+            found[:, t] = np.einsum("mb,mb->b", precision, share)
+        return found
+
+    def _sums(self, rows: np.ndarray, signs: np.ndarray | None, at: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """[m, b] weighted number of these detections up to each of `at`."""
+        place = np.searchsorted(at, rows)
+        inside = place < len(at)
+        data = np.ones(len(rows)) if signs is None else signs
+        summed = sparse.csr_matrix(
+            (data[inside], (place[inside], self.image[rows[inside]])), shape=(len(at), len(columns))
+        )
+        out = np.asarray(summed @ columns)
+        _accumulate(np.add, out)
+        return out
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A difference and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def distinguishable(self) -> bool:
-        """Whether the interval leaves 0 out."""
-        return self.low > 0 or self.high < 0
-
-    @property
-    def words(self) -> str:
-        """What may be said of it."""
-        if not self.distinguishable:
-            return "not distinguishable"
-        return "better" if self.value > 0 else "worse"
+def _accumulate(operation: np.ufunc, table: np.ndarray) -> None:
+    """Each row combined with those above it, in place. numpy's accumulate along the first axis is far slower."""
+    for above, row in pairwise(list(table)):
+        operation(above, row, out=row)
 
 
-def contrast(
-    tables: Mapping[tuple[int, int], np.ndarray],
-    parts: Mapping[int, float],
-    seeds: Sequence[int],
-    seed: int = 0,
-) -> Interval | None:
-    """A weighted sum of rows, paired by seed, with images and seeds drawn with replacement.
+def resampled_recall(judged: Judged, truth: Truth, weights: np.ndarray, most: int) -> np.ndarray:
+    """Recall [B] of the best `most` detections of each image, mean over thresholds and classes; NaN without a box."""
+    images, thresholds = weights.shape[1], judged.hit.shape[1]
+    label = truth.label if judged.classes > 1 else np.zeros_like(truth.label)
+    wanted, kept = judged.wanted, judged.place < most
+    cells = (judged.classes, images)
+    boxes = sparse.coo_matrix((np.ones(wanted.sum()), (label[wanted], truth.image[wanted])), cells).tocsr()
+    hits = judged.hit[kept].sum(1).astype(np.float64)
+    found = sparse.coo_matrix((hits, (judged.label[kept], judged.image[kept])), cells).tocsr()
+    columns = np.ascontiguousarray(weights.T, dtype=np.float64)
+    total, true = np.asarray(boxes @ columns), np.asarray(found @ columns)  # [K, B]
+    recall = np.divide(true, thresholds * total, out=np.full_like(true, np.nan), where=total > 0)
+    return mean_known(recall, 0)
 
-    The same resampled images serve all runs. With S seeds the mean of S drawn seeds varies by (S - 1) / S of what the
-    mean of S new seeds would, so deviations between seeds are stretched by sqrt(S / (S - 1)).
 
-    Args:
-        tables: by (row, seed), values [B + 1] of a metric, the first on the split itself.
-        parts: weight of each row, such as {2: 1.0, 0: -1.0} for a difference.
-        seeds: those that all rows of `parts` have.
-        seed: of the draw of seeds.
-    """
-    if not seeds:
-        return None
-    per_seed = np.stack([sum(w * tables[row, s] for row, w in parts.items()) for s in seeds])  # [S, B + 1]
-    point, draws = float(per_seed[:, 0].mean()), per_seed[:, 1:]
-    count = len(seeds)
-    if not draws.shape[1]:
-        return None
-    mean = draws.mean(0)
-    if count > 1:
-        generator = np.random.default_rng(seed)
-        chosen = generator.integers(count, size=(count, draws.shape[1]))
-        drawn = np.take_along_axis(draws, chosen, axis=0).mean(0)
-        mean = mean + np.sqrt(count / (count - 1)) * (drawn - mean)
-    low, high = np.nanpercentile(mean, [2.5, 97.5])
-    return Interval(point, float(low), float(high))
+def mean_known(values: np.ndarray, axis: int) -> np.ndarray:
+    """Mean of what is not NaN; NaN where nothing is."""
+    known = ~np.isnan(values)
+    count = known.sum(axis)
+    total = np.where(known, values, 0.0).sum(axis)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)

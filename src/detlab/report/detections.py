@@ -1,22 +1,24 @@
-"""Stored detections and ground truth of a run as flat arrays, and what COCO's matching makes of them.
+"""Stored detections and ground truth of a run as flat arrays, and what COCO's and VOC's matching make of them.
 
 T IoU thresholds, N detections, G boxes, K classes.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from detlab.files import read_json
-from detlab.metrics.matching import AREAS, RECALLS, THRESHOLDS, match, pairs_of, place_in_group
+from detlab.metrics.matching import AREAS, RECALLS, THRESHOLDS, Pairs, match, pairs_of, place_in_group
 
 MOST = 100  # detections per image and class that COCO counts
 SIZES = {f"map{end}": bounds for end, bounds in AREAS.items()}  # metric -> COCO's bounds of the area, px^2
+VOC_IOU = 0.5  # strictly above
 
 
 @dataclass
@@ -31,11 +33,20 @@ class Truth:
     boxes: np.ndarray  # [G, 4] xyxy
     area: np.ndarray  # [G] px^2
     crowd: np.ndarray  # [G] bool
+    difficult: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # [G] bool; empty: none is
+
+    @property
+    def digest(self) -> str:
+        """Of all that verdicts depend on: equal for runs that were tested on the same images and boxes."""
+        text = hashlib.blake2b("\n".join(self.classes).encode(), digest_size=16)
+        for part in (self.image_ids, self.image, self.label, self.boxes, self.area, self.crowd, self.difficult):
+            text.update(np.ascontiguousarray(part).tobytes())
+        return text.hexdigest()
 
 
 @dataclass
 class Judged:
-    """Detections by class and falling score, with COCO's verdicts over boxes of a range of sizes."""
+    """Detections by class and falling score, with verdicts over boxes of a range of sizes."""
 
     classes: int
     image: np.ndarray  # [N] row of the image
@@ -45,6 +56,25 @@ class Judged:
     dropped: np.ndarray  # [N, T] bool: on a crowd or of another size, which counts neither way
     truth: np.ndarray  # [N, T] row of the box it matched, -1 for none
     wanted: np.ndarray  # [G] bool: boxes to be found
+    place: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [N] in its image and class, best first
+
+
+class Stored(NamedTuple):
+    """Detections as a run stored them."""
+
+    image: np.ndarray  # [N] row of the image
+    label: np.ndarray  # [N]
+    score: np.ndarray  # [N]
+    boxes: np.ndarray  # [N, 4] xyxy
+
+
+class Candidates(NamedTuple):
+    """The detections that count, by class and falling score, and the boxes they overlap."""
+
+    stored: Stored
+    place: np.ndarray  # [N] among those of its image and class
+    pairs: Pairs
+    label: np.ndarray  # [G] of the boxes
 
 
 def as_truth(document: dict[str, Any]) -> Truth:
@@ -64,43 +94,96 @@ def as_truth(document: dict[str, Any]) -> Truth:
         boxes=corners,
         area=np.array([box.get("area", box["bbox"][2] * box["bbox"][3]) for box in boxes], np.float64),
         crowd=np.array([bool(box.get("iscrowd", 0)) for box in boxes], bool),
+        difficult=np.array([bool(box.get("difficult", 0)) for box in boxes], bool),
+    )
+
+
+def as_stored(results: list[dict[str, Any]], truth: Truth, document: dict[str, Any]) -> Stored:
+    """COCO results as arrays."""
+    rows = {image: row for row, image in enumerate(truth.image_ids.tolist())}
+    labels = {category["id"]: k for k, category in enumerate(document["categories"])}
+    boxes = np.array([r["bbox"] for r in results], np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    return Stored(
+        np.array([rows[r["image_id"]] for r in results], np.int64),
+        np.array([labels[r["category_id"]] for r in results], np.int64),
+        np.array([r["score"] for r in results], np.float64),
+        boxes,
+    )
+
+
+def candidates(stored: Stored, truth: Truth, most: int = MOST, *, use_classes: bool = True) -> Candidates:
+    """The best `most` detections of each image and class, or of each image."""
+    classes = len(truth.classes) if use_classes else 1
+    label, truth_label = stored.label * use_classes, truth.label * use_classes
+    group = stored.image * classes + label
+    place = place_in_group(group, stored.score)
+    kept = np.flatnonzero(place < most)
+    kept = kept[np.lexsort((place[kept], stored.image[kept], -stored.score[kept], label[kept]))]
+    truth_group = truth.image * classes + truth_label
+    pairs = pairs_of(group[kept], stored.boxes[kept], truth_group, truth.boxes, truth.crowd, least=THRESHOLDS[0])
+    ordered = Stored(stored.image[kept], label[kept], stored.score[kept], stored.boxes[kept])
+    return Candidates(ordered, place[kept], pairs, truth_label)
+
+
+def judge_size(found: Candidates, truth: Truth, bounds: tuple[float, float] = AREAS[""]) -> Judged:
+    """COCO's verdicts over boxes whose area lies within the bounds."""
+    low, high = bounds
+    ignored = truth.crowd | (truth.area < low) | (truth.area > high)
+    matched = match(found.pairs, found.place, ignored, truth.crowd, THRESHOLDS)
+    image, label, score, boxes = found.stored
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    other = (matched.truth < 0) & ((area < low) | (area > high))[:, None]
+    hit = (matched.truth >= 0) & ~matched.ignored
+    classes = len(truth.classes)
+    return Judged(
+        classes, image, label, score, hit, matched.ignored | other, matched.truth, wanted=~ignored, place=found.place
     )
 
 
 def judge(results: list[dict[str, Any]], truth: Truth, document: dict[str, Any], metric: str = "map") -> Judged:
     """Match COCO results against the ground truth, at every IoU threshold, for one metric of `SIZES`."""
-    rows = {image: row for row, image in enumerate(truth.image_ids.tolist())}
-    labels = {category["id"]: k for k, category in enumerate(document["categories"])}
-    image = np.array([rows[r["image_id"]] for r in results], np.int64)
-    label = np.array([labels[r["category_id"]] for r in results], np.int64)
-    score = np.array([r["score"] for r in results], np.float64)
-    boxes = np.array([r["bbox"] for r in results], np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    classes = len(truth.classes)
-    group = image * classes + label
-    place = place_in_group(group, score)
-    kept = np.flatnonzero(place < MOST)
-    kept = kept[np.lexsort((place[kept], image[kept], -score[kept], label[kept]))]
-    truth_group = truth.image * classes + truth.label
-    pairs = pairs_of(group[kept], boxes[kept], truth_group, truth.boxes, truth.crowd, least=THRESHOLDS[0])
-    low, high = SIZES[metric]
-    ignored = truth.crowd | (truth.area < low) | (truth.area > high)
-    matched = match(pairs, place[kept], ignored, truth.crowd, THRESHOLDS)
-    area = (boxes[kept, 2:] - boxes[kept, :2]).prod(1)
-    other = (matched.truth < 0) & ((area < low) | (area > high))[:, None]
-    hit = (matched.truth >= 0) & ~matched.ignored
-    return Judged(
-        classes, image[kept], label[kept], score[kept], hit, matched.ignored | other, matched.truth, wanted=~ignored
-    )
+    return judge_size(candidates(as_stored(results, truth, document), truth), truth, SIZES[metric])
 
 
-def read_judged(folder: Path, metrics: Sequence[str] = ("map",)) -> tuple[Truth, dict[str, Judged]] | None:
-    """The stored detections of a run, judged by metric; None where the run stored none, or no ground truth."""
+def judge_voc(stored: Stored, truth: Truth) -> Judged:
+    """VOC's verdicts (detlab.metrics.voc_ap): one threshold, each detection looks at its best box alone."""
+    order = np.lexsort((-stored.score, stored.label))
+    image, label, score, boxes = (part[order] for part in stored)
+    classes, count = len(truth.classes), len(order)
+    free = np.zeros(len(truth.label), bool)  # crowds are boxes like any other here, but difficult
+    pairs = pairs_of(image * classes + label, boxes, truth.image * classes + truth.label, truth.boxes, free)
+    best_first = np.lexsort((pairs.truth, -pairs.iou, pairs.det))
+    best = best_first[np.unique(pairs.det[best_first], return_index=True)[1]]
+    best = best[pairs.iou[best] > VOC_IOU]
+    det, box = pairs.det[best], pairs.truth[best]
+    uncounted = truth.crowd | truth.difficult if len(truth.difficult) else truth.crowd
+    hit, dropped, matched = np.zeros((count, 1), bool), np.zeros((count, 1), bool), np.full((count, 1), -1)
+    dropped[det[uncounted[box]]] = True
+    det, box = det[~uncounted[box]], box[~uncounted[box]]
+    first = np.unique(box, return_index=True)[1]  # the best-scored of those that claim a box
+    hit[det[first]] = True
+    matched[det[first], 0] = box[first]
+    return Judged(classes, image, label, score, hit, dropped, matched, wanted=~uncounted)
+
+
+def read_stored(folder: Path) -> tuple[Truth, Stored] | None:
+    """The stored detections of a run; None where the run stored none, or no ground truth."""
     document, results = read_json(folder / "ground_truth.json"), read_json(folder / "detections.json")
     if document is None or results is None or not document["images"]:
         return None
     truth = as_truth(document)
-    return truth, {metric: judge(results, truth, document, metric) for metric in metrics}
+    return truth, as_stored(results, truth, document)
+
+
+def read_judged(folder: Path, metrics: Sequence[str] = ("map",)) -> tuple[Truth, dict[str, Judged]] | None:
+    """The stored detections of a run, judged by metrics of `SIZES`; None where there are none."""
+    found = read_stored(folder)
+    if found is None:
+        return None
+    truth, stored = found
+    best = candidates(stored, truth)
+    return truth, {metric: judge_size(best, truth, SIZES[metric]) for metric in metrics}
 
 
 def precision_at(judged: Judged, truth: Truth, threshold: int = 0) -> np.ndarray:

@@ -90,6 +90,17 @@ class Contrast:
             return "these two trained detectors differ on images like these; another seed may say otherwise"
         return "these two trained detectors are not distinguishable on images like these"
 
+    @property
+    def deciding(self) -> str:
+        """Seeds, or images, that would decide a true difference as large as the one seen; "" where it is decided."""
+        if self.decided:
+            return ""
+        if self.seeds < 2:
+            return "a second seed" if self.seeds else "a run"
+        if self.seeds_needed is not None:
+            return f"{self.seeds_needed:,} seeds"
+        return "no number of seeds" + (f"; {self.images_needed:,} images" if self.images_needed else "")
+
 
 def contrasts(
     values: ArrayLike,

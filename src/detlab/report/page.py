@@ -9,15 +9,22 @@ from importlib.resources import files
 import numpy as np
 
 from detlab.report import figures, tables
-from detlab.report.analysis import Analysis, unfair
+from detlab.report.analysis import Analysis
+from detlab.report.contents import all_tables, metric_title
+from detlab.report.costs import unfair
 from detlab.report.sheet import picture_of
 
 METHOD = (
-    "The difference to the baseline is paired by seed. Its 95 % interval comes from {resamples:,} resamples: as many "
-    "of the {images:,} test images as there are, drawn with replacement and the same for all rows, and seeds drawn "
-    "with replacement, with mAP accumulated again each time from the stored detections. Where the interval holds 0 "
-    "the difference is called not distinguishable: more seeds or more images may tell. Each interval stands alone; "
-    "of twenty differences that are none, one will look like one."
+    "Each difference is shown with its own 95 % interval (Student's t): of the noise that seeds make, and of the noise "
+    "of the {images:,} test images, from {resamples:,} resamples of them, the same for all rows. The verdicts of a "
+    "table are corrected together (Holm): the probability that any of them is wrong is at most 5 %, so that an "
+    "interval may leave out 0 and its row still be undecided. Would decide: seeds of each row, or images, at which a "
+    "difference as large as the one seen would be decided. Finds from: the smallest true difference that these runs "
+    "would have told with probability 0.8."
+)
+OVER_SEEDS = (
+    "Each difference is shown with its own 95 % interval (Student's t) over seeds alone, on these very test images: "
+    "{why}. The verdicts of a table are corrected together (Holm)."
 )
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 
@@ -47,21 +54,28 @@ def answer(analysis: Analysis) -> list[str]:
     sweep, best = analysis.sweep, analysis.best()
     if best is None:
         return ["No run has a result yet."]
-    metric = "mAP" if sweep.metric == "map" else sweep.metric
-    sentences = [f"Highest {metric}: {sweep.label(sweep.rows[best])}, {analysis.point(best):.3f}."]
+    sentences = [f"Highest {metric_title(sweep.metric)}: {sweep.label(sweep.rows[best])}, {analysis.point(best):.3f}."]
     base = sweep.label(sweep.base)
-    told: dict[str, list[str]] = {"better": [], "worse": [], "not distinguishable": []}
-    for i, row in enumerate(sweep.rows):
-        if (found := analysis.difference(i)) is not None:
-            told[found.words].append(f"{sweep.label(row)} ({found.value:+.3f})")
-    for words, rows in told.items():
-        if rows:
-            plural = "are" if len(rows) > 1 else "is"
-            link = "from" if words.startswith("not") else "than"
-            sentences.append(f"{'; '.join(rows)} {plural} {words} {link} the baseline, {base}.")
-    if analysis.why_no_interval:
-        sentences.append(f"Nothing is said of which differences are real: {analysis.why_no_interval}.")
+    told: dict[str, list[str]] = {}
+    for row, found in zip(sweep.rows, analysis.differences(), strict=True):
+        if found is not None:
+            told.setdefault(found.verdict, []).append(f"{sweep.label(row)} ({found.value:+.3f})")
+    for verdict, rows in sorted(told.items()):
+        plural = "are" if len(rows) > 1 else "is"
+        words = f"{verdict} than" if verdict in ("better", "worse") else "not distinguishable from"
+        if verdict == "one seed":
+            words = "not judged, for one seed says nothing of the choice, beside"
+        sentences.append(f"{'; '.join(rows)} {plural} {words} the baseline, {base}.")
     return sentences
+
+
+def method(analysis: Analysis) -> str:
+    """How intervals and verdicts are made; "" where there are none."""
+    if not any(analysis.differences()):
+        return ""
+    if analysis.why_no_draws or not analysis.resamples:
+        return OVER_SEEDS.format(why=analysis.why_no_draws or "none were resampled")
+    return METHOD.format(resamples=analysis.resamples, images=analysis.images)
 
 
 def _warnings(analysis: Analysis) -> str:
@@ -69,16 +83,19 @@ def _warnings(analysis: Analysis) -> str:
     missing = [r for row in analysis.sweep.rows for r in analysis.sweep.seeds if r not in row.done]
     if missing:
         said.append(f"{len(missing)} of the cells are missing or failed; see Every run.")
-    if analysis.resamples and len(analysis.sweep.seeds) == 1:
-        said.append("There is one seed: intervals tell of the test images alone, not of training again.")
+    if len(analysis.sweep.seeds) == 1 and len(analysis.sweep.rows) > 1:
+        said.append(
+            "There is one seed: nothing can be said of the choice, for another seed may say otherwise; intervals tell "
+            "of other test images alone. Run a second seed."
+        )
     return "".join(f'<p class="warning">{escape(text)}</p>' for text in said)
 
 
 def _sections(analysis: Analysis) -> list[tuple[str, str, str]]:
     """(anchor, heading, HTML) of each section; empty ones are dropped."""
-    made = {table.name: tables.as_html(table) for table in tables.all_tables(analysis)}
-    method = METHOD.format(resamples=analysis.resamples, images=analysis.images)
-    text = f'<p class="soft">{escape(method)}</p>' if analysis.resamples else ""
+    made = {table.name: tables.as_html(table) for table in all_tables(analysis)}
+    said = method(analysis)
+    text = f'<p class="soft">{escape(said)}</p>' if said else ""
     effects = made.get("effects", "")
     effects_text = (
         '<p class="soft">A level beside the baseline\'s level, averaged over all pairs of rows that differ in it '
@@ -99,11 +116,14 @@ def _sections(analysis: Analysis) -> list[tuple[str, str, str]]:
 
 
 def _intervals(analysis: Analysis) -> str:
-    rows = []
-    for i, row in enumerate(analysis.sweep.rows):
-        if (d := analysis.difference(i)) is not None:
-            rows.append((analysis.sweep.label(row), d.value, d.low, d.high, d.distinguishable))
-    return f"<figure>{figures.interval_chart(rows, 'mAP difference to the baseline')}</figure>" if rows else ""
+    sweep = analysis.sweep
+    rows = [
+        (sweep.label(row), found.value, found.low, found.high, found.decided)
+        for row, found in zip(sweep.rows, analysis.differences(), strict=True)
+        if found is not None and found.value is not None and found.low is not None and found.high is not None
+    ]
+    title = f"{metric_title(sweep.metric)} difference to the baseline"
+    return f"<figure>{figures.interval_chart(rows, title)}</figure>" if rows else ""
 
 
 def _curves(analysis: Analysis) -> str:
@@ -170,8 +190,8 @@ def markdown_report(analysis: Analysis, title: str, made: Sequence[tables.Table]
     """The same tables and sentences as Markdown."""
     parts = [f"# {title}", *answer(analysis)]
     parts += [f"**Warning.** {text}" for text in unfair(analysis.sweep)]
-    if analysis.resamples:
-        parts.append(METHOD.format(resamples=analysis.resamples, images=analysis.images))
+    if said := method(analysis):
+        parts.append(said)
     for table in made:
         parts.append(f"## {table.title}\n\n{tables.as_markdown(table).rstrip()}")
     return "\n\n".join(parts) + "\n"

@@ -60,15 +60,18 @@ def measure(folder: Path, rows: Sequence[Mapping[str, str]], seeds: Sequence[int
         values[row, seeds.index(run.seed)] = run.metrics.get(metric, np.nan)
     sweep = make_sweep([run for _, run in kept], metric=metric)
     analysis = analyse(sweep, RESAMPLES)
-    tables = analysis.size_tables.get(metric, {})
-    if not tables or not analysis.resamples:
-        why = f"intervals are over seeds alone: {metric} is not made anew for other test images"
+    drawn = analysis.draws(metric)
+    if drawn is None:
+        why = (
+            f"intervals are over seeds alone: {analysis.why_no_draws or f'{metric} is not made anew for other images'}"
+        )
         return Measured(values, None, analysis.images or None, why)
     draws = np.full((*values.shape, RESAMPLES), np.nan)
-    for (place, seed), table in tables.items():
-        row = _row_of(sweep.rows[place].runs[seed], rows)
-        if row is not None:
-            draws[row, seeds.index(seed)] = table[1:]
+    for place, each in enumerate(sweep.rows):
+        for seed, run in each.done.items():
+            row = _row_of(run, rows)
+            if row is not None:
+                draws[row, seeds.index(seed)] = drawn[place, sweep.seeds.index(seed)]
     return Measured(values, draws, analysis.images)
 
 

@@ -80,11 +80,18 @@ def make_sweep(runs: Sequence[Run], baseline: str = "", metric: str = "") -> Swe
     _add_missing(rows, factors)
     sweep = Sweep(factors, seeds, [rows[place] for place in sorted(rows, key=lambda p: _order(p, factors))])
     known = {name for run in runs for name in run.metrics}
-    sweep.metric = metric or ("map" if "map" in known or not known else "ar_300")
+    sweep.metric = metric.removeprefix("test/") or _answer(runs) or ("map" if "map" in known or not known else "ar_300")
     if known and sweep.metric not in known:
-        raise ReportError(f"metric={metric} is in no result; there are {', '.join(sorted(known))}.")
+        option = f"metric={metric}" if metric else f"answer=test/{sweep.metric}"
+        raise ReportError(f"{option} is in no result; give metric=NAME, one of {', '.join(sorted(known))}.")
     sweep.baseline = _find_baseline(sweep, baseline)
     return sweep
+
+
+def _answer(runs: Sequence[Run]) -> str:
+    """The metric that the runs' configs say answers them; "" where they name none or several."""
+    named = {str(run.config.get("answer") or "") for run in runs if run.config}
+    return named.pop().removeprefix("test/") if len(named) == 1 else ""
 
 
 def _add_missing(rows: dict[tuple[str, ...], Row], factors: dict[str, list[str]]) -> None:

@@ -1,0 +1,107 @@
+"""What changing one factor does, across the levels of the others, and how much two changes differ from their sum."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from detlab.report.analysis import Analysis
+from detlab.report.intervals import Contrast
+from detlab.report.rows import Sweep
+
+
+class Effect(NamedTuple):
+    """What a level of a factor does beside the baseline's level, the other factors being equal."""
+
+    factor: str
+    level: str
+    against: str
+    contrast: Contrast | None  # None: no pair of rows tells it
+    pairs: int  # of rows compared
+
+
+class Interaction(NamedTuple):
+    """How much two changes together differ from the sum of both."""
+
+    factors: tuple[str, str]
+    levels: tuple[str, str]
+    contrast: Contrast | None
+
+
+def main_effects(analysis: Analysis) -> list[Effect]:
+    """Each level beside the baseline's level of its factor, averaged over all pairs of rows that differ in it alone.
+
+    Verdicts are corrected over all effects.
+    """
+    sweep, rows = analysis.sweep, _row_numbers(analysis)
+    keys, named, parts = list(sweep.factors), [], []
+    for f, key in enumerate(keys):
+        against = sweep.base.choices.get(key, sweep.factors[key][0])
+        for level in sweep.factors[key]:
+            if level == against:
+                continue
+            others = [(i, rows.get((*p[:f], against, *p[f + 1 :]))) for p, i in rows.items() if p[f] == level]
+            pairs = [{a: 1.0, b: -1.0} for a, b in others if b is not None]
+            named.append((key, level, against, len(pairs)))
+            parts.append(_mean(pairs))
+    judged = _judge(analysis, parts)
+    return [Effect(k, level, b, c, n) for (k, level, b, n), c in zip(named, judged, strict=True)]
+
+
+def interactions(analysis: Analysis) -> list[Interaction]:
+    """For each pair of factors and of their levels: (both) - (one) - (other) + (neither), averaged over the rest.
+
+    Verdicts are corrected over all of them.
+    """
+    sweep, rows = analysis.sweep, _row_numbers(analysis)
+    base = tuple(sweep.base.choices.values())
+    named, parts = [], []
+    for f, g, a, b in _pairs_of_changes(sweep, base):
+        found = []
+        for place, both in rows.items():
+            if (place[f], place[g]) != (a, b):
+                continue
+            one, other = rows.get(_swap(place, {f: base[f]})), rows.get(_swap(place, {g: base[g]}))
+            neither = rows.get(_swap(place, {f: base[f], g: base[g]}))
+            if one is not None and other is not None and neither is not None:
+                found.append({both: 1.0, one: -1.0, other: -1.0, neither: 1.0})
+        keys = list(sweep.factors)
+        named.append(((keys[f], keys[g]), (a, b)))
+        parts.append(_mean(found))
+    judged = _judge(analysis, parts)
+    return [Interaction(factors, levels, c) for (factors, levels), c in zip(named, judged, strict=True)]
+
+
+def _pairs_of_changes(sweep: Sweep, base: Sequence[str]) -> list[tuple[int, int, str, str]]:
+    """(place of a factor, of another, level of the first, of the second), levels other than the baseline's."""
+    levels = list(sweep.factors.values())
+    return [
+        (f, g, a, b)
+        for f, g in itertools.combinations(range(len(levels)), 2)
+        for a, b in itertools.product(levels[f], levels[g])
+        if a != base[f] and b != base[g]
+    ]
+
+
+def _row_numbers(analysis: Analysis) -> dict[tuple[str, ...], int]:
+    rows = analysis.sweep.rows
+    return {tuple(row.choices.values()): i for i, row in enumerate(rows) if analysis.point(i) is not None}
+
+
+def _swap(place: tuple[str, ...], changes: Mapping[int, str]) -> tuple[str, ...]:
+    return tuple(changes.get(i, level) for i, level in enumerate(place))
+
+
+def _mean(parts: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    """The average of contrasts, as one; empty without any."""
+    whole: dict[int, float] = {}
+    for part in parts:
+        for row, weight in part.items():
+            whole[row] = whole.get(row, 0.0) + weight / len(parts)
+    return {row: weight for row, weight in whole.items() if weight}
+
+
+def _judge(analysis: Analysis, parts: Sequence[dict[int, float]]) -> list[Contrast | None]:
+    judged = iter(analysis.judge([part for part in parts if part]))
+    return [next(judged) if part else None for part in parts]
