@@ -6,6 +6,7 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ import pytest
 from detlab.commands.compare import config_difference, image_errors, one_right
 from detlab.commands.compare import main as compare
 from detlab.commands.report import main
-from detlab.report.analysis import analyse
+from detlab.report.analysis import analyse, corrected
 from detlab.report.contents import cell_table, class_table, main_table
 from detlab.report.costs import unfair
 from detlab.report.detections import read_judged
 from detlab.report.effects import interactions, main_effects
 from detlab.report.figures import ticks
+from detlab.report.intervals import Contrast
 from detlab.report.rows import command_of, make_sweep
 from detlab.report.runs import ReportError, find_runs
 from tests.report.folders import write_run, write_sweep
@@ -91,12 +93,23 @@ def test_verdicts_by_class_and_size_are_corrected_together(folder: Path) -> None
     alone = analysis.differences("ap/ellipse")
     together = analysis.together(["map_small", "ap/rectangle", "ap/ellipse"])["ap/ellipse"]
     assert together[2].p == alone[2].p
-    assert together[1].p_adjusted == 1.0
     assert together[2].p_adjusted > alone[2].p_adjusted
-    assert alone[2].verdict == "better"
-    assert together[2].verdict == ("better" if together[2].p_adjusted <= 0.05 else "undecided")
     boxes = [row[1].sort for row in table.rows]
     assert sum(boxes[:3]) == sum(boxes[3:]) == analysis.boxes["map"]
+
+
+def test_correction_over_a_table_of_several_metrics() -> None:
+    alone = [Contrast(0.1, 0.02, 0.18, "better", p, p, seeds=3) for p in (0.001, 0.02, 0.04)]
+    alone += [
+        Contrast(0.1, 0.02, 0.18, "one seed", 0.03, 0.03, seeds=1, differ_here=True),
+        Contrast(None, None, None, "no runs"),
+    ]
+    found = corrected(alone)
+    assert [c.verdict for c in found] == ["better", "better", "better", "one seed", "no runs"]
+    assert [c.p_adjusted for c in found] == pytest.approx([0.003, 0.04, 0.04, 0.03, None])
+    found = corrected([*alone, replace(alone[2], p=0.9)])
+    assert [c.verdict for c in found] == ["better", "undecided", "undecided", "one seed", "no runs", "undecided"]
+    assert found[3].differ_here
 
 
 def test_other_boxes_on_the_same_images_are_no_comparison(tmp_path: Path) -> None:
