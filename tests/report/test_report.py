@@ -78,7 +78,7 @@ def test_one_seed_gives_words_and_no_verdict(tmp_path: Path, capsys: pytest.Capt
     write_run(tmp_path / "1", ["model/neck=fpn", "seed=0"], value=0.6, shift=1.0)
     assert main([str(tmp_path), "resamples=100"]) == 0
     said = capsys.readouterr().out
-    assert "better" not in said
+    assert "0 better, 0 worse, 0 undecided, 1 with one seed" in said
     assert "one seed" in said
     markdown = (tmp_path / "report" / "report.md").read_text()
     assert "one seed; these two runs differ" in markdown

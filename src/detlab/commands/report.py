@@ -10,8 +10,9 @@ from pathlib import Path
 from detlab.errors import ConfigError
 from detlab.printing import PlainConsole, complain, say
 from detlab.report.analysis import analyse
+from detlab.report.answers import answer
 from detlab.report.contents import all_tables
-from detlab.report.page import answer, html_page, markdown_report
+from detlab.report.page import html_page, markdown_report
 from detlab.report.rows import make_sweep
 from detlab.report.runs import ReportError, find_runs
 from detlab.report.tables import as_csv, as_latex

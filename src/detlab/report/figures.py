@@ -102,6 +102,23 @@ def interval_chart(rows: Sequence[tuple[str, float, float, float, bool]], x_titl
     return _svg(parts, x_title, WIDE, height)
 
 
+def interval_line(name: str, value: float, low: float, high: float, reach: float, *, clear: bool) -> str:
+    """One interval beside 0, small; `reach` is the largest distance from 0 of those drawn above each other."""
+    width, height, middle = 240, 22, 120.0
+    scale = (middle - 8) / (reach or 1.0)
+    colour = (COLOURS[0] if value > 0 else COLOURS[1]) if clear else "#6b6b6b"
+    left, at, right = (f"{middle + x * scale:.1f}" for x in (low, value, high))
+    fill = colour if clear else "var(--tint)"
+    told = f"{escape(name)}: {value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return (
+        f'<svg class="span" viewBox="0 0 {width} {height}" role="img" aria-label="{told}"><title>{told}</title>'
+        f'<line class="axis" x1="{middle}" x2="{middle}" y1="0" y2="{height}"/>'
+        f'<line x1="{left}" x2="{right}" y1="11" y2="11" stroke="{colour}" stroke-width="3"/>'
+        f'<circle cx="{at}" cy="11" r="5" fill="{fill}" stroke="{colour}" stroke-width="2"/>'
+        "</svg>"
+    )
+
+
 def share_chart(rows: Sequence[tuple[str, Sequence[float]]], parts_names: Sequence[str], x_title: str) -> str:
     """One horizontal bar a row, made of parts side by side."""
     most = max((sum(values) for _, values in rows), default=0.0)

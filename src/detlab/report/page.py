@@ -10,9 +10,11 @@ import numpy as np
 
 from detlab.report import figures, tables
 from detlab.report.analysis import Analysis
+from detlab.report.answers import answer, answer_html
 from detlab.report.contents import all_tables, metric_title
 from detlab.report.costs import unfair
 from detlab.report.sheet import picture_of
+from detlab.report.tradeoffs import front_words, tradeoffs
 
 METHOD = (
     "Each difference is shown with its own 95 % interval (Student's t): of the noise that seeds make, and of the noise "
@@ -26,6 +28,9 @@ OVER_SEEDS = (
     "Each difference is shown with its own 95 % interval (Student's t) over seeds alone, on these very test images: "
     "{why}. The verdicts of a table are corrected together (Holm)."
 )
+OPEN_ROWS = 12  # of a table that is shown open
+MOST_LINES = 10  # rows drawn as curves or pictures
+MOST_PICTURES = 1_500_000  # characters of all pictures
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 
 
@@ -44,29 +49,9 @@ def html_page(analysis: Analysis, title: str, when: str) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{style}</style></head>'
         f'<body><header><h1>{escape(title)}</h1><div class="soft">{escape(facts)}</div><nav>{links}</nav></header>'
-        f'<main><section class="answer">{"".join(f"<p>{escape(s)}</p>" for s in answer(analysis))}</section>'
+        f"<main>{answer_html(analysis)}"
         f"{_warnings(analysis)}{body}</main><script>{script}</script></body></html>\n"
     )
-
-
-def answer(analysis: Analysis) -> list[str]:
-    """What came out, in sentences."""
-    sweep, best = analysis.sweep, analysis.best()
-    if best is None:
-        return ["No run has a result yet."]
-    sentences = [f"Highest {metric_title(sweep.metric)}: {sweep.label(sweep.rows[best])}, {analysis.point(best):.3f}."]
-    base = sweep.label(sweep.base)
-    told: dict[str, list[str]] = {}
-    for row, found in zip(sweep.rows, analysis.differences(), strict=True):
-        if found is not None:
-            told.setdefault(found.verdict, []).append(f"{sweep.label(row)} ({found.value:+.3f})")
-    for verdict, rows in sorted(told.items()):
-        plural = "are" if len(rows) > 1 else "is"
-        words = f"{verdict} than" if verdict in ("better", "worse") else "not distinguishable from"
-        if verdict == "one seed":
-            words = "not judged, for one seed says nothing of the choice, beside"
-        sentences.append(f"{'; '.join(rows)} {plural} {words} the baseline, {base}.")
-    return sentences
 
 
 def method(analysis: Analysis) -> str:
@@ -79,7 +64,7 @@ def method(analysis: Analysis) -> str:
 
 
 def _warnings(analysis: Analysis) -> str:
-    said = unfair(analysis.sweep)
+    said = unfair(analysis.sweep) + front_words(analysis)
     missing = [r for row in analysis.sweep.rows for r in analysis.sweep.seeds if r not in row.done]
     if missing:
         said.append(f"{len(missing)} of the cells are missing or failed; see Every run.")
@@ -93,7 +78,7 @@ def _warnings(analysis: Analysis) -> str:
 
 def _sections(analysis: Analysis) -> list[tuple[str, str, str]]:
     """(anchor, heading, HTML) of each section; empty ones are dropped."""
-    made = {table.name: tables.as_html(table) for table in all_tables(analysis)}
+    made = {table.name: _folded(table) for table in all_tables(analysis)}
     said = method(analysis)
     text = f'<p class="soft">{escape(said)}</p>' if said else ""
     effects = made.get("effects", "")
@@ -103,16 +88,36 @@ def _sections(analysis: Analysis) -> list[tuple[str, str, str]]:
     )
     return [
         ("table", "Results", text + made.get("results", "") + _intervals(analysis)),
+        ("cost", "Cost", _costs(analysis)),
         ("main-effects", "Main effects", effects and effects_text + effects),
         ("pairs", "Interactions of pairs", made.get("interactions", "")),
         ("curves", "Curves", _curves(analysis)),
-        ("by-class", "By class and by size", made.get("classes", "")),
+        ("by-class", "By size and by class", made.get("classes", "")),
         ("errors", "Where AP is lost", _errors(analysis)),
         ("spent", "Budget", made.get("budget", "")),
         ("sheet", "The same images", _sheet(analysis)),
         ("every-run", "Every run", made.get("runs", "")),
         ("repeat", "Commands", made.get("commands", "")),
     ]
+
+
+def _folded(table: tables.Table) -> str:
+    """A table that needs more than a screen is closed."""
+    shown = tables.as_html(table)
+    return shown if len(table.rows) <= OPEN_ROWS else _fold(f"{len(table.rows)} rows", shown)
+
+
+def _fold(summary: str, inside: str) -> str:
+    return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
+
+
+def _costs(analysis: Analysis) -> str:
+    shown = tradeoffs(analysis)
+    text = (
+        '<p class="soft">Each row with the interval of its mean. The line joins the rows that no other beats at their '
+        "cost (Pareto front).</p>"
+    )
+    return shown and text + shown
 
 
 def _intervals(analysis: Analysis) -> str:
@@ -123,12 +128,13 @@ def _intervals(analysis: Analysis) -> str:
         if found is not None and found.value is not None and found.low is not None and found.high is not None
     ]
     title = f"{metric_title(sweep.metric)} difference to the baseline"
-    return f"<figure>{figures.interval_chart(rows, title)}</figure>" if rows else ""
+    chart = f"<figure>{figures.interval_chart(rows, title)}</figure>" if rows else ""
+    return chart if len(rows) <= OPEN_ROWS else _fold(f"{len(rows)} differences drawn", chart)
 
 
 def _curves(analysis: Analysis) -> str:
-    sweep, lines = analysis.sweep, []
-    for row in sweep.rows:
+    sweep, lines, shown = analysis.sweep, [], _chosen(analysis, MOST_LINES)
+    for row in [sweep.rows[i] for i in shown]:
         curves = [dict(run.curve) for run in row.runs.values() if run.curve]
         epochs = sorted(set.intersection(*map(set, curves))) if curves else []
         if epochs:
@@ -140,15 +146,24 @@ def _curves(analysis: Analysis) -> str:
     pr = [
         figures.Line(sweep.label(sweep.rows[i]), list(zip(recalls, curve, strict=True)))
         for i, curve in analysis.precision.items()
+        if i in shown
     ]
+    some = f" ({len(shown)} of {len(sweep.rows)} rows)" if len(shown) < len(sweep.rows) else ""
     monitor = next((run.monitor for row in sweep.rows for run in row.runs.values()), "val/map")
     return _pair(
-        ("Learning: mean over seeds, band from lowest to highest", figures.line_chart(lines, "epoch", monitor)),
+        (f"Learning: mean over seeds, band from lowest to highest{some}", figures.line_chart(lines, "epoch", monitor)),
         (
-            "Precision over recall at IoU 0.5, mean over classes and seeds",
+            f"Precision over recall at IoU 0.5, mean over classes and seeds{some}",
             figures.line_chart(pr, "recall", "precision"),
         ),
     )
+
+
+def _chosen(analysis: Analysis, most: int) -> list[int]:
+    """Rows to show where not all can be: the baseline, and the best by the metric; in the table's order."""
+    order = sorted(range(len(analysis.sweep.rows)), key=lambda i: -(analysis.point(i) or 0.0))
+    first = [analysis.sweep.baseline, *(i for i in order if i != analysis.sweep.baseline)]
+    return sorted(first[:most])
 
 
 def _pair(*charts: tuple[str, str]) -> str:
@@ -159,7 +174,7 @@ def _pair(*charts: tuple[str, str]) -> str:
 def _errors(analysis: Analysis) -> str:
     """AP regained by fixing each kind of error, mean over seeds."""
     rows = []
-    for row in analysis.sweep.rows:
+    for row in [analysis.sweep.rows[i] for i in _chosen(analysis, 2 * MOST_LINES)]:
         found = [run.errors["kinds"] for run in row.done.values() if "kinds" in run.errors]
         if found:
             means = [float(np.mean([f.get(kind, {}).get("ap_regained", 0.0) for f in found])) for kind in KINDS]
@@ -174,22 +189,24 @@ def _errors(analysis: Analysis) -> str:
 
 
 def _sheet(analysis: Analysis) -> str:
-    shown = []
-    for row in analysis.sweep.rows:
+    shown: list[str] = []
+    chosen = _chosen(analysis, MOST_LINES)
+    for row in [analysis.sweep.rows[i] for i in chosen]:
         picture = picture_of(row)
-        if picture is not None:
-            label = f"{analysis.sweep.label(row)}, seed {picture[1]}"
-            name = escape(label)
+        if picture is not None and sum(map(len, shown)) + len(picture[0]) < MOST_PICTURES:
+            name = escape(f"{analysis.sweep.label(row)}, seed {picture[1]}")
             image = f'<img loading="lazy" alt="{name}" src="{picture[0]}">'
             shown.append(f"<figure><figcaption>{name}</figcaption>{image}</figure>")
     text = '<p class="soft">The first test images: ground truth on the left of each pair, detections on the right.</p>'
+    if len(chosen) < len(analysis.sweep.rows):
+        text += f'<p class="soft">{len(shown)} of {len(analysis.sweep.rows)} rows: the baseline and the best.</p>'
     return f'{text}<div class="sheet">{"".join(shown)}</div>' if shown else ""
 
 
 def markdown_report(analysis: Analysis, title: str, made: Sequence[tables.Table]) -> str:
     """The same tables and sentences as Markdown."""
     parts = [f"# {title}", *answer(analysis)]
-    parts += [f"**Warning.** {text}" for text in unfair(analysis.sweep)]
+    parts += [f"**Warning.** {text}" for text in [*unfair(analysis.sweep), *front_words(analysis)]]
     if said := method(analysis):
         parts.append(said)
     for table in made:

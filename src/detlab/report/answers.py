@@ -1,0 +1,201 @@
+"""The first screen: what changing each factor does, the best row, and what is decided; as sentences and as HTML."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+
+from detlab.report.analysis import Analysis
+from detlab.report.contents import metric_title, short_words
+from detlab.report.effects import Effect, main_effects
+from detlab.report.figures import interval_line
+from detlab.report.intervals import Contrast
+from detlab.report.runs import Run
+
+MANY_SEEDS = 20  # a row: more than that nobody will run
+
+
+class Factor(NamedTuple):
+    """What changing one choice does."""
+
+    name: str
+    effects: list[Effect]  # of its levels beside the baseline's, the largest first
+
+
+def factors(analysis: Analysis) -> list[Factor]:
+    """Factors by the size of their largest effect."""
+    found: dict[str, list[Effect]] = {}
+    for effect in main_effects(analysis):
+        found.setdefault(effect.factor, []).append(effect)
+    names = analysis.sweep.names
+    made = [Factor(names[key], sorted(effects, key=_size, reverse=True)) for key, effects in found.items()]
+    return sorted(made, key=lambda factor: _size(factor.effects[0]), reverse=True)
+
+
+def _size(effect: Effect) -> float:
+    return -1.0 if effect.contrast is None or effect.contrast.value is None else abs(effect.contrast.value)
+
+
+def change(name: str, effect: Effect) -> str:
+    """Which change an effect is of."""
+    return f"{name}: {effect.level} instead of {effect.against}"
+
+
+def across(analysis: Analysis, effect: Effect) -> str:
+    """Over which levels of the other factors it is averaged."""
+    if len(analysis.sweep.factors) < 2:
+        return ""
+    others = " and ".join(name for key, name in analysis.sweep.names.items() if key != effect.factor)
+    return f"over {effect.pairs} pair{'s' if effect.pairs != 1 else ''} of rows, across {others}"
+
+
+def effect_text(contrast: Contrast | None) -> str:
+    """A value with its interval."""
+    if contrast is None or contrast.value is None:
+        return "no pair of rows tells it"
+    span = "" if contrast.low is None else f" [{contrast.low:+.3f}, {contrast.high:+.3f}]"
+    return f"{contrast.value:+.3f}{span}"
+
+
+def answer(analysis: Analysis, made: Sequence[Factor] | None = None) -> list[str]:
+    """What came out, in sentences: factors, the best row, what is decided and what would decide the rest."""
+    sweep, best = analysis.sweep, analysis.best()
+    if best is None:
+        return ["No run has a result yet."]
+    title, sentences = metric_title(sweep.metric), []
+    for name, effects in factors(analysis) if made is None else made:
+        effect = effects[0]
+        known = effect.contrast is not None and effect.contrast.value is not None
+        words = f" {title}, {short_words(effect.contrast)}" if known and effect.contrast else ""
+        over = across(analysis, effect)
+        sentences.append(f"{change(name, effect)}: {effect_text(effect.contrast)}{words}{over and f' ({over})'}.")
+    span = row_intervals(analysis)[best]
+    spread = "" if span is None or span.low is None else f" [{span.low:.3f}, {span.high:.3f}]"
+    sentences.append(f"Highest {title}: {sweep.label(sweep.rows[best])}, {analysis.point(best):.3f}{spread}.")
+    return [*sentences, *decided(analysis)]
+
+
+def row_intervals(analysis: Analysis) -> list[Contrast | None]:
+    """[R] each row's own mean with its interval."""
+    known = [i for i in range(len(analysis.sweep.rows)) if analysis.point(i) is not None]
+    found = dict(zip(known, analysis.judge([{i: 1.0} for i in known]), strict=True))
+    return [found.get(i) for i in range(len(analysis.sweep.rows))]
+
+
+def decided(analysis: Analysis) -> list[str]:
+    """How many rows are better, worse and undecided, and what would decide them."""
+    found = [c for c in analysis.differences() if c is not None]
+    if not found:
+        return []
+    count = {
+        verdict: sum(c.verdict == verdict for c in found) for verdict in ("better", "worse", "undecided", "one seed")
+    }
+    told = [f"{count['better']} better", f"{count['worse']} worse", f"{count['undecided']} undecided"]
+    if count["one seed"]:
+        told.append(f"{count['one seed']} with one seed, which says nothing of the choice")
+    sentences = [f"Beside the baseline, {analysis.sweep.label(analysis.sweep.base)}: {', '.join(told)}."]
+    if more := needed(found):
+        sentences.append(more)
+    sizes = [c.detectable for c in found if c.detectable is not None]
+    if count["undecided"] and sizes:
+        size, title = float(np.median(sizes)), metric_title(analysis.sweep.metric)
+        sentences.append(f"These runs would have told a true difference of {size:.3f} {title} (probability 0.8).")
+    return sentences
+
+
+def needed(found: Sequence[Contrast]) -> str:
+    """What would decide the rows that are not decided; "" where all are."""
+    open_rows = [c for c in found if not c.decided and c.seeds]
+    if not open_rows:
+        return ""
+    seeds = seeds_to_run(found)
+    parts = []
+    if single := sum(c.seeds < 2 for c in open_rows):
+        parts.append(f"{single} need{'s' if single == 1 else ''} a second seed")
+    by_seeds = [c.seeds_needed for c in open_rows if c.seeds_needed is not None]
+    if by_seeds and seeds is not None:
+        within = sum(n <= seeds for n in by_seeds)
+        if within:
+            parts.append(f"{seeds} seeds a row would decide {within} of the {len(open_rows)}")
+        else:
+            parts.append(f"the first would need {min(by_seeds):,} seeds")
+    elif by_seeds:
+        parts.append(f"the first would need {min(by_seeds):,} seeds")
+    never = [c.images_needed for c in open_rows if c.seeds >= 2 and c.seeds_needed is None]
+    if never:
+        images = [n for n in never if n is not None]
+        more = f", but {min(images):,} test images would decide the first" if images else ""
+        parts.append(f"no number of seeds decides {len(never)}{more}")
+    return f"If differences stay as large as they are seen: {'; '.join(parts)}." if parts else ""
+
+
+def seeds_to_run(found: Sequence[Contrast]) -> int | None:
+    """Seeds a row that would decide what is open and can be; None where no reasonable number does."""
+    open_rows = [c for c in found if not c.decided and c.seeds]
+    wanted = [2 if c.seeds < 2 else c.seeds_needed for c in open_rows]
+    within = [n for n in wanted if n is not None and n <= MANY_SEEDS]
+    return max(within) if within else None
+
+
+def command(analysis: Analysis) -> str:
+    """The command that adds the seeds; "" where none would decide anything."""
+    sweep, differences = analysis.sweep, analysis.differences()
+    seeds = seeds_to_run([c for c in differences if c is not None])
+    runs = [run for row in sweep.rows for run in row.runs.values()]
+    if seeds is None or not sweep.factors or not runs:
+        return ""
+    wanted = [row for row, c in zip(sweep.rows, differences, strict=True) if c is not None and not c.decided]
+    levels = {key: dict.fromkeys(row.choices[key] for row in [sweep.base, *wanted]) for key in sweep.factors}
+    shared = _shared(runs, set(sweep.factors))
+    if name := shared.pop("ablation", ""):
+        words = ["detlab", "ablate", name, *(f"{k}={v}" for k, v in shared.items())]
+        return shlex.join([*words, "until=decided", f"max_seeds={seeds}"])
+    words = [f"{key}={value}" for key, value in shared.items()] + [f"{k}={','.join(v)}" for k, v in levels.items()]
+    return shlex.join(["detlab", "train", "-m", *words, f"seed={','.join(map(str, range(seeds)))}"])
+
+
+def _shared(runs: Sequence[Run], swept: set[str]) -> dict[str, str]:
+    first = runs[0].overrides
+    return {k: v for k, v in first.items() if k not in swept and all(r.overrides.get(k) == v for r in runs)}
+
+
+def answer_html(analysis: Analysis) -> str:
+    """The first screen."""
+    made = factors(analysis)
+    effects = [e.contrast for factor in made for e in factor.effects if e.contrast is not None]
+    spans = [x for c in effects if c.low is not None and c.high is not None for x in (c.low, c.high)]
+    reach = max((abs(x) for x in spans), default=0.0)
+    lines = []
+    for name, of_factor in made:
+        first, *others = [_line(analysis, change(name, effect), effect, reach) for effect in of_factor]
+        lines.append(first)
+        if others:
+            count = f"{len(others)} other level{'s' if len(others) > 1 else ''} of {escape(name)}"
+            lines.append(f"<details><summary>{count}</summary>{''.join(others)}</details>")
+    head = f"<h2>What each choice does to {escape(metric_title(analysis.sweep.metric))}</h2>" if lines else ""
+    told = "".join(f"<p>{escape(sentence)}</p>" for sentence in answer(analysis, []))
+    more = command(analysis)
+    shown = f"<p>More seeds: <code>{escape(more)}</code></p>" if more else ""
+    return f'<section class="answer">{head}{"".join(lines)}{told}{shown}</section>'
+
+
+def _line(analysis: Analysis, name: str, effect: Effect, reach: float) -> str:
+    contrast, over = effect.contrast, across(analysis, effect)
+    words = "" if contrast is None else short_words(contrast)
+    kind = contrast.verdict if contrast is not None and contrast.decided else "same"
+    drawn = ""
+    if contrast is not None and contrast.value is not None and contrast.low is not None and contrast.high is not None:
+        drawn = interval_line(name, contrast.value, contrast.low, contrast.high, reach, clear=contrast.decided)
+    if contrast is not None and contrast.deciding and contrast.value is not None:
+        words += f"; {contrast.deciding}" + (
+            " would decide" if contrast.seeds_needed or contrast.seeds < 2 else " decides"
+        )
+    small = f'<small class="soft">{escape(over)}</small>' if over else ""
+    return (
+        f'<div class="factor"><div><b>{escape(name)}</b> {small}</div>{drawn or "<div></div>"}'
+        f'<div>{escape(effect_text(contrast))} <span class="{kind}">{escape(words)}</span></div></div>'
+    )
