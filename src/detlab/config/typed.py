@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 
 from detlab.errors import ConfigError
 
@@ -37,10 +37,8 @@ def read_override(text: str) -> Override:
     """
     try:
         return OverridesParser.create().parse_override(text)
-    except OverrideParseException as error:
-        raise ConfigError(unreadable(error.override)) from error
-    except HydraException as error:
-        raise ConfigError(f"{text} cannot be read: {str(error).splitlines()[0]}") from error
+    except (HydraException, ValueError) as error:
+        raise ConfigError(unreadable(text)) from error
 
 
 def check_overrides(overrides: Iterable[str]) -> None:
@@ -110,6 +108,6 @@ def unreadable(text: str) -> str:
     quoted = f"{key}=" + '"' + value.strip("\"'").replace('"', '\\"') + '"'
     try:
         OverridesParser.create().parse_override(quoted)
-    except HydraException:
+    except (HydraException, ValueError):
         return f"{text} cannot be read: {key!r} is not the name of an option; names are letters, digits, _ and dots."
     return f"{text} cannot be read: its value needs quotes of its own; write '{quoted}'."

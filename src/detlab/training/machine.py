@@ -12,8 +12,7 @@ from detlab.errors import ConfigError
 
 GPU_NAMES = ("gpu", "cuda")
 PACKAGES = (  # target, module, what asks for it, how to get it, what works without
-    ("MLFlowLogger", "mlflow", "logger=mlflow", "mlflow", "logger=default"),
-    ("WandbLogger", "wandb", "logger=wandb", "wandb", "logger=default"),
+    ("mlflow_logger", "mlflow", "logger=mlflow", "mlflow", "logger=default"),
     ("wandb_logger", "wandb", "logger=wandb", "wandb", "logger=default"),
 )
 

@@ -78,6 +78,7 @@ class DefaultBoxes(AnchorGenerator):
 
     def num_anchors(self, levels: Sequence[Level]) -> list[int]:
         """Anchors per location, one number for each level."""
+        self.level_scales(len(self.levels or levels))  # refuses levels without a scale before anything is trained
         return [1 + int(self.extra_square) + 2 * len(self._ratios(place)) for place in self._places(levels)]
 
     def per_level(self, levels: Sequence[Level], canvas: tuple[int, int]) -> list[Tensor]:
