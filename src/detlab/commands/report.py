@@ -86,11 +86,11 @@ def write_report(
     name = title or folders[0].resolve().name
     made = all_tables(analysis)
     page = place / "index.html"
-    page.write_text(html_page(analysis, name, datetime.now().astimezone().strftime("%d %B %Y, %H:%M")))
-    (place / "report.md").write_text(markdown_report(analysis, name, made))
+    page.write_text(html_page(analysis, name, datetime.now().astimezone().strftime("%d %B %Y, %H:%M")), "utf-8")
+    (place / "report.md").write_text(markdown_report(analysis, name, made), "utf-8")
     for table in made:
-        (place / f"{table.name}.csv").write_text(as_csv(table))
-        (place / f"{table.name}.tex").write_text(as_latex(table))
+        (place / f"{table.name}.csv").write_text(as_csv(table), "utf-8")
+        (place / f"{table.name}.tex").write_text(as_latex(table), "utf-8")
     return [*answer(analysis), f"report  {page.absolute()}"]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from detlab.report.analysis import Analysis
 from detlab.report.contents import metric_title, short_words
 from detlab.report.effects import Effect, main_effects
+from detlab.report.escapes import for_html
 from detlab.report.figures import interval_line
 from detlab.report.intervals import Contrast
 from detlab.report.runs import Run
@@ -174,12 +174,12 @@ def answer_html(analysis: Analysis) -> str:
         first, *others = [_line(analysis, change(name, effect), effect, reach) for effect in of_factor]
         lines.append(first)
         if others:
-            count = f"{len(others)} other level{'s' if len(others) > 1 else ''} of {escape(name)}"
+            count = f"{len(others)} other level{'s' if len(others) > 1 else ''} of {for_html(name)}"
             lines.append(f"<details><summary>{count}</summary>{''.join(others)}</details>")
-    head = f"<h2>What each choice does to {escape(metric_title(analysis.sweep.metric))}</h2>" if lines else ""
-    told = "".join(f"<p>{escape(sentence)}</p>" for sentence in answer(analysis, []))
+    head = f"<h2>What each choice does to {for_html(metric_title(analysis.sweep.metric))}</h2>" if lines else ""
+    told = "".join(f"<p>{for_html(sentence)}</p>" for sentence in answer(analysis, []))
     more = command(analysis)
-    shown = f"<p>More seeds: <code>{escape(more)}</code></p>" if more else ""
+    shown = f"<p>More seeds: <code>{for_html(more)}</code></p>" if more else ""
     return f'<section class="answer">{head}{"".join(lines)}{told}{shown}</section>'
 
 
@@ -194,8 +194,8 @@ def _line(analysis: Analysis, name: str, effect: Effect, reach: float) -> str:
         words += f"; {contrast.deciding}" + (
             " would decide" if contrast.seeds_needed or contrast.seeds < 2 else " decides"
         )
-    small = f'<small class="soft">{escape(over)}</small>' if over else ""
+    small = f'<small class="soft">{for_html(over)}</small>' if over else ""
     return (
-        f'<div class="factor"><div><b>{escape(name)}</b> {small}</div>{drawn or "<div></div>"}'
-        f'<div>{escape(effect_text(contrast))} <span class="{kind}">{escape(words)}</span></div></div>'
+        f'<div class="factor"><div><b>{for_html(name)}</b> {small}</div>{drawn or "<div></div>"}'
+        f'<div>{for_html(effect_text(contrast))} <span class="{kind}">{for_html(words)}</span></div></div>'
     )

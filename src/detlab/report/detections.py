@@ -77,6 +77,12 @@ class Candidates(NamedTuple):
     label: np.ndarray  # [G] of the boxes
 
 
+def read_truth(path: Path) -> Truth | None:
+    """ground_truth.json (COCO) of a run; None where there is none."""
+    document = read_json(path)
+    return None if document is None else as_truth(document)
+
+
 def as_truth(document: dict[str, Any]) -> Truth:
     """A COCO document as arrays."""
     ids = np.array([image["id"] for image in document["images"]], np.int64)

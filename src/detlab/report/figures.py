@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
+
+from detlab.report.escapes import for_html
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5b5b5b", "#8a6d00")  # Okabe and Ito
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
@@ -60,7 +61,7 @@ def line_chart(lines: Sequence[Line], x_title: str, y_title: str, *, y_from_zero
         if len(line.points) <= 40:
             parts += [
                 f'<circle cx="{px(x):.1f}" cy="{py(y):.1f}" r="2.6" fill="{colour}">'
-                f"<title>{escape(line.name)}: {y:.3f} at {x:g}</title></circle>"
+                f"<title>{for_html(line.name)}: {y:.3f} at {x:g}</title></circle>"
                 for x, y in line.points
             ]
     return _svg(parts, f"{y_title} over {x_title}") + legend([line.name for line in lines])
@@ -88,17 +89,17 @@ def interval_chart(rows: Sequence[tuple[str, float, float, float, bool]], x_titl
         y = TOP + step * (i + 0.5)
         colour = (COLOURS[0] if value > 0 else COLOURS[1]) if clear else "#6b6b6b"
         shown = name if len(name) < 52 else name[:50] + "…"
-        parts.append(f'<text x="{left - 8:.0f}" y="{y + 4:.1f}" text-anchor="end">{escape(shown)}</text>')
+        parts.append(f'<text x="{left - 8:.0f}" y="{y + 4:.1f}" text-anchor="end">{for_html(shown)}</text>')
         parts.append(
             f'<line x1="{px(low):.1f}" x2="{px(high):.1f}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2.4"/>'
         )
         fill = colour if clear else "var(--paper)"
         parts.append(
             f'<circle cx="{px(value):.1f}" cy="{y}" r="5" fill="{fill}" stroke="{colour}" stroke-width="2">'
-            f"<title>{escape(name)}: {value:+.3f} [{low:+.3f}, {high:+.3f}]</title></circle>"
+            f"<title>{for_html(name)}: {value:+.3f} [{low:+.3f}, {high:+.3f}]</title></circle>"
         )
     middle = (left + WIDE - MARGIN) / 2
-    parts.append(f'<text x="{middle:.0f}" y="{height - 6}" text-anchor="middle">{escape(x_title)}</text>')
+    parts.append(f'<text x="{middle:.0f}" y="{height - 6}" text-anchor="middle">{for_html(x_title)}</text>')
     return _svg(parts, x_title, WIDE, height)
 
 
@@ -109,7 +110,7 @@ def interval_line(name: str, value: float, low: float, high: float, reach: float
     colour = (COLOURS[0] if value > 0 else COLOURS[1]) if clear else "#6b6b6b"
     left, at, right = (f"{middle + x * scale:.1f}" for x in (low, value, high))
     fill = colour if clear else "var(--tint)"
-    told = f"{escape(name)}: {value:+.3f} [{low:+.3f}, {high:+.3f}]"
+    told = f"{for_html(name)}: {value:+.3f} [{low:+.3f}, {high:+.3f}]"
     return (
         f'<svg class="span" viewBox="0 0 {width} {height}" role="img" aria-label="{told}"><title>{told}</title>'
         f'<line class="axis" x1="{middle}" x2="{middle}" y1="0" y2="{height}"/>'
@@ -136,15 +137,15 @@ def share_chart(rows: Sequence[tuple[str, Sequence[float]]], parts_names: Sequen
     for i, (name, values) in enumerate(rows):
         y, x = TOP + step * i + 4, left
         shown = name if len(name) < 52 else name[:50] + "…"
-        out.append(f'<text x="{left - 8:.0f}" y="{y + 15}" text-anchor="end">{escape(shown)}</text>')
+        out.append(f'<text x="{left - 8:.0f}" y="{y + 15}" text-anchor="end">{for_html(shown)}</text>')
         for part, value, colour in zip(parts_names, values, COLOURS, strict=False):
-            title = f"<title>{escape(name)}, {escape(part)}: {value:.3f}</title>"
+            title = f"<title>{for_html(name)}, {for_html(part)}: {value:.3f}</title>"
             out.append(
                 f'<rect x="{x:.1f}" y="{y}" width="{value * scale:.1f}" height="20" fill="{colour}">{title}</rect>'
             )
             x += value * scale
     middle = (left + WIDE - MARGIN) / 2
-    out.append(f'<text x="{middle:.0f}" y="{height - 6}" text-anchor="middle">{escape(x_title)}</text>')
+    out.append(f'<text x="{middle:.0f}" y="{height - 6}" text-anchor="middle">{for_html(x_title)}</text>')
     return _svg(out, x_title, WIDE, height) + legend(parts_names, blocks=True)
 
 
@@ -160,7 +161,7 @@ def legend(names: Sequence[str], *, blocks: bool = False) -> str:
         )
         width = 14 if blocks else 26
         items.append(
-            f'<li><svg class="key" width="{width}" height="14" aria-hidden="true">{mark}</svg>{escape(name)}</li>'
+            f'<li><svg class="key" width="{width}" height="14" aria-hidden="true">{mark}</svg>{for_html(name)}</li>'
         )
     return f'<ul class="legend">{"".join(items)}</ul>'
 
@@ -181,14 +182,14 @@ def _frame(xs: list[tuple[float, str]], ys: list[tuple[float, str]], x_title: st
     parts += [f'<text x="{LEFT - 7}" y="{y + 4:.1f}" text-anchor="end">{t}</text>' for y, t in ys]
     parts += [f'<text x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{t}</text>' for x, t in xs]
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>')
-    parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_title)}</text>')
+    parts.append(f'<text x="{(LEFT + WIDTH) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{for_html(x_title)}</text>')
     turned = f"translate(12 {HEIGHT / 2 - 10}) rotate(-90)"
-    parts.append(f'<text transform="{turned}" text-anchor="middle">{escape(y_title)}</text>')
+    parts.append(f'<text transform="{turned}" text-anchor="middle">{for_html(y_title)}</text>')
     return parts
 
 
 def _svg(parts: list[str], label: str, width: int = WIDTH, height: float = HEIGHT) -> str:
     inside = "".join(parts)
     return (
-        f'<svg class="plot" viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(label)}">{inside}</svg>'
+        f'<svg class="plot" viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{for_html(label)}">{inside}</svg>'
     )

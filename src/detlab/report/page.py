@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from importlib.resources import files
 
 import numpy as np
@@ -13,6 +12,7 @@ from detlab.report.analysis import Analysis
 from detlab.report.answers import answer, answer_html
 from detlab.report.contents import all_tables, metric_title
 from detlab.report.costs import unfair
+from detlab.report.escapes import for_html, for_markdown
 from detlab.report.sheet import picture_of
 from detlab.report.tradeoffs import front_words, tradeoffs
 
@@ -37,8 +37,8 @@ KINDS = ("classification", "localisation", "both", "duplicate", "background", "m
 def html_page(analysis: Analysis, title: str, when: str) -> str:
     """The whole page."""
     parts = [section for section in _sections(analysis) if section[2]]
-    links = "".join(f'<a href="#{name}">{escape(head)}</a>' for name, head, _ in parts)
-    body = "".join(f'<section id="{name}"><h2>{escape(head)}</h2>{inside}</section>' for name, head, inside in parts)
+    links = "".join(f'<a href="#{name}">{for_html(head)}</a>' for name, head, _ in parts)
+    body = "".join(f'<section id="{name}"><h2>{for_html(head)}</h2>{inside}</section>' for name, head, inside in parts)
     source = files("detlab.report")
     style, script = (source.joinpath(f"page.{kind}").read_text() for kind in ("css", "js"))
     sweep = analysis.sweep
@@ -47,8 +47,8 @@ def html_page(analysis: Analysis, title: str, when: str) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{style}</style></head>'
-        f'<body><header><h1>{escape(title)}</h1><div class="soft">{escape(facts)}</div><nav>{links}</nav></header>'
+        f'<link rel="icon" href="data:,"><title>{for_html(title)}</title><style>{style}</style></head>'
+        f'<body><header><h1>{for_html(title)}</h1><div class="soft">{for_html(facts)}</div><nav>{links}</nav></header>'
         f"<main>{answer_html(analysis)}"
         f"{_warnings(analysis)}{body}</main><script>{script}</script></body></html>\n"
     )
@@ -73,14 +73,14 @@ def _warnings(analysis: Analysis) -> str:
             "There is one seed: nothing can be said of the choice, for another seed may say otherwise; intervals tell "
             "of other test images alone. Run a second seed."
         )
-    return "".join(f'<p class="warning">{escape(text)}</p>' for text in said)
+    return "".join(f'<p class="warning">{for_html(text)}</p>' for text in said)
 
 
 def _sections(analysis: Analysis) -> list[tuple[str, str, str]]:
     """(anchor, heading, HTML) of each section; empty ones are dropped."""
     made = {table.name: _folded(table) for table in all_tables(analysis)}
     said = method(analysis)
-    text = f'<p class="soft">{escape(said)}</p>' if said else ""
+    text = f'<p class="soft">{for_html(said)}</p>' if said else ""
     effects = made.get("effects", "")
     effects_text = (
         '<p class="soft">A level beside the baseline\'s level, averaged over all pairs of rows that differ in it '
@@ -108,7 +108,7 @@ def _folded(table: tables.Table) -> str:
 
 
 def _fold(summary: str, inside: str) -> str:
-    return f"<details><summary>{escape(summary)}</summary>{inside}</details>"
+    return f"<details><summary>{for_html(summary)}</summary>{inside}</details>"
 
 
 def _costs(analysis: Analysis) -> str:
@@ -167,7 +167,7 @@ def _chosen(analysis: Analysis, most: int) -> list[int]:
 
 
 def _pair(*charts: tuple[str, str]) -> str:
-    shown = [f"<figure><figcaption>{escape(text)}</figcaption>{chart}</figure>" for text, chart in charts if chart]
+    shown = [f"<figure><figcaption>{for_html(text)}</figcaption>{chart}</figure>" for text, chart in charts if chart]
     return f'<div class="pair">{"".join(shown)}</div>' if shown else ""
 
 
@@ -194,7 +194,7 @@ def _sheet(analysis: Analysis) -> str:
     for row in [analysis.sweep.rows[i] for i in chosen]:
         picture = picture_of(row)
         if picture is not None and sum(map(len, shown)) + len(picture[0]) < MOST_PICTURES:
-            name = escape(f"{analysis.sweep.label(row)}, seed {picture[1]}")
+            name = for_html(f"{analysis.sweep.label(row)}, seed {picture[1]}")
             image = f'<img loading="lazy" alt="{name}" src="{picture[0]}">'
             shown.append(f"<figure><figcaption>{name}</figcaption>{image}</figure>")
     text = '<p class="soft">The first test images: ground truth on the left of each pair, detections on the right.</p>'
@@ -205,8 +205,8 @@ def _sheet(analysis: Analysis) -> str:
 
 def markdown_report(analysis: Analysis, title: str, made: Sequence[tables.Table]) -> str:
     """The same tables and sentences as Markdown."""
-    parts = [f"# {title}", *answer(analysis)]
-    parts += [f"**Warning.** {text}" for text in [*unfair(analysis.sweep), *front_words(analysis)]]
+    parts = [f"# {for_markdown(title)}", *map(for_markdown, answer(analysis))]
+    parts += [f"**Warning.** {for_markdown(text)}" for text in [*unfair(analysis.sweep), *front_words(analysis)]]
     if said := method(analysis):
         parts.append(said)
     for table in made:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass, field
-from html import escape
+
+from detlab.report.escapes import for_csv, for_html, for_latex, for_markdown, markdown_code
 
 DASH = "\N{EN DASH}"  # where there is no number
 
@@ -39,7 +40,7 @@ def number(value: float | None, digits: int = 3, sign: bool = False) -> Cell:
 def as_html(table: Table) -> str:
     """A sortable table."""
     heads = "".join(
-        f'<th scope="col"{_left(table, i)}><button type="button">{escape(head)}</button></th>'
+        f'<th scope="col"{_left(table, i)}><button type="button">{for_html(head)}</button></th>'
         for i, head in enumerate(table.heads)
     )
     rows = []
@@ -47,7 +48,7 @@ def as_html(table: Table) -> str:
         cells = []
         for i, cell in enumerate(row):
             kinds = " ".join(x for x in ("word" if i in table.words else "", cell.kind) if x)
-            text = f"<code>{escape(cell.text)}</code>" if cell.kind == "code" else escape(cell.text)
+            text = f"<code>{for_html(cell.text)}</code>" if cell.kind == "code" else for_html(cell.text)
             sort = "" if cell.sort is None else f' data-sort="{cell.sort:.9g}"'
             shown = f' class="{kinds}"' if kinds else ""
             cells.append(f"<td{shown}{sort}>{text}</td>")
@@ -65,11 +66,10 @@ def _left(table: Table, column: int) -> str:
 
 def as_markdown(table: Table) -> str:
     """A table of GitHub's Markdown; the best row in bold."""
-    lines = [f"| {' | '.join(table.heads)} |"]
+    lines = [f"| {' | '.join(map(for_markdown, table.heads))} |"]
     lines.append("|" + "|".join("---" if i in table.words else "---:" for i in range(len(table.heads))) + "|")
     for r, row in enumerate(table.rows):
-        texts = [cell.text.replace("|", "\\|") for cell in row]
-        texts = [f"`{t}`" if cell.kind == "code" else t for t, cell in zip(texts, row, strict=True)]
+        texts = [markdown_code(cell.text) if cell.kind == "code" else for_markdown(cell.text) for cell in row]
         if table.marks.get(r) == "best":
             texts = [f"**{text}**" for text in texts]
         lines.append(f"| {' | '.join(texts)} |")
@@ -80,24 +80,26 @@ def as_csv(table: Table) -> str:
     """A table for a spreadsheet: numbers unrounded where they are numbers."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(table.heads)
+    writer.writerow(map(for_csv, table.heads))
     for row in table.rows:
-        writer.writerow([c.text if c.sort is None or "[" in c.text or "/" in c.text else f"{c.sort:.9g}" for c in row])
+        writer.writerow(
+            [for_csv(c.text) if c.sort is None or "[" in c.text or "/" in c.text else f"{c.sort:.9g}" for c in row]
+        )
     return out.getvalue()
 
 
 def as_latex(table: Table) -> str:
     """A table for booktabs."""
     shape = "".join("l" if i in table.words else "r" for i in range(len(table.heads)))
-    lines = [f"\\begin{{tabular}}{{{shape}}}", "\\toprule", " & ".join(map(_tex, table.heads)) + " \\\\", "\\midrule"]
+    lines = [
+        f"\\begin{{tabular}}{{{shape}}}",
+        "\\toprule",
+        " & ".join(map(for_latex, table.heads)) + " \\\\",
+        "\\midrule",
+    ]
     for r, row in enumerate(table.rows):
-        texts = [_tex(cell.text) for cell in row]
+        texts = [for_latex(cell.text) for cell in row]
         if table.marks.get(r) == "best":
             texts = [f"\\textbf{{{text}}}" for text in texts]
         lines.append(" & ".join(texts) + " \\\\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"]) + "\n"
-
-
-def _tex(text: str) -> str:
-    special = {"\\": "\\textbackslash{}", DASH: "--", "·": "$\\cdot$"} | {c: f"\\{c}" for c in "&%$#_{}"}
-    return "".join(special.get(c, c) for c in text)

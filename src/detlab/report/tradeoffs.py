@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
 
 from detlab.report.analysis import Analysis
 from detlab.report.answers import row_intervals
 from detlab.report.contents import amount, metric_title
 from detlab.report.costs import COSTS, SPENT, spent, unequal
+from detlab.report.escapes import for_html
 from detlab.report.figures import COLOURS, ticks
 
 WIDTH, HEIGHT = 420, 270
@@ -82,15 +82,15 @@ def _panel(points: Sequence[Point], key: str, metric: str) -> str:
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{py(y):.1f}" y2="{py(y):.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{py(y) + 4:.1f}" text-anchor="end">{y:g}</text>')
     for x in x_marks:
-        shown = escape(amount(key, x).text)
+        shown = for_html(amount(key, x).text)
         parts.append(f'<text x="{px(x):.1f}" y="{HEIGHT - BOTTOM + 16}" text-anchor="middle">{shown}</text>')
     path = " ".join(f"{px(p.cost):.1f},{py(p.value):.1f}" for p in best)
     parts.append(f'<polyline points="{path}" fill="none" stroke="{COLOURS[0]}" stroke-width="2"/>')
     parts += [_mark(p, px(p.cost), (py(p.value), py(p.low), py(p.high)), p in best, key) for p in points]
     middle = (LEFT + WIDTH - RIGHT) / 2
     title = f"{metric} against {SPENT[key]}"
-    parts.append(f'<text x="{middle:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{escape(title)}</text>')
-    frame = f'class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}"'
+    parts.append(f'<text x="{middle:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{for_html(title)}</text>')
+    frame = f'class="plot" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{for_html(title)}"'
     return f"<svg {frame}>{''.join(parts)}</svg>"
 
 
@@ -102,11 +102,10 @@ def _mark(point: Point, x: float, ys: tuple[float, float, float], on_front: bool
     if on_front:
         name = point.name if len(point.name) <= LONGEST else f"{point.name[: LONGEST - 1]}…"
         end = "end" if x > WIDTH / 2 else "start"
-        text = (
-            f'<text x="{x + (-8 if end == "end" else 8):.1f}" y="{y - 6:.1f}" text-anchor="{end}">{escape(name)}</text>'
-        )
+        left = x + (-8 if end == "end" else 8)
+        text = f'<text x="{left:.1f}" y="{y - 6:.1f}" text-anchor="{end}">{for_html(name)}</text>'
     return (
         f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{colour}" opacity="0.55"/>'
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour if on_front else "var(--paper)"}" stroke="{colour}">'
-        f"<title>{escape(told)}</title></circle>{text}"
+        f"<title>{for_html(told)}</title></circle>{text}"
     )
