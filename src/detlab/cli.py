@@ -60,9 +60,11 @@ def main() -> None:
     if command not in known:
         import difflib
 
+        from detlab.printing import complain
+
         near = difflib.get_close_matches(command, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"detlab: there is no command {command}{hint}. See detlab --help.", file=sys.stderr)
+        complain(f"there is no command {command}{hint}. See detlab --help.")
         sys.exit(2)
     # A module of its own keeps sys.argv re-executable: Lightning runs it again for the other DDP ranks.
     os.execv(sys.executable, [sys.executable, "-m", f"detlab.commands.{command}", *arguments[1:]])

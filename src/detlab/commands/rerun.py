@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> int:
     options = dict(word.split("=", 1) for word in arguments[1:] if "=" in word)
     unknown = set(options) - {"out", "trust"}
     if unknown or len(options) != len(arguments) - 1:
-        print(f"detlab: rerun takes out=FOLDER and trust=[...] only. {USAGE}", file=sys.stderr)
+        complain(f"rerun takes out=FOLDER and trust=[...] only. {USAGE}")
         return 2
     name = re.sub(r"[^\w.-]", "_", run.name) + f"-again-{datetime.now():%H-%M-%S}"
     given = options.get("out")

@@ -206,7 +206,8 @@ def _hints(function: Callable[..., Any]) -> dict[str, Any]:
     hints: dict[str, Any] = {}
     for name, annotation in getattr(plain, "__annotations__", {}).items():
         try:
-            hints[name] = eval(annotation, names) if isinstance(annotation, str) else annotation
+            alone = type("Alone", (), {"__annotations__": {name: annotation}})
+            hints[name] = typing.get_type_hints(alone, names, include_extras=True)[name]
         except Exception:
             hints[name] = Any
     return hints
