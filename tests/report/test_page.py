@@ -65,7 +65,7 @@ def test_the_page_works_in_a_browser(page: Path, width: int) -> None:
     assert out["down"] == sorted(out["before"], reverse=True)
     assert out["up"] == sorted(out["before"])
     assert out["words"] == sorted(out["words"], reverse=True)
-    assert len(out["plots"]) == 4  # intervals, learning, precision over recall, error shares
+    assert len(out["plots"]) == 4  # intervals, learning, precision over recall, error shares; none of cost: all equal
     assert all(out["plots"])
     assert out["pictures"] == [True] * 4
     assert out["requests"] == []

@@ -185,16 +185,17 @@ def _watch(process: subprocess.Popen[bytes], ablation: Ablation) -> int:
             now = _results(ablation)
             if now > seen:
                 seen = now
-                write_page(ablation)
+                write_page(ablation, reload=int(PAGE_EVERY))
 
 
 def _results(ablation: Ablation) -> int:
     return sum(1 for _ in ablation.folder.glob("*/result.json"))
 
 
-def write_page(ablation: Ablation) -> Path | None:
+def write_page(ablation: Ablation, reload: int | None = None) -> Path | None:
     """`detlab report` of what there is; None where it failed, or nothing is done."""
     command = [sys.executable, "-m", "detlab.commands.report", str(ablation.folder), f"metric={ablation.metric}"]
+    command += [f"reload={reload}"] if reload else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return ablation.folder / "report" / "index.html" if done.returncode == 0 else None
 

@@ -24,12 +24,12 @@ from detlab.report.tables import DASH
 USAGE = "detlab compare RUN_A RUN_B"
 
 OPTIONS = {
-    "resamples": "of the interval; 1000",
-    "score_threshold": "detections of at least this score count in the images; 0.5",
+    "resamples": "of the interval; 0 for none; 1000",
+    "score_threshold": "detections of at least this score count in the images; each run's own of highest F1 at IoU 0.5",
     "images": "shown at most, for each side; 10",
 }
 RANGES = {"resamples": Natural, "score_threshold": Fraction, "images": Natural}
-USAGE = "usage: detlab compare RUN_A RUN_B [KEY=VALUE ...]\n\n" + "\n".join(f"  {k:16} {v}" for k, v in OPTIONS.items())
+HELP = "usage: detlab compare RUN_A RUN_B [KEY=VALUE ...]\n\n" + "\n".join(f"  {k:16} {v}" for k, v in OPTIONS.items())
 NOT_COMPARED = ("paths.", "name", "hydra.")
 
 
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Compare; the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
-        print(USAGE)
+        print(HELP)
         return 0
     try:
         folders, options = split_arguments(words, OPTIONS)
@@ -79,9 +79,15 @@ def _number(key: str, text: str) -> float:
 
 
 def print_comparison(
-    a: Path, b: Path, *, resamples: float = 1000, score_threshold: float = 0.5, images: float = 10
+    a: Path, b: Path, *, resamples: float = 1000, score_threshold: float | None = None, images: float = 10
 ) -> None:
     """Print all three parts.
+
+    Args:
+        a, b: run folders.
+        resamples: of the interval.
+        score_threshold: of detections that count in the images; None: each run's own, of highest F1.
+        images: shown at most, for each side.
 
     Raises:
         ReportError: a folder that is no run.
@@ -106,7 +112,10 @@ def print_comparison(
         say("No interval and no images: the runs were tested on different images or classes.")
         return
     say(interval_text(truth, judged_a, judged_b, int(resamples)))
-    errors = [image_errors(truth, judged, score_threshold) for judged in (judged_a, judged_b)]
+    both = (judged_a, judged_b)
+    scores = [best_score(truth, judged) if score_threshold is None else score_threshold for judged in both]
+    errors = [image_errors(truth, judged, score) for judged, score in zip(both, scores, strict=True)]
+    say(f"Images: detections count from a score of {scores[0]:.2f} in A and {scores[1]:.2f} in B.")
     for name, other_name, own in (("A", "B", 0), ("B", "A", 1)):
         show(_image_table(truth, errors[own], errors[1 - own], name, other_name, int(images)))
 
@@ -147,6 +156,19 @@ def interval_text(truth: Truth, a: Judged, b: Judged, resamples: int) -> str:
     )
 
 
+def best_score(truth: Truth, judged: Judged) -> float:
+    """The score from which on detections give the highest F1 at IoU 0.5, all classes together; 0.5 without a hit."""
+    counted = ~judged.dropped[:, 0]
+    score, hit = judged.score[counted], judged.hit[counted, 0]
+    if not hit.any():
+        return 0.5
+    order = np.argsort(-score, kind="stable")
+    score, true = score[order], hit[order].cumsum()
+    last = np.append(score[1:] != score[:-1], True)  # of equal scores all count or none
+    f1 = 2 * true / (np.arange(1, len(true) + 1) + int((~truth.crowd).sum()))
+    return float(score[np.where(last, f1, -1.0).argmax()])
+
+
 def image_errors(truth: Truth, judged: Judged, score_threshold: float) -> ImageErrors:
     """Errors of every image at IoU 0.5, of detections with at least this score."""
     count = len(truth.image_ids)
@@ -165,17 +187,25 @@ def one_right(truth: Truth, right: ImageErrors, wrong: ImageErrors) -> list[int]
     return found[np.argsort(-wrong.total[found], kind="stable")].tolist()
 
 
+def fewer_errors(right: ImageErrors, wrong: ImageErrors) -> list[int]:
+    """Rows of images with fewer errors on one side, the largest difference first."""
+    ahead = wrong.total - right.total
+    found = np.flatnonzero(ahead > 0)
+    return found[np.argsort(-ahead[found], kind="stable")].tolist()
+
+
 def _image_table(truth: Truth, right: ImageErrors, wrong: ImageErrors, name: str, other: str, most: int) -> Table:
     rows = one_right(truth, right, wrong)
+    title = f"{len(rows)} images right in {name}, wrong in {other}"
+    if not rows:
+        rows = fewer_errors(right, wrong)
+        title = f"No image is right in {name} alone; {len(rows)} have fewer errors in {name} than in {other}"
     table = Table(
-        "id",
-        "file",
-        f"missed by {other}",
-        f"false of {other}",
-        title=f"{len(rows)} images right in {name}, wrong in {other}",
+        "id", "file", *(f"{kind} of {run}" for run in (name, other) for kind in ("missed", "false")), title=title
     )
     for i in rows[:most]:
-        table.add_row(str(truth.image_ids[i]), truth.file_names[i], str(wrong.missed[i]), str(wrong.false[i]))
+        counts = [right.missed[i], right.false[i], wrong.missed[i], wrong.false[i]]
+        table.add_row(str(truth.image_ids[i]), truth.file_names[i], *map(str, counts))
     return table
 
 

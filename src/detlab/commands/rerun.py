@@ -24,7 +24,7 @@ from detlab.runs.resuming import read_status
 
 USAGE = "detlab rerun outputs/..."
 
-USAGE = "usage: detlab rerun RUN [out=FOLDER] [trust=[PREFIX,...]]"
+HELP = "usage: detlab rerun RUN [out=FOLDER] [trust=[PREFIX,...]]"
 COMPARED = ("config_hash", "data_fingerprint", "git", "packages", "python", "device", "processes")
 
 
@@ -64,13 +64,13 @@ def rerun(run: Path, out: Path, trust: tuple[str, ...] = ()) -> bool:
 def main(arguments: list[str]) -> int:
     """The command; exit status 1 where a metric differs."""
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(USAGE)
+        print(HELP)
         return 0 if arguments else 2
     run = Path(arguments[0]).expanduser().resolve()
     options = dict(word.split("=", 1) for word in arguments[1:] if "=" in word)
     unknown = set(options) - {"out", "trust"}
     if unknown or len(options) != len(arguments) - 1:
-        complain(f"rerun takes out=FOLDER and trust=[...] only. {USAGE}")
+        complain(f"rerun takes out=FOLDER and trust=[...] only. {HELP}")
         return 2
     name = re.sub(r"[^\w.-]", "_", run.name) + f"-again-{datetime.now():%H-%M-%S}"
     given = options.get("out")

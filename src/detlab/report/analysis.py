@@ -5,6 +5,7 @@ R rows, S seeds, B resamples.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -128,9 +129,11 @@ def analyse(sweep: Sweep, resamples: int = 1000, say: Callable[[str], None] = la
     """
     analysis = Analysis(sweep)
     runs = [(i, seed, run) for i, row in enumerate(sweep.rows) for seed, run in row.done.items()]
-    why, split = "", ""
+    why, split, begun = "", "", time.monotonic()
     for number, (i, seed, run) in enumerate(runs, start=1):
-        say(f"{number} of {len(runs)}: {sweep.label(sweep.rows[i])}, seed {seed}")
+        left = (time.monotonic() - begun) / (number - 1) * (len(runs) - number + 1) if number > 1 else 0.0
+        told = f", about {left:.0f} s left" if left else ""
+        say(f"{number} of {len(runs)}: {sweep.label(sweep.rows[i])}, seed {seed}{told}")
         drawn = read_drawn(run.folder, list(run.metrics), resamples)
         if drawn is None:
             why = f"{run.folder} holds no detections.json with ground_truth.json"

@@ -34,8 +34,8 @@ MOST_PICTURES = 1_500_000  # characters of all pictures
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 
 
-def html_page(analysis: Analysis, title: str, when: str) -> str:
-    """The whole page."""
+def html_page(analysis: Analysis, title: str, when: str, reload: int = 0) -> str:
+    """The whole page; with `reload`, it loads itself anew after so many seconds."""
     parts = [section for section in _sections(analysis) if section[2]]
     links = "".join(f'<a href="#{name}">{for_html(head)}</a>' for name, head, _ in parts)
     body = "".join(f'<section id="{name}"><h2>{for_html(head)}</h2>{inside}</section>' for name, head, inside in parts)
@@ -44,9 +44,11 @@ def html_page(analysis: Analysis, title: str, when: str) -> str:
     sweep = analysis.sweep
     runs = sum(len(row.done) for row in sweep.rows)
     facts = f"{len(sweep.rows)} rows, {runs} runs with a result, seeds {', '.join(map(str, sweep.seeds))}; {when}"
+    again = f'<meta http-equiv="refresh" content="{reload}">' if reload else ""
+    facts += "; a sweep is running, this page loads itself anew" if reload else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'{again}<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><title>{for_html(title)}</title><style>{style}</style></head>'
         f'<body><header><h1>{for_html(title)}</h1><div class="soft">{for_html(facts)}</div><nav>{links}</nav></header>'
         f"<main>{answer_html(analysis)}"

@@ -19,6 +19,10 @@ class ReportError(ValueError):
     """What cannot be reported, in one sentence."""
 
 
+class NoRunsError(ReportError):
+    """Folders that hold no run, or none yet."""
+
+
 @dataclass
 class Run:
     """One run folder."""
@@ -56,7 +60,7 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
         for path in _run_folders(folder):
             found.setdefault(path.resolve(), read_run(path))
     if not found:
-        raise ReportError(
+        raise NoRunsError(
             f"{', '.join(map(str, folders))} holds no run: there is no .hydra/config.yaml or job.json in it."
         )
     return list(found.values())
