@@ -265,8 +265,13 @@ def test_pipes_return_at_once(tmp_path: Path) -> None:
     os.mkfifo(root / "pipe.png")
     data = data_of(root)
     assert counts(data)["unreadable image"] == 1
-    assert "no regular file" in str(data.report)
+    assert "regular file" in str(data.report)
     (root / "train.json").unlink()
     os.mkfifo(root / "train.json")
-    with pytest.raises(DataError, match="no regular file"):
+    with pytest.raises(DataError, match="regular file"):
         data_of(root, annotations="train.json").setup()
+
+
+def test_a_file_of_test_alone_is_not_train_s(tmp_path: Path) -> None:
+    data = data_of(write(tmp_path, document(), "test.json"))
+    assert (read(data), read(data, "test")) == ({}, {"a.png": BOX})

@@ -135,7 +135,7 @@ def test_pipes_devices_and_folders_return_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.jpg")
     (tmp_path / "b.jpg").mkdir()
     for path in (tmp_path / "a.jpg", tmp_path / "b.jpg", Path("/dev/zero")):
-        with pytest.raises(ImageError, match="no regular file"):
+        with pytest.raises(ImageError, match="regular file"):
             read_image(path)
 
 

@@ -122,7 +122,7 @@ def test_names_stay_as_they_are_written(tmp_path: Path, names: str, found: tuple
         ("train: &a images/train\nval: *a\nnames: [cat]\n", "uses an alias"),
         ("a: &a [x, x]\nb: &b [*a, *a]\nnames: [cat]\n", "uses an alias"),
         ("names: &n [*n]\ntrain: x\n", "uses an alias"),
-        ("names: " + "[" * 5000 + "\n", "nested too deep"),
+        ("names: " + "[" * 5000 + "\n", "nested too deep|nesting depth"),
         ("names: [cat\n", "not readable YAML"),
         ("train: nowhere\nnames: [cat]\n", "data.yaml: train=nowhere is neither a folder nor a list"),
         ("train: ../../nowhere\nnames: [cat]\n", "leaves .*data.outside_root=true"),
@@ -280,7 +280,7 @@ def test_a_pipe_among_images_and_labels(tmp_path: Path) -> None:
     assert counts(data) == {"file that is no image": 1, "broken annotation": 1}
     (root / "data.yaml").unlink()
     os.mkfifo(root / "data.yaml")
-    with pytest.raises(DataError, match="no regular file"):
+    with pytest.raises(DataError, match="regular file"):
         data_of(root).setup()
 
 

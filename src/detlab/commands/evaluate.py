@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from detlab.commands.app import on_plain_config, run_app
 from detlab.config.compose import config_dir
 from detlab.config.parts import build_part
 from detlab.config.validate import validate_node
+from detlab.data import DetectionData
 from detlab.errors import ConfigError
 from detlab.printing import say
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
 from detlab.training.build import make_data, measures_of
 from detlab.training.callbacks import ResultWriter, ValidationPictures, WorstImages, progress_bar
-from detlab.training.console import print_results, say_audit
+from detlab.training.console import print_results, say_audit, split_notes
 from detlab.training.environment import quieten
 from detlab.training.lightning_module import DetectionModule
 from detlab.training.precision import resolve_precision
@@ -43,7 +45,8 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     """Metrics of a run's checkpoint on a split.
 
     Raises:
-        ConfigError: another data set's classes, an unknown option.
+        ConfigError: an unknown option.
+        DataError: the data set lacks the split, or has no class of the model's.
     """
     quieten()
     if config["threads"]:
@@ -60,13 +63,12 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     validate_node(data_config, "data")
     if config["split"] == "train":
         data_config |= {"same_images": True}
-    data = make_data(run | {"data": data_config})
+    if "classes" not in config["data"]:
+        data_config["classes"] = None  # the model's classes are chosen below, of those that this data set has
+    data = make_data(run | {"data": data_config}, (config["split"],))
     say_audit(data)
-    if data.class_names != checkpoint.class_names:
-        raise ConfigError(
-            f"The data's classes ({', '.join(data.class_names)}) are not the checkpoint's "
-            f"({', '.join(checkpoint.class_names)}); evaluate on its own data, or fine-tune with init_from."
-        )
+    for note in match_classes(data, checkpoint.class_names):
+        say(f"classes     {note}")
     detector = detector_of(checkpoint)
     tta = config.get("tta") or run.get("tta")
     module = DetectionModule(
@@ -105,12 +107,30 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     )
     loader = data.val_dataloader() if config["split"] == "val" else data.test_dataloader()
     give_data(trainer, data)
-    module.test_split = "val" if config["split"] == "val" else "test"
+    module.test_split = config["split"] if data.has(config["split"]) else "val"
     trainer.test(module, dataloaders=loader, verbose=False)
     results = module.results["test"]
-    print_results(results, f"{config['split']} split, {checkpoint.path.name}")
+    print_results(results, f"{module.test_split} split, {checkpoint.path.name}")
+    for note in split_notes(data, module.test_split, config["split"]):
+        say(f"note        {note}")
     say(f"results     {run_dir}")
     return results
+
+
+def match_classes(data: DetectionData, names: Sequence[str]) -> list[str]:
+    """Number a data set's classes as the model does; what one of both lacks, in words.
+
+    Raises:
+        DataError: no class in common.
+    """
+    missing, left_out = data.match_classes(names)
+    notes = []
+    if missing:
+        notes.append(f"the data set lacks {', '.join(missing)}: no AP of theirs, and none in the mean")
+    if left_out:
+        named = ", ".join(f"{name} ({count} boxes)" for name, count in left_out.items())
+        notes.append(f"the model does not know {named}: left out, their images are judged by the other classes")
+    return notes
 
 
 def _with_selection(checkpoint: Checkpoint, options: dict[str, Any]) -> Checkpoint:

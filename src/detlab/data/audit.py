@@ -57,6 +57,8 @@ RULES: dict[str, Rule] = {
     "EXIF ignored": Rule("not rotated; the annotation has the raw size", False),
 }
 
+EMPTY = ("missing label file", "crowd box", "image without boxes")  # what leaves nothing to learn, without a loss
+
 
 @dataclass
 class Finding:
@@ -114,14 +116,17 @@ class AuditReport:
             return ""
         return f"'{most.rule}' ({most.count} in {most.split}, such as {', '.join(most.examples[:2])})"
 
-    def action(self, split: str | None = None) -> str:
-        """What is done about the largest loss."""
+    def largest_loss(self, split: str) -> str:
+        """The end of a sentence about a split that came out empty: what most was lost to; empty where nothing was."""
         most = self._largest_loss(split)
-        return RULES[most.rule].action if most else ""
+        if most is None:
+            return ""
+        return f"; the audit's largest loss is {self.worst(split)}: {RULES[most.rule].action}"
 
     def _largest_loss(self, split: str | None) -> Finding | None:
         lost = [f for f in self.findings.values() if "dropped" in RULES[f.rule].action and split in (None, f.split)]
-        return max(lost, key=lambda f: f.count, default=None)
+        without = [f for f in self.findings.values() if f.rule in EMPTY and split in (None, f.split)]
+        return max(lost or without, key=lambda f: f.count, default=None)
 
     def refuse(self) -> None:
         """Raise if any finding is an error (data.on_error=raise).

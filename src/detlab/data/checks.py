@@ -172,7 +172,7 @@ def _look(item: Record, known: _Cache, decode: bool, max_pixels: int) -> ImageFa
     except (OSError, ValueError):
         return "missing image", ""
     if not stat.S_ISREG(found.st_mode):
-        return "unreadable image", "is no regular file"
+        return "unreadable image", "is no regular file, such as a pipe"
     key = f"{item.path.resolve()}:{found.st_size}:{found.st_mtime_ns}"
     fact = known.get(key)
     if fact is None:

@@ -15,16 +15,23 @@ from detlab.data.checks import audited, count_across
 from detlab.data.dataset import Collate, DetectionDataset, Sample
 from detlab.data.formats.source import SPLITS, Source, Splits
 from detlab.data.images import MAX_PIXELS
-from detlab.data.proposals.store import Boxes, GridProposals, open_proposals, proposal_notes
+from detlab.data.proposals.store import Boxes, proposal_notes, proposals_of
 from detlab.data.records import Classes, Record, ground_truth
 from detlab.data.sampling import EpochSampler, ShardedBatchSampler
-from detlab.data.splits import of_classes, with_shares
+from detlab.data.splits import of_classes, renamed, with_shares
 from detlab.data.transforms import MODES, Resize
 from detlab.errors import DataError
 from detlab.ranges import BelowOne, Count, Natural, NonNegative, OneOf, OpenFraction, Positive, Seed, Size
 from detlab.tensors.structures import Batch, GroundTruth
 
 TRAINING = ("train", "val")  # splits without which nothing can be trained
+KNOWN: dict[str, tuple[str | None, ...]] = {
+    "on_error": ("drop", "raise"),
+    "empty": ("keep", "drop"),
+    "cache": ("none", "ram"),
+    "check_images": ("full", "header"),
+    "voc_ap": (None, "voc07", "voc12"),
+}
 Pair = Annotated[Sequence[Count], Size(2, 2)]  # height, width
 
 
@@ -101,15 +108,11 @@ class DetectionData(L.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for option, value, known in (
-            ("on_error", on_error, ("drop", "raise")),
-            ("empty", empty, ("keep", "drop")),
-            ("cache", cache, ("none", "ram")),
-            ("check_images", check_images, ("full", "header")),
-            ("voc_ap", voc_ap, (None, "voc07", "voc12")),
-        ):
-            if value not in known:
-                raise DataError(f"data.{option}={value} is not known; use one of {', '.join(map(str, known))}.")
+        options = {"on_error": on_error, "empty": empty, "cache": cache, "check_images": check_images, "voc_ap": voc_ap}
+        for option, value in options.items():
+            if value not in KNOWN[option]:
+                listed = ", ".join(map(str, KNOWN[option]))
+                raise DataError(f"data.{option}={value} is not known; use one of {listed}.")
         self.source, self.augment, self.seed = source, augment, seed
         self.source.max_pixels = max_pixels
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
@@ -148,7 +151,7 @@ class DetectionData(L.LightningDataModule):
     @property
     def num_classes(self) -> int:
         """K."""
-        return len(self._ready().names)
+        return len(self.class_names)
 
     def prepare_data(self) -> None:
         """Download what is missing."""
@@ -163,34 +166,42 @@ class DetectionData(L.LightningDataModule):
         if self._splits is not None:
             return
         classes, splits = self._read()
-        try:
-            classes, renumber = classes.chosen(self.wanted)
-        except ValueError as error:
-            raise DataError(str(error)) from error
+        classes, renumber = classes.chosen(self.wanted)
         splits = {split: self._audit(split, self._of_classes(records, renumber)) for split, records in splits.items()}
         count_across(splits, classes.names, self.report)
         if self.on_error == "raise":
             self.report.refuse()
         shares = {"val": self.val_fraction, "test": self.test_fraction}
-        splits = with_shares(splits, **shares, seed=self.split_seed, required=self.required)
-        self._splits = {s: self._limited(s, r) for s, r in splits.items()}
+        drawn = ("val",) if self.required == TRAINING else ()
+        splits = with_shares(splits, **shares, seed=self.split_seed, required=drawn)
+        self._splits = {split: records[: self.limit.get(split)] for split, records in splits.items()}
         if self.same_images:
             self._splits = dict.fromkeys(SPLITS, self._splits.get("train", []))
         self._classes = classes
         for split in self.required:
-            if not self._splits.get(split):
-                lost = self.report.worst(split)
+            if not self._splits.get(self._name(split)):
                 raise DataError(
-                    f"The {split} split has no usable image"
-                    + (f"; the audit's largest loss is {lost}: {self.report.action(split)}" if lost else "")
-                    + ". Check data.root and the split options."
+                    f"The {split} split has no usable image{self.report.largest_loss(split)}. Check data.root and the "
+                    f"split options."
                 )
-        self._proposals = self._open_proposals()
+        self._proposals = proposals_of(self._splits, self.proposal_source, self.proposal_count)
 
     @property
     def notes(self) -> list[str]:
         """Notes printed before training."""
-        return [*self._notes, *(printable(note) for note in self.source.notes)]
+        lost = self._splits is not None and self._splits.get("test") == []
+        unjudged = [f"The test split has no usable image{self.report.largest_loss('test')}."] if lost else []
+        return [*self._notes, *(printable(note) for note in self.source.notes), *unjudged]
+
+    def counted(self, split: str) -> int:
+        """Boxes of a split that are not crowds: what can be trained on, and what AP is defined by."""
+        return sum(int((~item.crowd).sum()) for item in self.records(split))
+
+    def match_classes(self, names: Sequence[str]) -> tuple[list[str], dict[str, int]]:
+        """Number the classes as a model does (see `renamed`); those that the data set lacks, those the model lacks."""
+        self._classes, self._splits, missing, left_out = renamed(self._ready(), self._ready_splits(), names)
+        self._datasets = {}
+        return missing, left_out
 
     def records(self, split: str) -> list[Record]:
         """The images of a split; test falls back to val where the data set has none."""
@@ -311,21 +322,6 @@ class DetectionData(L.LightningDataModule):
 
     def _of_classes(self, records: list[Record], renumber: dict[int, int]) -> list[Record]:
         return records if self.wanted is None else of_classes(records, renumber)
-
-    def _limited(self, split: str, records: list[Record]) -> list[Record]:
-        most = self.limit.get(split)
-        return records if most is None else records[:most]
-
-    def _open_proposals(self) -> Callable[[Record], Boxes] | None:
-        """What gives each image's proposals; files are checked against every split."""
-        if self.proposal_source is None:
-            return None
-        if self.proposal_source == "grid":
-            return GridProposals(self.proposal_count)
-        stored = open_proposals(self.proposal_source, self.proposal_count)
-        for split, records in self._ready_splits().items():
-            stored.check(records, split, self.proposal_source)
-        return stored
 
     def _name(self, split: str) -> str:
         if split not in SPLITS:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from detlab.errors import DataError
 from detlab.tensors.structures import GroundTruth
 
 
@@ -63,19 +64,19 @@ class Classes:
         """Only the wanted classes, in the wanted order, and the map from old label to new.
 
         Raises:
-            ValueError: names an unknown class and the known ones, or one named twice.
+            DataError: names an unknown class and the known ones, or one named twice.
         """
         if wanted is None:
             return self, {i: i for i in range(len(self.names))}
         wanted = [str(name) for name in wanted]
         unknown = [name for name in wanted if name not in self.names]
         if unknown:
-            raise ValueError(
+            raise DataError(
                 f"data.classes names {unknown[0]!r}, which the data set lacks; it has {', '.join(self.names)}."
             )
         twice = [name for i, name in enumerate(wanted) if name in wanted[:i]]
         if twice:
-            raise ValueError(f"data.classes names {twice[0]!r} twice; name each class once.")
+            raise DataError(f"data.classes names {twice[0]!r} twice; name each class once.")
         old = [self.names.index(name) for name in wanted]
         return (
             Classes(tuple(wanted), tuple(self.ids[i] for i in old)),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from detlab.data.formats.source import Splits
-from detlab.data.records import Record
+from detlab.data.records import Classes, Record
 from detlab.errors import DataError
 
 
@@ -19,6 +21,36 @@ def of_classes(records: list[Record], renumber: Mapping[int, int]) -> list[Recor
         kept.labels[:] = [renumber[label] for label in kept.labels]
         out.append(kept)
     return out
+
+
+def renamed(
+    classes: Classes, splits: Splits, names: Sequence[str]
+) -> tuple[Classes, Splits, list[str], dict[str, int]]:
+    """Classes and splits numbered as a model numbers its classes, joined by name.
+
+    Args:
+        names: the model's classes in label order.
+
+    Returns:
+        Classes, splits, the names that the data set lacks, and those that the model lacks with their boxes.
+
+    Raises:
+        DataError: no name in common.
+    """
+    common = {name: i for i, name in enumerate(names) if name in classes.names}
+    if not common:
+        raise DataError(
+            f"The data's classes ({', '.join(classes.names)}) and the model's ({', '.join(names)}) have no name in "
+            f"common; rename them in the data set, or evaluate on another one."
+        )
+    records = [item for part in {id(part): part for part in splits.values()}.values() for item in part]
+    boxes = Counter(classes.names[label] for item in records for label in item.labels)
+    left_out = {name: boxes[name] for name in classes.names if name not in common}
+    renumber = {i: common[name] for i, name in enumerate(classes.names) if name in common}
+    free = (i for i in itertools.count(1) if i not in classes.ids)
+    ids = tuple(classes.ids[classes.names.index(name)] if name in common else next(free) for name in names)
+    chosen = {split: of_classes(part, renumber) for split, part in splits.items()}
+    return Classes(tuple(names), ids), chosen, [name for name in names if name not in common], left_out
 
 
 def with_shares(splits: Splits, *, val: float, test: float, seed: int, required: Collection[str] = ()) -> Splits:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import lightning as L  # noqa: N812 - Lightning's own convention
@@ -13,7 +13,7 @@ from detlab.config.compose import config_hash, make_detector
 from detlab.config.parts import build_part, class_of
 from detlab.data import DetectionData, fingerprint
 from detlab.detectors import Detector
-from detlab.errors import ConfigError
+from detlab.errors import ConfigError, DataError
 from detlab.metrics.collected import Measure
 from detlab.printing import say
 from detlab.runs.checkpoints import find_checkpoint, initialise_from, read_checkpoint
@@ -49,6 +49,7 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
     say_audit(data)
     detector = make_detector(config["model"], data.num_classes)
     config["monitor"] = config["monitor"] or MONITORS[detector.class_agnostic]
+    check_boxes(data, config["monitor"])
     if config["init_from"] and start.checkpoint is None:
         _initialise(detector, config, data)
     if prepare is not None:
@@ -89,8 +90,34 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
     return Run(trainer, module, data)
 
 
-def make_data(config: Mapping[str, Any]) -> DetectionData:
-    """The data set of a config, audited."""
+def check_boxes(data: DetectionData, monitor: str) -> None:
+    """Refuse data on which nothing can be learned, or the best checkpoint not be told.
+
+    Raises:
+        DataError: no training box, or none to define the monitored metric by; names the audit's largest loss.
+    """
+    if not data.counted("train"):
+        raise DataError(
+            f"No image of the train split has a box to learn from{data.report.largest_loss('train')}. Check the "
+            f"annotations of train; detlab data shows what was read."
+        )
+    if monitor.startswith("val/") and "loss" not in monitor and not data.counted("val"):
+        raise DataError(
+            f"No image of the val split has a box that counts, so monitor={monitor} is not defined"
+            f"{data.report.largest_loss('val')}. Check the annotations of val, or let a share of train be val (without "
+            f"a val split of its own, data.val_fraction=0.1)."
+        )
+
+
+def make_data(config: Mapping[str, Any], required: Collection[str] | None = None) -> DetectionData:
+    """The data set of a config, audited.
+
+    Args:
+        required: splits that must be there; None for those of training.
+
+    Raises:
+        DataError: it cannot be read, or lacks a split.
+    """
     augment = build_part(config["augment"])
     target = config["model"]["_target_"]
     family = class_of(target)
@@ -98,6 +125,7 @@ def make_data(config: Mapping[str, Any]) -> DetectionData:
         raise ConfigError(f"model._target_={target} is no family; name a subclass of detlab.Detector.")
     facts = {"resize_default": family.resize, "needs_proposals": family.box_source == "proposals"}
     data = build_part(config["data"], augment=augment, seed=config["seed"], **facts)
+    data.required = data.required if required is None else required
     data.prepare_data()
     data.setup()
     return data

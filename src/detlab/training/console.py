@@ -24,15 +24,35 @@ if TYPE_CHECKING:
 
 def report(run: Run, run_dir: Path) -> None:
     """Print the final table, the run folder and the picture."""
-    results = run.module.results.get("test") or run.module.results.get("val")
+    judged = "test" in run.module.results
+    results = run.module.results.get("test" if judged else "val")
     if not run.trainer.is_global_zero or results is None:
         return
-    split = "test" if "test" in run.module.results else "val"
-    print_results(results, f"{split} split")
+    split = run.module.test_split if judged else "val"
+    print_results(results, f"{split} split" + (", selected and judged on val" if split == "val" else ""))
+    for line in split_notes(run.data, split):
+        say(f"note        {line}")
     say(f"run folder  {run_dir}")
     pictures = next((c for c in callbacks_of(run.trainer) if isinstance(c, ValidationPictures)), None)
     if pictures is not None and pictures.latest is not None:
         say(f"picture     {pictures.latest}")
+
+
+def split_notes(data: DetectionData, split: str, wanted: str = "test") -> list[str]:
+    """What a reader of the final numbers must know about the split that they are of.
+
+    Args:
+        wanted: the split that was asked for.
+    """
+    notes = []
+    if split == "val" and wanted == "test":
+        notes.append(
+            "val's images chose the best checkpoint, too, so these numbers flatter it; data.test_fraction=0.2, or a "
+            "test split of the data set's own, sets images aside that nothing was chosen by."
+        )
+    if not data.counted(split):
+        notes.append(f"The {split} split has no box that counts, so its AP is not defined.")
+    return notes
 
 
 def print_results(results: Mapping[str, float], title: str) -> None:

@@ -78,7 +78,7 @@ class DetectionModule(L.LightningModule):
         self.seed, self.monitor = seed, monitor
         self.tta = None if tta is None else tta(detector, divisor=divisor)
         self.multiscale, self._total_batch = multiscale, 0
-        self.results: dict[str, dict[str, float]] = {}
+        self.results: dict[str, dict[str, float]] = {}  # by loop, val or test; `test_split` names what test judged
         self.found: dict[str, Found] = {}  # by split: the detections that the results were made from
         self.proposed: Found | None = None  # of the last test: what an earlier stage handed to the last one
         self.test_split = "test"  # the split whose ground truth `trainer.test` is judged by
@@ -132,7 +132,14 @@ class DetectionModule(L.LightningModule):
     def on_validation_epoch_end(self) -> None:
         self._finish("val")
 
+    @property
+    def final_name(self) -> str:
+        """What the names of the final metrics begin with; val_best tells them apart from those of training."""
+        return "test" if self.test_split == "test" else f"{self.test_split}_best"
+
     def on_test_epoch_start(self) -> None:
+        if self.test_split == "test" and not data_of(self.trainer).has("test"):
+            self.test_split = "val"  # whose images the data gives in the place of test's
         self._start("test")
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
@@ -186,7 +193,8 @@ class DetectionModule(L.LightningModule):
         features = self.detector.features(batch)
         losses = self.detector.loss(batch, features)
         total = torch.stack(list(losses.values())).sum()
-        values = {f"{split}/{name}": value for name, value in {**losses, "loss": total}.items()}
+        said = self.final_name if split == "test" else split
+        values = {f"{said}/{name}": value for name, value in {**losses, "loss": total}.items()}
         self._losses.add(values, batch.ids)
         if split == "test" and self.tta is not None and self.tta.active:
             found = self.tta.detect(batch)
@@ -207,7 +215,8 @@ class DetectionModule(L.LightningModule):
             self.results[split] = results
             self.found[split] = metric.merged()
             self.log_dict(self._losses.means())
-            self.log_dict({f"{split}/{name}": value for name, value in results.items()})
+            said = self.final_name if split == "test" else split
+            self.log_dict({f"{said}/{name}": value for name, value in results.items()})
         if self._proposals is not None:
             self.proposed = self._proposals.merged()
         self._metric = self._proposals = None

@@ -200,29 +200,30 @@ class Dashboards(L.Callback):
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Tell them."""
-        metrics = detection(module).results["test"]
+        ours = detection(module)
+        metrics = ours.results["test"]
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                chosen = choices_of_run(self.path.parent, detection(module).config)
+                chosen = choices_of_run(self.path.parent, ours.config)
                 totals = {f"hparam/{key}": value for key, value in metrics.items() if "/" not in key}
                 logger.log_hyperparams(chosen, totals)
             elif isinstance(logger, WandbLogger):
                 errors = (read_json(self.path) or {}).get("errors") or {}
-                _tell_wandb(logger.experiment, metrics, errors.get("pr_curves"))
+                _tell_wandb(logger.experiment, ours.final_name, metrics, errors.get("pr_curves"))
 
 
-def _tell_wandb(run: Any, metrics: Mapping[str, float], curves: Mapping[str, Any] | None) -> None:
+def _tell_wandb(run: Any, name: str, metrics: Mapping[str, float], curves: Mapping[str, Any] | None) -> None:
     import wandb  # slow to import, and most runs do without
 
-    run.summary.update({f"test/{key}": value for key, value in metrics.items()})
+    run.summary.update({f"{name}/{key}": value for key, value in metrics.items()})
     rows = [[key[3:], value] for key, value in metrics.items() if key.startswith("ap/")]
     if rows:
-        run.log({"test/ap_by_class": wandb.Table(columns=["class", "AP"], data=rows)})
+        run.log({f"{name}/ap_by_class": wandb.Table(columns=["class", "AP"], data=rows)})
     if curves:
         names, at_half = list(curves["precision"]), [c[0] for c in curves["precision"].values()]
         recalls = [i / 100 for i in range(101)]
         chart = wandb.plot.line_series(recalls, at_half, keys=names, title="precision at IoU 0.5", xname="recall")
-        run.log({"test/precision_recall": chart})
+        run.log({f"{name}/precision_recall": chart})
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -145,8 +145,9 @@ def _of_all(root: Path) -> str | None:
     usual = next((n for n in OF_ALL if (root / n).is_file()), None)
     if usual is not None:
         return usual
+    others = {pattern.format(word) for split in ("val", "test") for word in SPLIT_NAMES[split] for pattern in OF_SPLIT}
     have = [str(p.relative_to(root)) for p in [*root.glob("*.json"), *root.glob("annotations/*.json")]]
-    return have[0] if len(have) == 1 else None
+    return have[0] if len(have) == 1 and have[0] not in others else None
 
 
 def _document(finder: Finder, name: str, split: str, report: AuditReport) -> Document:

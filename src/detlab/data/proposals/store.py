@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -262,3 +262,22 @@ def proposal_notes(proposals: str | None, count: int, needed: bool) -> list[str]
         f"This family reads proposals and data.proposals is null: a grid of about {count} boxes is made per image; "
         f"detlab proposals writes better ones for data.proposals=PATH, and data.proposals=grid silences this."
     ]
+
+
+def proposals_of(
+    splits: Mapping[str, list[Record]], source: str | None, count: int
+) -> Callable[[Record], Boxes] | None:
+    """What gives each image's proposals; files are checked against every split.
+
+    Args:
+        source: grid, a file or folder of `detlab proposals`, or None for none.
+        count: most proposals of an image.
+    """
+    if source is None:
+        return None
+    if source == "grid":
+        return GridProposals(count)
+    stored = open_proposals(source, count)
+    for split, records in splits.items():
+        stored.check(records, split, source)
+    return stored

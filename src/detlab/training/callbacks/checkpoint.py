@@ -123,6 +123,13 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         self._stop(self._agreement.largest(self._wish()))
 
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        """Keep the weights of a run that fails before its first last.ckpt, such as in its first evaluation."""
+        alone = trainer.world_size == 1 and trainer.training is False
+        unsaved = trainer.global_step > 0 and not (self.folder / LAST).is_file()
+        if isinstance(exception, Exception) and not isinstance(exception, Stopped) and alone and unsaved:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
     def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Lightning has just put its own handlers in place."""
         STOP.install()

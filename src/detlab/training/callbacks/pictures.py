@@ -63,7 +63,7 @@ class ValidationPictures(L.Callback):
 
     def on_test_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Write and log them."""
-        self._show(trainer, module, "test")
+        self._show(trainer, module, detection(module).final_name)
 
     def _keep(self, trainer: L.Trainer, outputs: STEP_OUTPUT, batch: Batch) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking or not isinstance(outputs, Mapping):

@@ -21,6 +21,7 @@ from detlab.ranges import Fraction
 from detlab.training.lightning_module import DetectionModule
 from detlab.training.trainers import data_of, detection
 
+SELECTED = "selected and judged on val: the best checkpoint was chosen by the same images"
 COVERED_IMAGES = 500  # of which anchors are laid over ground truth, spread evenly over the split
 
 
@@ -45,6 +46,7 @@ class ResultWriter(L.Callback):
         found = ours.found["test"]
         result = {
             "split": ours.test_split,
+            **({"note": SELECTED} if ours.test_split == "val" else {}),
             "images": len(found.truth.image_ids),
             "metrics": ours.results["test"],
             "class_names": list(ours.class_names),
@@ -55,7 +57,7 @@ class ResultWriter(L.Callback):
         if self.errors:
             errors = self._report(data_of(trainer), ours, found)
             write_json(self.run_dir / "result.json", result | {"errors": errors})
-            self._plot(trainer, errors)
+            self._plot(trainer, errors, ours.final_name)
 
     def _report(self, data: DetectionData, module: DetectionModule, found: Found) -> dict[str, Any]:
         stage, covered = anchor_stage(module.detector), None
@@ -70,7 +72,7 @@ class ResultWriter(L.Callback):
             proposed=module.proposed,
         )
 
-    def _plot(self, trainer: L.Trainer, report: dict[str, Any]) -> None:
+    def _plot(self, trainer: L.Trainer, report: dict[str, Any], split: str) -> None:
         from detlab.drawing.plots import (  # matplotlib is slow to import, and not every command plots
             error_figures,
             pixels,
@@ -79,7 +81,7 @@ class ResultWriter(L.Callback):
         (self.run_dir / "plots").mkdir(parents=True, exist_ok=True)
         for name, figure in error_figures(report).items():
             figure.savefig(self.run_dir / "plots" / f"{name}.png", dpi=100)
-            show_picture(trainer, f"test/{name}", pixels(figure))
+            show_picture(trainer, f"{split}/{name}", pixels(figure))
 
 
 class WorstImages(L.Callback):
