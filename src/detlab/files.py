@@ -53,6 +53,12 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """What a JSON object holds; empty where there is none, or JSON of another shape."""
+    found = read_json(path)
+    return found if isinstance(found, dict) else {}
+
+
 def _laid_out(value: Any, indent: str = "") -> str:
     """JSON with one entry of an object a line; lists of numbers or words stay on one line."""
     deeper = indent + " "

@@ -50,6 +50,8 @@ def check_overrides(overrides: Iterable[str]) -> None:
     for override in overrides:
         read_override(override)
         key, _, value = override.partition("=")
+        if not key.strip("+~"):
+            raise ConfigError(unreadable(override))
         parts = key.lstrip("+~").split(".")
         is_group = len(parts) > 1 and parts[0] == "model" and parts[-1] in MODEL_PARTS
         if not is_group or not value or value.startswith("{") or "@" in key or "/" in key:
@@ -105,6 +107,8 @@ def unreadable(text: str) -> str:
             f"{text} ends within a bracket; a shell splits braces and lists at blanks: put the whole argument in "
             f"quotes, such as 'data.limit={{train: 8, val: 4}}'."
         )
+    if not key.strip("+~"):
+        return f"{text} cannot be read: it has no option before its =; write OPTION=VALUE, such as seed=1."
     quoted = f"{key}=" + '"' + value.strip("\"'").replace('"', '\\"') + '"'
     try:
         OverridesParser.create().parse_override(quoted)

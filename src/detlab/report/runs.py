@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from detlab.files import read_json
+from detlab.files import read_facts
 from detlab.foreign import ForeignFileError, read_yaml
 
 GROUPS_OF_PLACE = ("hydra/", "logger", "callbacks", "debug")  # choices that make no other experiment
@@ -78,33 +78,42 @@ def _run_folders(top: Path) -> Iterator[Path]:
 
 def read_run(folder: Path) -> Run:
     """A run folder; what is missing in it stays empty."""
-    status, job = read_json(folder / "status.json") or {}, read_json(folder / "job.json") or {}
-    result = read_json(folder / "result.json") or {}
-    hydra = (_read_yaml(folder / ".hydra" / "hydra.yaml").get("hydra")) or {}
-    config = _read_yaml(folder / ".hydra" / "config.yaml")
+    status, job = read_facts(folder / "status.json"), read_facts(folder / "job.json")
+    result = read_facts(folder / "result.json")
+    hydra = _mapping(_mapping(_read_yaml(folder / ".hydra" / "hydra.yaml")).get("hydra"))
+    config = _mapping(_read_yaml(folder / ".hydra" / "config.yaml"))
     given = _read_yaml(folder / ".hydra" / "overrides.yaml") or job.get("overrides") or []
-    overrides = dict(_pair(text) for text in given)
+    overrides = dict(_pair(str(text)) for text in given) if isinstance(given, list) else {}
     kept = {k: v for k, v in overrides.items() if not k.startswith(KEYS_OF_PLACE) and k != "seed"}
-    groups = (hydra.get("runtime") or {}).get("choices") or {}
+    groups = _mapping(_mapping(hydra.get("runtime")).get("choices"))
     state, reason = status.get("state", "missing"), status.get("reason")
     if job.get("state") in ("failed", "refused", "timeout", "pruned", "stopped", "queued"):
         state, reason = job["state"], job.get("reason") or reason
-    monitor = status.get("monitor") or ("val/ar_300" if "ar_300" in (result.get("metrics") or {}) else "val/map")
+    monitor = status.get("monitor") or ("val/ar_300" if "ar_300" in _mapping(result.get("metrics")) else "val/map")
     return Run(
         folder=folder,
         state=state,
         reason=reason,
-        seed=int(overrides.get("seed", config.get("seed", 0))),
+        seed=_whole(overrides.get("seed", config.get("seed", 0))),
         overrides=kept,
         groups={k: str(v) for k, v in groups.items() if not k.startswith(GROUPS_OF_PLACE) and "/common@" not in k},
         config=config,
-        metrics=result.get("metrics") or {},
-        errors=result.get("errors") or {},
-        budget=read_json(folder / "budget.json") or {},
+        metrics=_mapping(result.get("metrics")),
+        errors=_mapping(result.get("errors")),
+        budget=read_facts(folder / "budget.json"),
         curve=read_curve(folder / "metrics.csv", monitor),
         monitor=monitor,
         status=status,
     )
+
+
+def _mapping(value: object) -> dict[str, Any]:
+    """A mapping of a damaged file, empty where something else stands in its place."""
+    return value if isinstance(value, dict) else {}
+
+
+def _whole(value: object) -> int:
+    return int(str(value)) if str(value).lstrip("-").isdigit() else 0
 
 
 def read_curve(path: Path, key: str) -> list[tuple[int, float]]:

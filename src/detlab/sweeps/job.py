@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detlab.config.overrides import short_names
-from detlab.files import read_json, write_json
+from detlab.files import read_facts, read_json, write_json
 
 STATES = ("queued", "running", "done", "pruned", "failed", "refused", "timeout", "stopped")
 OPEN = ("queued", "running")
@@ -100,7 +100,7 @@ class Progress:
 
 def read_progress(folder: Path) -> Progress:
     """From status.json and metrics.csv, as far as they exist."""
-    status = read_json(folder / "status.json") or {}
+    status = read_facts(folder / "status.json")
     monitor = status.get("monitor")
     history = read_history(folder / "metrics.csv", monitor) if monitor else ()
     steps = [status.get("step"), _last_step(folder / "metrics.csv")]  # the status is written at evaluations

@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from detlab.config.overrides import short_names
-from detlab.files import read_json, write_whole
+from detlab.files import read_facts, write_whole
 from detlab.runs.first_process import first_process
 from detlab.training.trainers import detection
 
@@ -208,7 +208,7 @@ class Dashboards(L.Callback):
                 totals = {f"hparam/{key}": value for key, value in metrics.items() if "/" not in key}
                 logger.log_hyperparams(chosen, totals)
             elif isinstance(logger, WandbLogger):
-                errors = (read_json(self.path) or {}).get("errors") or {}
+                errors = read_facts(self.path).get("errors") or {}
                 _tell_wandb(logger.experiment, ours.final_name, metrics, errors.get("pr_curves"))
 
 

@@ -22,7 +22,7 @@ from detlab.config.parts import build_part
 from detlab.data import DetectionData
 from detlab.detectors import Detector
 from detlab.errors import ConfigError
-from detlab.files import read_json, write_json, write_whole
+from detlab.files import read_facts, read_json, write_json, write_whole
 from detlab.ranges import Count, OneOf, Positive
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.runs.first_process import first_process
@@ -117,7 +117,7 @@ class Stages:
         """Change facts of status.json, where the run keeps one."""
         file = self.run_dir / "status.json"
         if file.is_file():
-            write_json(file, (read_json(file) or {}) | facts)
+            write_json(file, read_facts(file) | facts)
 
     def score(self, number: int) -> float | None:
         """The monitored metric's best value in a stage that is done."""
@@ -192,7 +192,7 @@ class Stages:
         facts: dict[str, Any] = {}
         for number in range(1, len(self.names) + 1):
             folder = self.folder(number)
-            spent, done = read_json(folder / BUDGET) or {}, read_json(folder / "done.json") or {}
+            spent, done = read_facts(folder / BUDGET), read_facts(folder / "done.json")
             spent["seconds"] = max(spent.get("seconds", 0.0), done.get("seconds", 0.0))  # not every stage trains
             total = {key: total[key] + spent.get(key, 0) for key in ADDED}
             facts |= {key: value for key, value in spent.items() if key in ("batch", "lr")}
@@ -200,7 +200,7 @@ class Stages:
             "hours": total["seconds"] * run.trainer.world_size / 3600,
             "parameters": sum(p.numel() for p in run.module.detector.parameters()),
         }
-        write_json(file, (read_json(file) or {}) | facts)
+        write_json(file, read_facts(file) | facts)
 
 
 def unaugmented(config: Mapping[str, Any], split: str) -> DetectionData:
