@@ -24,6 +24,7 @@ from torch import distributed
 from detlab.errors import ConfigError
 from detlab.parent import FIRST_ENV, first_rank, signal_at_parents_death
 from detlab.printing import complain
+from detlab.ranges import Positive
 from detlab.runs.folder import rank
 from detlab.tensors.ranks import set_timeout, together
 
@@ -161,7 +162,7 @@ class DDP(DDPStrategy):
         ConfigError: a bound that is not positive.
     """
 
-    def __init__(self, *, timeout_s: float = 600.0, start_timeout_s: float = 1800.0, **options: Any) -> None:
+    def __init__(self, *, timeout_s: Positive = 600.0, start_timeout_s: Positive = 1800.0, **options: Any) -> None:
         for name, value in (("timeout_s", timeout_s), ("start_timeout_s", start_timeout_s)):
             if not value > 0:
                 raise ConfigError(f"trainer.strategy.{name}={value} must be a positive number of seconds.")
