@@ -37,7 +37,7 @@ from detlab.data.proposals.store import read_proposals
 from detlab.errors import ConfigError, DataError
 from detlab.files import read_json
 from detlab.model.backbones.weights import WeightsError, load_weights
-from detlab.report.runs import read_run
+from detlab.report.runs import find_runs, read_run
 from detlab.runs.checkpoints import LAYOUT, find_checkpoint, read_checkpoint
 from detlab.runs.replay import load_dumped_batch
 from detlab.runs.resuming import read_status, start_of
@@ -158,7 +158,7 @@ def test_run_folders_from_strangers(
     assert set(tmp_path.rglob("*")) == before
 
 
-@pytest.mark.parametrize("file", ["overrides.yaml", "result.json", "status.json"])
+@pytest.mark.parametrize("file", ["overrides.yaml", "result.json", "status.json", "metrics.csv"])
 def test_run_folders_with_pipes(tmp_path: Path, file: str) -> None:
     folder = run_folder(tmp_path / "run", "[model=rpn]\n")
     path = folder / (f".hydra/{file}" if file == "overrides.yaml" else file)
@@ -170,6 +170,25 @@ def test_run_folders_with_pipes(tmp_path: Path, file: str) -> None:
     assert read_status(folder) == {}
     assert read_json(folder / "result.json") is None
     read_run(folder)
+
+
+@pytest.mark.parametrize("content", ["[]", "1", '"x"', '{"metrics": [1], "errors": 2}', "[" * 200 + "]" * 200, "\x00"])
+def test_run_folders_of_other_shapes(tmp_path: Path, content: str) -> None:
+    for name in ("status.json", "job.json", "result.json", "budget.json", "metrics.csv"):
+        (tmp_path / name).write_text(content)
+    (tmp_path / ".hydra").mkdir()
+    for name in ("hydra.yaml", "config.yaml", "overrides.yaml"):
+        (tmp_path / ".hydra" / name).write_text(content)
+    run = read_run(tmp_path)
+    assert (run.metrics, run.errors, run.done) == ({}, {}, False)
+
+
+def test_links_in_a_circle_are_looked_into_once(tmp_path: Path) -> None:
+    run_folder(tmp_path / "sweep" / "0", "[seed=1]\n")
+    (tmp_path / "sweep" / "0" / ".hydra" / "config.yaml").write_text("{}")
+    (tmp_path / "sweep" / "a").symlink_to(".")
+    (tmp_path / "sweep" / "b").symlink_to(".")
+    assert [run.folder.name for run in find_runs([tmp_path])] == ["0"]
 
 
 def test_where_to_write_is_not_the_folders_to_say(tmp_path: Path) -> None:

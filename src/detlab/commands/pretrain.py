@@ -15,6 +15,7 @@ from detlab.config.compose import compose_config, plain_config
 from detlab.config.resolvers import pretrained_file
 from detlab.errors import ConfigError
 from detlab.files import write_whole
+from detlab.printing import complain
 from detlab.sweeps.process import quoted
 
 USAGE = "detlab pretrain [model/backbone=resnet18]"
@@ -34,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         file, command = plan(words)
     except ConfigError as error:
-        print(f"detlab: {error}", file=sys.stderr)
+        complain(error)
         return 2
     if file.is_file():
         print(f"weights     {file}, made before; remove it to train anew")

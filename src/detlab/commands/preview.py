@@ -146,7 +146,7 @@ def question(ablation: Ablation) -> str:
 def probe_rows(configs: Sequence[dict[str, Any]], skip: Sequence[bool]) -> list[Probe]:
     """Some steps and batches of each row, in a process of their own that keeps no memory afterwards."""
     found: list[Probe] = []
-    console, start = Console(stderr=True), 0.0
+    console, start = PlainConsole(stderr=True), 0.0
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, console.status("probing") as status:
         for number, (config, left_out) in enumerate(zip(configs, skip, strict=True), 1):
             if left_out:

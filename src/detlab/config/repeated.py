@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,24 +18,20 @@ from detlab.config.trusted import checked_config, shipped_interpolations
 from detlab.errors import ConfigError
 from detlab.foreign import ForeignFileError, read_yaml, walk
 
-GROUPS: tuple[str, ...] = (
-    "model",
-    "data",
-    "augment",
-    "optim",
-    "lr_schedule",
-    "training",
-    "trainer",
-    "callbacks",
-    "tta",
-)
-GROUPS += ("feature_use", "experiment", "variant", "ablation", "budget", "debug")
-KEYS = ("seed", "monitor", "init_from", "test", "compile", "threads", "deterministic", "matmul_precision")
 LEFT_OUT = ("logger", "paths", "name", "resume", "trust")  # where a run writes, and whom it trusts: the user's to say
 WRITTEN = ("run_dir", "dirpath", "save_dir", "default_root_dir")  # keys of folders that a part writes into
 PLACES = (*WRITTEN, "cache_dir", "url")
 MOST = 500  # overrides of a run
 LONGEST = 2000  # characters of one
+
+
+@cache
+def known_keys() -> tuple[frozenset[str], frozenset[str]]:
+    """(groups, keys) at the top of train.yaml that a stranger's override may choose or set."""
+    content = read_yaml(config_dir() / "train.yaml")
+    entries = [key for entry in content.pop("defaults") if isinstance(entry, dict) for key in entry]
+    groups = {key for key in entries if key.isidentifier()}  # not what is optional, or overrides a group of Hydra's
+    return frozenset(groups), frozenset(content) - {"hydra"}
 
 
 class Repeated(NamedTuple):
@@ -112,11 +109,12 @@ def _is_taken(override: Override, source: str) -> bool:
     packages = [package for package in (override.package, getattr(override, "pkg1", None)) if package]
     if parts[0] in LEFT_OUT or (len(parts) > 1 and parts[-1] in PLACES):
         return False
-    known = parts[0] in GROUPS if len(parts) > 1 else parts[0] in (*GROUPS, *KEYS)
-    if not known or any(package.split(".")[0] not in GROUPS for package in packages):
+    groups, keys = known_keys()
+    known = parts[0] in groups if len(parts) > 1 else parts[0] in groups | keys
+    if not known or any(package.split(".")[0] not in groups for package in packages):
         line = str(override.input_line)[:120]
         raise ConfigError(f"{source} holds {line!r}; a run of detlab has no such key to take.")
-    if "/" in key or (len(parts) == 1 and key in GROUPS):
+    if "/" in key or (len(parts) == 1 and key in groups):
         _check_choice(override, source)
     return True
 

@@ -54,10 +54,11 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
         ReportError: a folder that does not exist, or none that holds a run.
     """
     found: dict[Path, Run] = {}
+    seen: set[Path] = set()
     for folder in folders:
         if not folder.is_dir():
             raise ReportError(f"{folder} is not a folder; give run folders, or folders that hold some.")
-        for path in _run_folders(folder):
+        for path in _run_folders(folder, seen):
             found.setdefault(path.resolve(), read_run(path))
     if not found:
         raise NoRunsError(
@@ -66,14 +67,21 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
     return list(found.values())
 
 
-def _run_folders(top: Path) -> Iterator[Path]:
-    """Folders with a run's config, or with the record of a job that did not get so far; numbers in their order."""
+def _run_folders(top: Path, seen: set[Path]) -> Iterator[Path]:
+    """Folders with a run's config, or with the record of a job that did not get so far; numbers in their order.
+
+    A folder is looked into once: two links that lead back up would be 2^40 paths.
+    """
+    place = top.resolve()
+    if place in seen:
+        return
+    seen.add(place)
     if (top / ".hydra" / "config.yaml").is_file() or (top / "job.json").is_file():
         yield top
         return
     inside = [p for p in top.iterdir() if p.is_dir() and p.name not in ("failed", "submitit") and p.name[0] != "."]
     for path in sorted(inside, key=lambda p: (not p.name.isdigit(), int(p.name) if p.name.isdigit() else 0, p.name)):
-        yield from _run_folders(path)
+        yield from _run_folders(path, seen)
 
 
 def read_run(folder: Path) -> Run:
@@ -119,6 +127,8 @@ def _whole(value: object) -> int:
 def read_curve(path: Path, key: str) -> list[tuple[int, float]]:
     """(epochs done, value) of a metric at every evaluation."""
     found: dict[int, float] = {}
+    if not path.is_file():  # a named pipe would be waited for
+        return []
     try:
         with path.open(newline="") as file:
             for row in csv.DictReader(file):

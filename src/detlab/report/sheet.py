@@ -17,7 +17,7 @@ TALLEST = 640  # px: the top of a longer sheet, so that all rows show the same f
 def picture_of(row: Row) -> tuple[str, int] | None:
     """(JPEG as data URI, seed) of a row's first seed that left a picture of its test; None where none did."""
     for seed, run in sorted(row.done.items()):
-        found = sorted((run.folder / "pictures").glob("test-*.png"))
+        found = sorted(path for path in (run.folder / "pictures").glob("test-*.png") if path.is_file())
         if found:
             return as_data_uri(found[-1]), seed
     return None

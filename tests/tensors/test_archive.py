@@ -1,0 +1,116 @@
+"""Files of tensors that torch.load would not survive, and those that it reads."""
+
+from __future__ import annotations
+
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from detlab.foreign import ForeignFileError
+from detlab.tensors.archive import ArchiveError, load_tensors
+
+
+def rewritten(path: Path, pickle: bytes = b"", compression: int = zipfile.ZIP_STORED) -> Path:
+    """A file of torch.save with another pickle, or with its parts compressed."""
+    torch.save({"a": torch.zeros(1000)}, path)
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, pickle if pickle and name.endswith("data.pkl") else content)
+    return path
+
+
+def doubled(times: int) -> bytes:
+    """{t: 1} with t = (s, s), s = (r, r), ...: its hash takes 2^times steps."""
+    steps = b"".join(b"h" + bytes([i]) + b"\x86q" + bytes([i + 1]) for i in range(times))
+    return b"\x80\x02})q\x00" + steps + b"K\x01s."
+
+
+def called(name: str, argument: bytes) -> bytes:
+    return b"\x80\x02c" + name.replace(" ", "\n").encode() + b"\n" + argument + b"\x85R."
+
+
+HUGE = b"\x8a\x06" + (10**12).to_bytes(6, "little")
+HARMFUL = [
+    (doubled(40), "tuples within tuples"),
+    (called("builtins bytearray", HUGE), "calls builtins.bytearray"),
+    (called("torch Tensor", HUGE), "calls torch.Tensor"),
+    (called("torch.storage UntypedStorage", HUGE), "calls torch.storage.UntypedStorage"),
+    (called("posix system", b"X\x02\x00\x00\x00ls"), "calls posix.system"),
+    (called("builtins eval", b"X\x01\x00\x00\x001"), "calls builtins.eval"),
+    (b"\x80\x02h\x07.", "no pickle"),
+    (b"\x80\x02R.", "no pickle"),
+    (b"\x80\x02(((((((", "no pickle"),
+    (b"nonsense", "no pickle"),
+]
+
+
+@pytest.mark.parametrize(("pickle", "message"), HARMFUL, ids=range(len(HARMFUL)))
+def test_pickles_are_followed_before_they_are_obeyed(tmp_path: Path, pickle: bytes, message: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(ArchiveError, match=message):
+        load_tensors(rewritten(tmp_path / "a.pt", pickle))
+    assert time.monotonic() - start < 5
+
+
+def test_sixteen_tuples_are_still_read(tmp_path: Path) -> None:
+    """The same pickle, harmless: what is refused above is its depth."""
+    assert list(load_tensors(rewritten(tmp_path / "a.pt", doubled(10))).values()) == [1]
+
+
+def test_parts_that_grow(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="compressed"):
+        load_tensors(rewritten(tmp_path / "a.pt", compression=zipfile.ZIP_DEFLATED))
+
+
+def test_tensors_larger_than_their_file(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "a.pt")
+    with pytest.raises(ArchiveError, match=r"a tensor of \[1000000, 1000000\]"):
+        load_tensors(tmp_path / "a.pt")
+
+
+def test_changed_bytes(tmp_path: Path) -> None:
+    torch.save({"a": torch.arange(1000)}, tmp_path / "a.pt")
+    content = bytearray((tmp_path / "a.pt").read_bytes())
+    at = content.index(torch.arange(400, 410).numpy().tobytes())
+    content[at] ^= 1
+    (tmp_path / "a.pt").write_bytes(content)
+    with pytest.raises(zipfile.BadZipFile, match="have changed"):
+        load_tensors(tmp_path / "a.pt")
+
+
+def test_containers_without_end(tmp_path: Path) -> None:
+    node: Any = ["x"]
+    for _ in range(40):
+        node = [node, node]
+    torch.save({"a": node}, tmp_path / "a.pt")
+    with pytest.raises(ForeignFileError, match="more than 50,000 values"):
+        load_tensors(tmp_path / "a.pt")
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_training_saves_is_read(tmp_path: Path, legacy: bool) -> None:
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4))
+    optimiser = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    net(torch.zeros(2, 3, 8, 8)).sum().backward()
+    optimiser.step()
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, [3])
+    content = {
+        "net": net.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "schedule": schedule.state_dict(),
+        "random": torch.get_rng_state(),
+        "parameter": torch.nn.Parameter(torch.ones(3)),
+        "half": torch.zeros(2, dtype=torch.bfloat16),
+        "facts": [torch.float16, torch.device("cpu"), torch.Size([1]), b"x", None, True, 1.5, 2**40],
+    }
+    torch.save(content, tmp_path / "a.pt", _use_new_zipfile_serialization=not legacy)
+    found = load_tensors(tmp_path / "a.pt")
+    assert found.keys() == content.keys()
+    assert found["facts"] == content["facts"]
+    assert all(torch.equal(v, found["net"][k]) for k, v in net.state_dict().items())
