@@ -62,6 +62,7 @@ def write_run(
     state: str = "finished",
     batch: int = 8,
     answer: str | None = None,
+    paper: dict[str, Any] | None = None,
 ) -> Path:
     """A run folder with these overrides."""
     truth = ground_truth()
@@ -73,6 +74,7 @@ def write_run(
         "optim": {"lr": 0.001},
         "model": {"neck": {"width": 32}},
         "answer": answer,
+        "paper": paper,
     }
     (folder / ".hydra" / "config.yaml").write_text(yaml.safe_dump(config))
     groups = {"model/neck": "fpn", "hydra/launcher": "processes", **{k: v for k, v in chosen.items() if "/" in k}}

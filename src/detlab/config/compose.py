@@ -34,7 +34,7 @@ __all__ = [
     "valid_config",
 ]
 
-NOT_IN_HASH = ("config_hash", "resume", "paths", "name", "threads", "hydra", "answer", "measured_noise")
+NOT_IN_HASH = ("config_hash", "resume", "paths", "name", "threads", "hydra", "answer", "paper", "measured_noise")
 
 
 def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:

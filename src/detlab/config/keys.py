@@ -54,6 +54,7 @@ class Train(Shared, Several):
     metrics: Mapping[str, Mapping[str, Part | None] | None]
     tta: Part
     answer: str | None
+    paper: Mapping[str, str | Mapping[str, float]] | None
     measured_noise: Mapping[str, NonNegative] | None
     seed: Seed
     monitor: str | None

@@ -10,7 +10,7 @@ from detlab.report.analysis import FLOOR, Analysis
 from detlab.report.costs import SPENT, spent, unequal
 from detlab.report.effects import interactions, main_effects
 from detlab.report.intervals import Contrast
-from detlab.report.rows import command_of
+from detlab.report.rows import command_of, paper_table
 from detlab.report.runs import Run
 from detlab.report.tables import DASH, Cell, Table, number
 
@@ -78,6 +78,8 @@ def main_table(analysis: Analysis) -> Table:
     heads = [names[key] for key in sweep.factors] or ["runs"]
     table = Table("results", "Results", [*heads, "runs", metric_title(sweep.metric), "spread", "difference [95 %]"])
     table.heads += ["verdict", "would decide", "finds from"]
+    source, printed = paper_table(sweep)
+    table.heads += [source] if printed else []
     table.heads += [*map(metric_title, more), *(SPENT[key] for key in costs)]
     table.words = {*range(len(heads)), len(heads) + 4, len(heads) + 5}
     best, differences = analysis.best(), analysis.differences()
@@ -87,6 +89,7 @@ def main_table(analysis: Analysis) -> Table:
         cells.append(Cell(f"{len(values)}/{len(sweep.seeds)}", len(values)))
         cells += [number(analysis.point(i)), number(float(values.std(ddof=1)) if len(values) > 1 else None)]
         cells += [interval_cell(difference), verdict_cell(difference, i == sweep.baseline), *deciding_cells(difference)]
+        cells += [number(printed.get(i), digits=1)] if printed else []
         cells += [number(analysis.point(i, key)) for key in more]
         table.rows.append(cells + [amount(key, spent(row, key)) for key in costs])
         if i == best:

@@ -94,6 +94,22 @@ def _answer(runs: Sequence[Run]) -> str:
     return named.pop().removeprefix("test/") if len(named) == 1 else ""
 
 
+def paper_table(sweep: Sweep) -> tuple[str, dict[int, float]]:
+    """A paper's table that the rows repeat, and its value by row, from the runs' configs; ("", {}) without one."""
+    runs = [run for row in sweep.rows for run in row.runs.values() if run.config]
+    told = [run.config.get("paper") for run in runs]
+    paper = told[0] if told and all(each == told[0] for each in told) else None
+    if not isinstance(paper, dict) or not isinstance(paper.get("values"), dict):
+        return "", {}
+    values = {str(level): float(value) for level, value in paper["values"].items()}
+    found = {}
+    for i, row in enumerate(sweep.rows):
+        named = [values[level] for level in row.choices.values() if level in values]
+        if len(named) == 1:
+            found[i] = named[0]
+    return str(paper.get("table") or "the paper"), found
+
+
 def _add_missing(rows: dict[tuple[str, ...], Row], factors: dict[str, list[str]]) -> None:
     """Rows of combinations that nobody ran, where the others look like a full grid: at least half of it."""
     grid = list(itertools.product(*factors.values()))
