@@ -87,7 +87,7 @@ def check_top(config: Mapping[str, Any], top: str, command: str) -> None:
             changed = with_value(config[top], rest, wrong) if rest else wrong
             told = next((sentence(fault, {}) for fault in value_faults(changed, contract, top)), "")
             if told:
-                assert told.startswith((f"{key}=", f"{key}.0=")), f"{key}={wrong}: {told}"
+                assert told.startswith((f"{key}=", f"{key}.")), f"{key}={wrong}: {told}"
             else:
                 assert may_stand(key, value, wrong), f"{key}={wrong} passes where {value!r} is shipped"
 
