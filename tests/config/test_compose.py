@@ -39,6 +39,13 @@ HEADS = {
     "yolo_local": "yolov1",
     "yolo_fc": "yolov1",
 }
+MODEL_OF_VARIANTS = {  # the others' folders begin with the model's name
+    "fpn": "rpn",
+    "focal": "retinanet",
+    "loss": "retinanet",
+    "roi_loss": "faster_rcnn",
+    "schedule": "faster_rcnn",
+}
 NEEDS = {
     ("model/head", "tail"): ["model=faster_rcnn", "model/neck=none"],
     ("model/detect", "proposals"): ["model=rpn"],
@@ -100,7 +107,7 @@ def test_every_option_composes_and_builds(group: str, option: str) -> None:
     if group == "model/head" and not choices:
         choices = [f"model={HEADS[option]}"]
     if group == "variant":
-        choices = [f"model={option.split('/')[0].split('_')[0].replace('fpn', 'rpn')}"]
+        choices = [f"model={MODEL_OF_VARIANTS.get(option.split('/')[0]) or option.split('_')[0].split('/')[0]}"]
     config = plain(*choices, f"{group}={option}")
     if group == "debug" and option == "profiler":
         config["trainer"]["profiler"]["dirpath"] = "/tmp"
@@ -128,7 +135,7 @@ def test_every_model_gives_a_lightning_module_that_steps(name: str) -> None:
     assert isinstance(module, __import__("lightning").LightningModule)
     batch = make_batch([[[4, 4, 36, 30]]], [[0]], side=config["data"]["side"])
     module.log = module.log_dict = lambda *a, **k: None
-    module._trainer = type("T", (), {"global_step": 0, "barebones": False})()
+    module._trainer = type("T", (), {"global_step": 0, "barebones": False, "log_every_n_steps": 50})()
     assert module.training_step(batch, 0).isfinite()
 
 
