@@ -14,6 +14,7 @@ import torch
 import detlab
 from detlab.commands import proposals as command
 from detlab.config.compose import compose_config, plain_config
+from detlab.config.validate import validate
 from detlab.data.proposals.store import Boxes, open_proposals, proposal_file, read_proposals, write_proposals
 from detlab.data.records import Record, record
 from detlab.errors import ConfigError, DataError
@@ -24,7 +25,9 @@ SMALL = ["data.side=64", "data.size=64", "data.sizes=[14, 30]", "data.counts={tr
 
 def propose(folder: Path, *overrides: str) -> Path:
     config = compose_config("proposals", [*SMALL, f"paths.run_dir={folder}", "workers=1", *overrides])
-    return command.propose(plain_config(config))
+    plain = plain_config(config)
+    validate(plain, "proposals")  # as the command does before it starts
+    return command.propose(plain)
 
 
 def test_grid_files_serve_training(tmp_path: Path) -> None:
@@ -121,8 +124,8 @@ def test_without_opencv_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["method=edge_boxes"], "method=edge_boxes is not known; use one of grid, selective_search, rpn"),
-        (["mode=slow"], "mode=slow is not known"),
+        (["method=edge_boxes"], "method=edge_boxes must be grid, selective_search or rpn"),
+        (["mode=slow"], "mode=slow must be fast or quality"),
         (["method=rpn"], "method=rpn needs run=FOLDER"),
         (["method=rpn", "run=nowhere"], "nowhere is neither a run folder nor a checkpoint"),
     ],
