@@ -72,7 +72,7 @@ class Analysis:
         """[R] every row beside the baseline, corrected over the rows; None for the baseline and rows without runs."""
         metric = metric or self.sweep.metric
         if metric not in self._judged:
-            known = [bool(there) for there in np.isfinite(self.values(metric)).any(1)]
+            known: list[bool] = np.asarray(np.isfinite(self.values(metric)).any(1)).tolist()
             base = self.sweep.baseline
             rows = [r for r, there in enumerate(known) if there and r != base] if known[base] else []
             found: list[Contrast | None] = [None] * len(known)
