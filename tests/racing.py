@@ -24,7 +24,7 @@ from typing import Any
 import torch
 import yaml
 
-from detlab.files import write_json
+from detlab.system.files import write_json
 from tests.killing import OVERRIDES, wait
 
 FILES = (".hydra/overrides.yaml", "status.json", "result.json", "checkpoints/last.ckpt")

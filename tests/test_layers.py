@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src" / "detlab"
-BOTTOM = {"errors", "files", "foreign", "locks", "parent", "printing", "ranges", "reading"}
+BOTTOM = {"errors", "ranges", "system"}
 FLOORS = (  # a room imports from lower floors only
-    BOTTOM - {"files", "foreign"},
-    {"foreign"},
-    {"files"},
+    BOTTOM,
     {"tensors", "config"},
     {"model", "data", "drawing", "sweeps"},
     {"detectors", "metrics"},

@@ -14,7 +14,7 @@ import pytest
 from detlab.config.compose import compose_config, config_dir, plain_config
 from detlab.config.trusted import checked_config, nodes_of, shipped, trusted_packages
 from detlab.errors import ConfigError
-from detlab.foreign import read_yaml
+from detlab.system.foreign import read_yaml
 
 PROCESS = {  # the node that ran a command when all of detlab was trusted
     "_target_": "detlab.sweeps.process.Process",
@@ -104,7 +104,7 @@ TARGETS = [
     "detlab.training.callbacks.RunStatus",
     "detlab.training.processes.DDP",
     "detlab.commands.train.os.execv",
-    "detlab.files.write_json",
+    "detlab.system.files.write_json",
     "detlab.data.formats.shapes.shapes",
     "detlab.model.backbones.ResNet",
     "detlab.model.necks.fpn.FPN",

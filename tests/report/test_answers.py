@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from detlab.commands.report import main
-from detlab.locks import Lock
 from detlab.report.analysis import analyse
 from detlab.report.answers import answer, answer_html, command, factors, needed, seeds_to_run
 from detlab.report.contents import main_table
@@ -18,6 +17,7 @@ from detlab.report.rows import make_sweep
 from detlab.report.runs import find_runs
 from detlab.report.tables import DASH
 from detlab.report.tradeoffs import Point, front, front_words, tradeoffs
+from detlab.system.locks import Lock
 from tests.report.folders import write_run, write_sweep
 
 

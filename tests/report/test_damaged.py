@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from detlab.files import read_facts
 from detlab.report.runs import read_run
 from detlab.runs.resuming import read_status
 from detlab.sweeps.job import read_progress
+from detlab.system.files import read_facts
 
 SHAPES = ("", "{", "3", "[]", '"text"', "null", '{"metrics": 3, "monitor": null, "state": null}', "[{}]")
 FILES = ("status.json", "job.json", "result.json", "budget.json", ".hydra/hydra.yaml", ".hydra/overrides.yaml")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
-from detlab.printing import visible
 from detlab.report.escapes import FORMULA, for_csv
 from detlab.report.tables import Cell, Table, as_csv, as_html, as_latex, as_markdown
+from detlab.system.printing import visible
 
 NAMES = [
     "[0.5,1,2]",

@@ -21,9 +21,9 @@ from hydra import compose, initialize_config_dir
 from detlab.commands.claim import RunFolder
 from detlab.config.compose import config_dir
 from detlab.errors import ConfigError
-from detlab.locks import Lock
 from detlab.runs import folder as module
 from detlab.runs.folder import claim, claim_free, claimed, give_back, in_use, rank
+from detlab.system.locks import Lock
 
 ROOT = Path(__file__).resolve().parents[2]
 

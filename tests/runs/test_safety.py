@@ -35,12 +35,12 @@ from detlab.data.images import ImageError, inspect, read_image
 from detlab.data.places import inside
 from detlab.data.proposals.store import read_proposals
 from detlab.errors import ConfigError, DataError
-from detlab.files import read_json
 from detlab.model.backbones.weights import WeightsError, load_weights
 from detlab.report.runs import find_runs, read_run
 from detlab.runs.checkpoints import LAYOUT, find_checkpoint, read_checkpoint
 from detlab.runs.replay import load_dumped_batch
 from detlab.runs.resuming import read_status, start_of
+from detlab.system.files import read_json
 from tests.data.writing import picture, simple_voc, simple_yolo
 
 SRC = Path(__file__).resolve().parents[2] / "src" / "detlab"

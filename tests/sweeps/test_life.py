@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 
 import detlab.sweeps.table
 from detlab.errors import ConfigError
-from detlab.locks import Lock
 from detlab.sweeps import Job, ListFeed, Pool, Process, SweepRecord
 from detlab.sweeps.job import RECORD
 from detlab.sweeps.record import LOCK, SweepBusyError, forget_unused, hold, read_entry
+from detlab.system.locks import Lock
 from hydra_plugins.detlab_launcher._checking import check_choices, check_folder
 from hydra_plugins.detlab_launcher.end import SweepEnd
 from hydra_plugins.detlab_launcher.launcher import ProcessLauncher

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from detlab.foreign import ForeignFileError
+from detlab.system.foreign import ForeignFileError
 from detlab.tensors.archive import ArchiveError, load_tensors
 
 

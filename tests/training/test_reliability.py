@@ -22,14 +22,14 @@ import lightning as L  # noqa: N812 - Lightning's own convention
 import pytest
 import torch
 
-from detlab import files
 from detlab.config.compose import compose_config, config_hash, plain_config
 from detlab.detectors import RetinaNet
 from detlab.errors import ConfigError
-from detlab.locks import Lock
 from detlab.runs.checkpoints import read_content
 from detlab.runs.replay import load_dumped_batch, replay
 from detlab.runs.resuming import find_run
+from detlab.system import files
+from detlab.system.locks import Lock
 from detlab.training.callbacks import NonFiniteLossError
 from detlab.training.fit import train
 from detlab.training.signals import Stopped

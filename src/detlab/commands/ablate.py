@@ -18,7 +18,6 @@ from detlab.commands.preview import preview, wide_console
 from detlab.config.ablation import Ablation, plan_ablation
 from detlab.config.overrides import short_names
 from detlab.errors import ConfigError
-from detlab.printing import complain
 from detlab.report.intervals import Contrast, contrasts
 from detlab.report.results import Measured, measure
 from detlab.report.rounds import Look, looks, seeds_wanted, weights_beside_first
@@ -26,6 +25,7 @@ from detlab.report.runs import ReportError
 from detlab.sweeps.options import flag, one_of, whole
 from detlab.sweeps.process import launcher_environment
 from detlab.sweeps.table import plain
+from detlab.system.printing import complain
 
 USAGE = "detlab ablate neck budget=cpu until=decided"
 OPTIONS = {

@@ -18,12 +18,12 @@ from detlab.config.rules import check
 from detlab.data import DetectionData
 from detlab.detectors import Detector
 from detlab.errors import ConfigError
-from detlab.files import write_json
 from detlab.metrics.anchor_coverage import AnchorStage, Coverage, Placement, anchor_stage, coverage, coverage_report
 from detlab.metrics.anchor_fit import fit_pairs, fit_shapes
 from detlab.model.anchors import AnchorGenerator, Anchors, DefaultBoxes, Shapes
-from detlab.printing import say, show
 from detlab.runs.checkpoints import model_without_download
+from detlab.system.files import write_json
+from detlab.system.printing import say, show
 from detlab.tensors.structures import GroundTruth
 from detlab.training.build import make_data
 from detlab.training.console import say_audit

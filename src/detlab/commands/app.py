@@ -17,7 +17,7 @@ from detlab.config.compose import open_keys, valid_config
 from detlab.config.explaining import explain, first_line
 from detlab.config.typed import check_once, check_overrides
 from detlab.errors import ConfigError, DataError
-from detlab.printing import complain
+from detlab.system.printing import complain
 
 MISTAKES = (HydraException, OmegaConfBaseException, ConfigError, DataError)
 FULL = "HYDRA_FULL_ERROR"  # 1: tracebacks, as Hydra has it

@@ -28,10 +28,10 @@ from detlab.config.rules import check
 from detlab.data import DetectionData
 from detlab.errors import ConfigError, DataError
 from detlab.metrics.anchor_coverage import coverage, coverage_report
-from detlab.printing import say, show
 from detlab.runs.checkpoints import read_checkpoint
 from detlab.runs.loading import detector_of
 from detlab.runs.replay import repeat_step
+from detlab.system.printing import say, show
 from detlab.training.build import Run, build
 from detlab.training.environment import set_up_torch
 from detlab.training.machine import check_machine

@@ -16,8 +16,8 @@ from omegaconf.errors import OmegaConfBaseException
 from detlab.config.compose import plain_config
 from detlab.config.explaining import explain
 from detlab.errors import ConfigError
-from detlab.printing import complain
 from detlab.runs.folder import OF_A_RUN, claim, claim_free, rank
+from detlab.system.printing import complain
 
 
 class RunFolder(Callback):

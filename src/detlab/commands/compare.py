@@ -13,13 +13,13 @@ from rich.table import Table
 
 from detlab.commands.report import split_arguments
 from detlab.config.contracts import describe, fits
-from detlab.printing import complain, say, show
 from detlab.ranges import Fraction, Natural
 from detlab.report.bootstrap import draw_weights, mean_known, resampled_ap
 from detlab.report.detections import Judged, Truth, read_judged
 from detlab.report.intervals import contrasts
 from detlab.report.runs import ReportError, Run, read_run
 from detlab.report.tables import DASH
+from detlab.system.printing import complain, say, show
 
 USAGE = "detlab compare RUN_A RUN_B"
 

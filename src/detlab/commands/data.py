@@ -14,8 +14,8 @@ from detlab.config.parts import build_part
 from detlab.data import DetectionData
 from detlab.data.contents import contents
 from detlab.errors import ConfigError
-from detlab.files import write_json
-from detlab.printing import say
+from detlab.system.files import write_json
+from detlab.system.printing import say
 from detlab.training.console import say_audit
 
 USAGE = "detlab data data=voc data.root=..."

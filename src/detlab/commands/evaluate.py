@@ -17,9 +17,9 @@ from detlab.config.parts import build_part
 from detlab.config.validate import validate_node
 from detlab.data import DetectionData
 from detlab.errors import ConfigError
-from detlab.printing import say
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
+from detlab.system.printing import say
 from detlab.training.build import make_data, measures_of
 from detlab.training.callbacks import ResultWriter, ValidationPictures, WorstImages, progress_bar
 from detlab.training.console import print_results, say_audit, split_notes

@@ -12,9 +12,9 @@ from detlab.commands.app import on_plain_config, run_app
 from detlab.config.compose import config_dir
 from detlab.detectors.graph import FORMATS, disagreement, example, export, latency
 from detlab.errors import ConfigError
-from detlab.printing import say
 from detlab.runs.checkpoints import find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
+from detlab.system.printing import say
 from detlab.tensors.norms import fold_norms
 from detlab.tensors.structures import Batch
 

@@ -14,9 +14,9 @@ from detlab.config.compose import config_dir
 from detlab.data.images import ImageError, Listing, list_images, read_image
 from detlab.drawing.pictures import Boxes, draw_boxes
 from detlab.errors import ConfigError
-from detlab.files import write_json
-from detlab.printing import say
 from detlab.runs.loading import Loaded, load
+from detlab.system.files import write_json
+from detlab.system.printing import say
 
 USAGE = "detlab predict run=outputs/... source=images/"
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from detlab.config.compose import compose_config, plain_config
 from detlab.config.resolvers import pretrained_file
 from detlab.errors import ConfigError
-from detlab.files import write_whole
-from detlab.printing import complain
 from detlab.sweeps.process import quoted
+from detlab.system.files import write_whole
+from detlab.system.printing import complain
 
 USAGE = "detlab pretrain [model/backbone=resnet18]"
 HELP = (

@@ -20,11 +20,11 @@ from detlab.config.ablation import Ablation
 from detlab.config.overrides import short_names
 from detlab.config.rules import check
 from detlab.errors import ConfigError
-from detlab.printing import PlainConsole
 from detlab.report.results import Measured, measure
 from detlab.report.rounds import noise_of, smallest_difference
 from detlab.sweeps.slots import visible_gpus
 from detlab.sweeps.table import plain
+from detlab.system.printing import PlainConsole
 
 PROBED = {"steps": 6, "batches": 2}  # of each row
 

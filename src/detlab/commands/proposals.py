@@ -38,13 +38,13 @@ from detlab.data.proposals.store import (
 from detlab.data.records import Record
 from detlab.data.unlabelled import batches_of_images
 from detlab.errors import ConfigError, DataError
-from detlab.files import write_json
 from detlab.metrics.collected import Found
 from detlab.metrics.matching import THRESHOLDS
 from detlab.metrics.proposal_recall import recall_by_iou
 from detlab.model.proposals import RPN
-from detlab.printing import say, show
 from detlab.runs.loading import Loaded, load
+from detlab.system.files import write_json
+from detlab.system.printing import say, show
 from detlab.tensors.boxes import clip
 
 USAGE = "detlab proposals data=... method=selective_search"

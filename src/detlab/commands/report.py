@@ -9,8 +9,6 @@ from datetime import datetime
 from pathlib import Path
 
 from detlab.errors import ConfigError
-from detlab.files import write_whole
-from detlab.printing import PlainConsole, complain, say
 from detlab.report.analysis import analyse
 from detlab.report.answers import answer
 from detlab.report.contents import all_tables
@@ -19,6 +17,8 @@ from detlab.report.rows import make_sweep
 from detlab.report.runs import NoRunsError, ReportError, find_runs
 from detlab.report.tables import as_csv, as_latex
 from detlab.runs.folder import claim, in_use
+from detlab.system.files import write_whole
+from detlab.system.printing import PlainConsole, complain, say
 
 USAGE = "detlab report outputs/sweeps/NAME"
 EVERY_S = 30  # between two pages of a sweep that runs

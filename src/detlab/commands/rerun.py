@@ -17,10 +17,10 @@ from detlab.commands.train import CHECKED
 from detlab.config.compose import config_hash
 from detlab.config.repeated import read_overrides, repeated, run_dir_override
 from detlab.errors import ConfigError
-from detlab.files import read_json
-from detlab.printing import complain, say, show
 from detlab.runs.folder import make_free
 from detlab.runs.resuming import read_status
+from detlab.system.files import read_json
+from detlab.system.printing import complain, say, show
 
 USAGE = "detlab rerun outputs/..."
 

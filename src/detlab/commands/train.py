@@ -5,7 +5,7 @@ Lightning runs this module again for the other ranks: `python -m detlab.commands
 from __future__ import annotations
 
 if __name__ == "__main__":
-    from detlab.parent import die_with_first_rank
+    from detlab.system.parent import die_with_first_rank
 
     die_with_first_rank()  # before the imports below, which take seconds on a busy machine
 
@@ -20,8 +20,8 @@ import hydra
 from detlab.commands.app import on_plain_config, run_app
 from detlab.config.compose import config_dir, config_hash
 from detlab.errors import ConfigError
-from detlab.printing import complain
 from detlab.sweeps import end_with_parent
+from detlab.system.printing import complain
 
 USAGE = "detlab train model=retinanet data=shapes"
 CHECKED = "DETLAB_CHECKED_CONFIG"  # the hash of the config that `detlab rerun` has checked

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from detlab.config.compose import compose_config, config_dir, plain_config
 from detlab.config.trusted import checked_config, shipped_interpolations
 from detlab.errors import ConfigError
-from detlab.foreign import ForeignFileError, read_yaml, walk
+from detlab.system.foreign import ForeignFileError, read_yaml, walk
 
 LEFT_OUT = ("logger", "paths", "name", "resume", "trust")  # where a run writes, and whom it trusts: the user's to say
 WRITTEN = ("run_dir", "dirpath", "save_dir", "default_root_dir")  # keys of folders that a part writes into

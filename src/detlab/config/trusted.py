@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 from detlab.config.compose import config_dir
 from detlab.config.parts import object_of
 from detlab.errors import ConfigError
-from detlab.foreign import ForeignFileError, plain, read_yaml, walk
-from detlab.reading import read_text
+from detlab.system.foreign import ForeignFileError, plain, read_yaml, walk
+from detlab.system.reading import read_text
 
 Table = Mapping[str, Mapping[str, Mapping[str, Any]]]
 RESERVED = {"_args_", "_convert_", "_partial_", "_recursive_"}  # with _target_: what Hydra reads of a node

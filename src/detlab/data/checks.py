@@ -17,7 +17,7 @@ from detlab.data.audit import AuditReport
 from detlab.data.images import MAX_PIXELS, ImageError, ImageFacts, inspect
 from detlab.data.pixels import is_deep_mode
 from detlab.data.records import Record
-from detlab.files import read_json, write_json
+from detlab.system.files import read_json, write_json
 
 FACTS_VERSION = 2  # of what the cache remembers
 PLACES = 3  # decimals of px to which boxes are compared

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from detlab.data.pixels import is_deep, to_rgb
 from detlab.data.places import files_below
-from detlab.reading import ReadError, open_regular
+from detlab.system.reading import ReadError, open_regular
 
 MAX_PIXELS = 100_000_000  # larger files are refused before they are decoded (decompression bombs)
 EXIF_ORIENTATION = 0x0112

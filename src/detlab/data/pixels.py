@@ -7,7 +7,7 @@ import re
 import numpy as np
 from PIL import Image, ImageCms
 
-from detlab.reading import ReadError
+from detlab.system.reading import ReadError
 
 DEEP_MODES = ("F", "I")  # besides those that begin with I;16
 FULL_SCALES = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detlab.files import read_json
 from detlab.metrics.matching import AREAS, RECALLS, THRESHOLDS, Pairs, match, pairs_of, place_in_group
+from detlab.system.files import read_json
 
 MOST = 100  # detections per image and class that COCO counts
 SIZES = {f"map{end}": bounds for end, bounds in AREAS.items()}  # metric -> COCO's bounds of the area, px^2

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-from detlab.printing import visible
+from detlab.system.printing import visible
 
 NUMBER = re.compile(r"[+-]?\d[\d.,]*(e[+-]?\d+)?( \[[+-]?[\d.]+, [+-]?[\d.]+\])?")  # also with its interval
 FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # what spreadsheets begin a formula with, wide forms as well

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from detlab.files import write_whole
 from detlab.metrics.matching import AREAS
 from detlab.report.detections import MOST, Judged, Stored, Truth, candidates, judge_size, judge_voc
+from detlab.system.files import write_whole
 
 FOLDER = ".report"
 VERSION = "1"  # raised when matching, or what is kept of it, changes

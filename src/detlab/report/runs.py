@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from detlab.files import read_facts
-from detlab.foreign import ForeignFileError, read_yaml
+from detlab.system.files import read_facts
+from detlab.system.foreign import ForeignFileError, read_yaml
 
 GROUPS_OF_PLACE = ("hydra/", "logger", "callbacks", "debug")  # choices that make no other experiment
 KEYS_OF_PLACE = ("hydra.", "resume", "logger", "callbacks", "threads", "name", "paths.", "trust", "data.cache_dir")

@@ -14,9 +14,9 @@ from itertools import count
 from pathlib import Path
 
 from detlab.errors import ConfigError
-from detlab.files import read_json
-from detlab.locks import Lock, NoLocksError, holder, is_locked
-from detlab.printing import complain
+from detlab.system.files import read_json
+from detlab.system.locks import Lock, NoLocksError, holder, is_locked
+from detlab.system.printing import complain
 
 LOCK = ".lock"
 OF_A_RUN = ("status.json", "checkpoints", "stages", "metrics.csv", "result.json")  # any of them: the folder is taken

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from detlab.errors import ConfigError
 from detlab.model.samplers import draw_keys
-from detlab.printing import say
 from detlab.runs.checkpoints import Checkpoint, read_checkpoint, read_content
 from detlab.runs.loading import detector_of
+from detlab.system.printing import say
 from detlab.tensors.structures import Batch, Proposals, Targets
 
 

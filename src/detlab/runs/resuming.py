@@ -11,10 +11,10 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from detlab.config.compose import config_hash
 from detlab.errors import ConfigError
-from detlab.files import read_json
-from detlab.printing import say
 from detlab.runs.checkpoints import CHECKPOINT_KEY, LAST, PREVIOUS, read_content
 from detlab.runs.folder import in_use
+from detlab.system.files import read_json
+from detlab.system.printing import say
 
 CANDIDATES = (LAST, PREVIOUS, "best.ckpt")  # in this order; each was taken where a run can go on
 FINISHED = "finished"

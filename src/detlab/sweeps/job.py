@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from detlab.config.overrides import short_names
-from detlab.files import read_facts, read_json, write_json
+from detlab.system.files import read_facts, read_json, write_json
 
 STATES = ("queued", "running", "done", "pruned", "failed", "refused", "timeout", "stopped")
 OPEN = ("queued", "running")

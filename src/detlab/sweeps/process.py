@@ -13,8 +13,8 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from detlab.parent import FIRST_ENV, first_rank, signal_at_parents_death
 from detlab.sweeps.job import LOG, Job
+from detlab.system.parent import FIRST_ENV, first_rank, signal_at_parents_death
 
 LAUNCHER_ENV, SWEEP_ENV, CHOICES_ENV = "DETLAB_LAUNCHER", "DETLAB_SWEEP", "DETLAB_CHOICES"
 NOT_INHERITED = (  # a rank's place in some other group, and a run's identity

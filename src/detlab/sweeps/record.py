@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from detlab.files import read_json, write_json
-from detlab.locks import Lock, NoLocksError
 from detlab.sweeps.job import GOOD, RECORD, RESUMABLE, STATES, Job
+from detlab.system.files import read_json, write_json
+from detlab.system.locks import Lock, NoLocksError
 
 FILE, LOCK, CONFIG = "sweep.json", ".lock", "multirun.yaml"
 RETRIED = "failed"  # folder of what failed tries left

@@ -15,8 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from detlab.config.overrides import short_names
-from detlab.printing import PlainConsole, visible
 from detlab.sweeps.job import GOOD, OPEN, Job, read_progress
+from detlab.system.printing import PlainConsole, visible
 
 STYLES = {"done": "green", "running": "cyan", "queued": "dim", "pruned": "yellow"}
 AT_MOST = 24  # rows of the live table; running and failed jobs come first

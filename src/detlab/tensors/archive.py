@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 import torch
 
-from detlab.foreign import open_regular, walk
+from detlab.system.foreign import open_regular, walk
 
 MAX_PICKLE = 64 << 20  # bytes beside the tensors; a ResNet-152 with its optimiser has about 1 million
 MAX_TUPLES = 16  # tuples within tuples; torch's own are 3 deep

@@ -15,9 +15,9 @@ from detlab.data import DetectionData, fingerprint
 from detlab.detectors import Detector
 from detlab.errors import ConfigError, DataError
 from detlab.metrics.collected import Measure
-from detlab.printing import say
 from detlab.runs.checkpoints import find_checkpoint, initialise_from, read_checkpoint
 from detlab.runs.resuming import NEW, Start, logger_facts
+from detlab.system.printing import say
 from detlab.training.callbacks import CheckpointFiles, RunStatus, SameConfig
 from detlab.training.console import say_audit, say_plan
 from detlab.training.lightning_module import DetectionModule

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from detlab.data import DetectionData
 from detlab.metrics.summary import summary_rows
-from detlab.printing import say, show
+from detlab.system.printing import say, show
 from detlab.training.callbacks import ValidationPictures
 from detlab.training.lightning_module import DetectionModule
 from detlab.training.optim import effective_lr

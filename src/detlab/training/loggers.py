@@ -17,8 +17,8 @@ from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from detlab.config.overrides import short_names
-from detlab.files import read_facts, write_whole
 from detlab.runs.first_process import first_process
+from detlab.system.files import read_facts, write_whole
 from detlab.training.trainers import detection
 
 NAME_LENGTH = 128  # of W&B's run names

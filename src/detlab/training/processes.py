@@ -22,10 +22,10 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import distributed
 
 from detlab.errors import ConfigError
-from detlab.parent import FIRST_ENV, first_rank, signal_at_parents_death
-from detlab.printing import complain
 from detlab.ranges import Positive
 from detlab.runs.folder import rank
+from detlab.system.parent import FIRST_ENV, first_rank, signal_at_parents_death
+from detlab.system.printing import complain
 from detlab.tensors.ranks import set_timeout, together
 
 LOOK_EVERY_S = 0.5  # between looks at the other processes

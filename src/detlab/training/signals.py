@@ -7,7 +7,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from detlab.printing import complain
+from detlab.system.printing import complain
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 

@@ -69,7 +69,7 @@ def _read_jobs(path: Path) -> list[list[str]]:
     Raises:
         HydraException: something else.
     """
-    from detlab.files import read_json
+    from detlab.system.files import read_json
 
     found = read_json(path)
     if not isinstance(found, list) or not found or not all(_is_job(job) for job in found):

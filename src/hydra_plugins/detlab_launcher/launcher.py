@@ -17,7 +17,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from detlab.printing import complain
+from detlab.system.printing import complain
 from hydra_plugins.detlab_launcher.end import SweepEnd
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class ProcessLauncher(Launcher):
         return thread_share(at_once, job.processes)
 
     def _say(self, jobs: Sequence[Job], folder: Path) -> None:
-        from detlab.printing import say
+        from detlab.system.printing import say
 
         waiting = sum(not job.earlier and job.state != "refused" for job in jobs)
         known = sum(job.earlier for job in jobs)

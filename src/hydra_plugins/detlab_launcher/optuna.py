@@ -20,9 +20,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from detlab.errors import ConfigError
-from detlab.files import write_json
 from detlab.sweeps.options import one_of, whole
 from detlab.sweeps.record import CONFIG
+from detlab.system.files import write_json
 from hydra_plugins.detlab_launcher._checking import check_choices, check_folder
 from hydra_plugins.detlab_launcher.launcher import ProcessLauncher
 

@@ -15,7 +15,7 @@ from detlab.data.records import Classes, Record, record
 from detlab.data.values import flag, number, whole, words
 from detlab.errors import DataError
 from detlab.ranges import OptionsOf
-from detlab.reading import ReadError, load_json
+from detlab.system.reading import ReadError, load_json
 
 Row = dict[str, Any]  # an object of a json file, not checked yet
 Key = int | str  # an id: a whole number however written, else the text

@@ -13,7 +13,7 @@ from detlab.data.images import MAX_PIXELS, ImageError, read_image
 from detlab.data.places import OUTSIDE, Found
 from detlab.data.records import Classes, Record
 from detlab.errors import DataError
-from detlab.reading import ReadError, Text, read_text
+from detlab.system.reading import ReadError, Text, read_text
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # of folders and files

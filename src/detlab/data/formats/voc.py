@@ -18,7 +18,7 @@ from detlab.data.records import Classes, Record, record
 from detlab.data.values import flag, number
 from detlab.errors import DataError
 from detlab.ranges import OptionsOf
-from detlab.reading import ReadError
+from detlab.system.reading import ReadError
 
 LARGEST_SIDE = 1_000_000  # px; a size beyond it counts as not given
 

@@ -13,7 +13,7 @@ from detlab.data.formats.source import AUTO, SPLIT_NAMES, SPLITS, left_the_root,
 from detlab.data.images import suffixes
 from detlab.data.places import Finder, files_below, real_folder, slashed
 from detlab.errors import DataError
-from detlab.reading import ReadError
+from detlab.system.reading import ReadError
 
 LISTS = "ImageSets/Main"
 IMAGES = ("JPEGImages", "images", "Images", "image", "imgs", "photos")

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 from detlab.data.audit import AuditReport, printable
 from detlab.errors import DataError
-from detlab.reading import ReadError, decode, read_bytes
+from detlab.system.reading import ReadError, decode, read_bytes
 
 MAX_XML_BYTES = 10_000_000
 DECLARATION = re.compile(r"<\?xml\b[^>]*\?>")

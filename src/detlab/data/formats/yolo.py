@@ -16,7 +16,7 @@ from detlab.data.records import Classes, Record, record
 from detlab.data.values import words
 from detlab.errors import DataError
 from detlab.ranges import OptionsOf
-from detlab.reading import ReadError
+from detlab.system.reading import ReadError
 
 
 class Yolo(Source):

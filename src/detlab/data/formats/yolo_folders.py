@@ -13,7 +13,7 @@ from detlab.data.images import list_images
 from detlab.data.places import OUTSIDE, Finder, files_below, followed, real_folder, slashed
 from detlab.data.values import whole, words
 from detlab.errors import DataError
-from detlab.reading import ReadError, load_yaml
+from detlab.system.reading import ReadError, load_yaml
 
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "classes.names", "predefined_classes.txt")
 EMPTY = {"", "null", "~", "none"}  # an entry of a data.yaml that names nothing

@@ -13,8 +13,8 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.flop_counter import FlopCounterMode
 
 from detlab.detectors import Detector
-from detlab.files import read_json, write_json
 from detlab.ranges import Natural
+from detlab.system.files import read_json, write_json
 from detlab.tensors.structures import Batch
 from detlab.training.trainers import detection, total_batch
 

@@ -12,9 +12,9 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
-from detlab.files import remove_leftovers, write_whole
 from detlab.ranges import Count, OneOf, Positive
 from detlab.runs.checkpoints import LAST, PREVIOUS
+from detlab.system.files import remove_leftovers, write_whole
 from detlab.training.callbacks.nonfinite import NonFiniteGuard
 from detlab.training.processes import WATCH, Agreement
 from detlab.training.signals import STOP, Stopped

@@ -14,8 +14,8 @@ from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
-from detlab.files import write_whole
 from detlab.ranges import Range
+from detlab.system.files import write_whole
 from detlab.tensors.ranks import of_all, together
 from detlab.tensors.structures import Batch
 from detlab.training.trainers import data_of

@@ -12,12 +12,12 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from detlab.data import DetectionData
 from detlab.drawing.pictures import Mark, draw_errors
-from detlab.files import write_json
 from detlab.metrics.anchor_coverage import Placement, anchor_stage, coverage
 from detlab.metrics.breakdown import ImageErrors, best_f1, error_report, worst_images
 from detlab.metrics.collected import Found, as_one_class, coco_results, coco_truth
 from detlab.metrics.error_kinds import verdicts
 from detlab.ranges import Fraction
+from detlab.system.files import write_json
 from detlab.training.lightning_module import DetectionModule
 from detlab.training.trainers import data_of, detection
 

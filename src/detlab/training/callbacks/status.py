@@ -19,10 +19,10 @@ from typing import Any
 import lightning as L  # noqa: N812 - Lightning's own convention
 from lightning.pytorch.utilities import rank_zero_only
 
-from detlab.files import overwrite, read_json, write_json
-from detlab.parent import first_rank
-from detlab.printing import complain
 from detlab.runs.folder import rank
+from detlab.system.files import overwrite, read_json, write_json
+from detlab.system.parent import first_rank
+from detlab.system.printing import complain
 from detlab.training.processes import FAREWELL_S, WATCH, process_state
 
 WORDS_S = 1.0  # for another rank's last words

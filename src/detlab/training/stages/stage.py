@@ -17,16 +17,16 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import track
 from torch import Tensor
 
-from detlab import printing
 from detlab.config.parts import build_part
 from detlab.data import DetectionData
 from detlab.detectors import Detector
 from detlab.errors import ConfigError
-from detlab.files import read_facts, read_json, write_json, write_whole
 from detlab.ranges import Count, OneOf, Positive
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.runs.first_process import first_process
 from detlab.runs.loading import detector_of
+from detlab.system import printing
+from detlab.system.files import read_facts, read_json, write_json, write_whole
 from detlab.tensors.ranks import meet
 from detlab.tensors.structures import Batch
 from detlab.training.build import Run, build, make_data

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from detlab import reading
-from detlab.reading import ReadError
+from detlab.system import reading
+from detlab.system.reading import ReadError
 
 MAX_DEPTH = reading.DEPTH  # of nested lists and maps; a run's config has about 8
 MAX_NODES = 50_000  # of a config, each place where a shared container stands counted; a run's config has about 300

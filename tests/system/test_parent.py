@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-SRC = Path(__file__).resolve().parents[1] / "src"
-RANK = "from detlab.parent import die_with_first_rank; die_with_first_rank(); print('here', flush=True); "
+SRC = Path(__file__).resolve().parents[2] / "src"
+RANK = "from detlab.system.parent import die_with_first_rank; die_with_first_rank(); print('here', flush=True); "
 FIRST = f"""
 import os, subprocess, sys, time
 os.environ["DETLAB_FIRST"] = str(os.getpid())

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from detlab.foreign import ForeignFileError, read_json_bounded
+from detlab.system.foreign import ForeignFileError, read_json_bounded
 
 TEMPORARY = ".part"  # end of the names of files that are being written
 

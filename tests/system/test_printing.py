@@ -10,8 +10,8 @@ import pytest
 from rich.table import Table
 
 from detlab.errors import ConfigError
-from detlab.printing import PlainConsole, complain, say, show, visible
 from detlab.sweeps.table import plain
+from detlab.system.printing import PlainConsole, complain, say, show, visible
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 NAMES = [
