@@ -13,7 +13,7 @@ from detlab.errors import ConfigError
 from detlab.sweeps.table import plain
 from detlab.system.printing import PlainConsole, complain, say, show, visible
 
-SRC = Path(__file__).resolve().parents[1] / "src"
+SRC = Path(__file__).resolve().parents[2] / "src"
 NAMES = [
     "[/x]",
     "img[front].png",
