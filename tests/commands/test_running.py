@@ -196,16 +196,13 @@ def test_files_that_are_no_checkpoints_are_refused(trained: Path, tmp_path: Path
     content = torch.load(trained / "checkpoints" / "last.ckpt", weights_only=True)
     content["detlab"]["config"]["model"]["neck"]["_target_"] = "os.system"
     torch.save(content, tmp_path / "evil.ckpt")
-    with pytest.raises(ConfigError, match="names os.system, which lies outside the trusted packages"):
+    with pytest.raises(ConfigError, match="names os.system at model.neck, which is not trusted there"):
         detlab.load(tmp_path / "evil.ckpt")
     with pytest.raises(ConfigError, match=r"has no checkpoints/.*best.ckpt"):
         detlab.load(tmp_path)
 
 
-def test_evaluating_on_other_classes_is_refused(trained: Path, tmp_path: Path) -> None:
-    config = tool("evaluate", tmp_path, f"run={trained}", "data.classes=[ellipse]")
-    with pytest.raises(ConfigError, match="are not the checkpoint's"):
-        evaluate(config)
+def test_evaluating_an_option_that_the_data_lacks_is_refused(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no option data.roots"):
         evaluate(tool("evaluate", tmp_path, f"run={trained}", "data.roots=x"))
 
@@ -225,7 +222,7 @@ def test_views_in_testing_are_chosen_by_one_key(trained: Path, tmp_path: Path) -
     scores = [loaded.predict([tmp_path / "x.png"])[0]["scores"] for loaded in (alone, mirrored)]
     assert len(scores[0]) > 0
     assert not np.array_equal(*scores)
-    with pytest.raises(ConfigError, match="no option detect.nms; the run's model has score_threshold"):
+    with pytest.raises(ConfigError, match="no option detect.nms; the run's model has .*score_threshold"):
         evaluate(tool("evaluate", tmp_path / "d", f"run={trained}", "detect.nms=0.3"))
 
 
@@ -238,7 +235,7 @@ def test_every_experiment_runs(name: str, tmp_path: Path) -> None:
     backbone = composed["model"]["backbone"]
     extra = ["trainer=cpu", "model.backbone.weights=null"]
     extra += ["model.backbone.norm=bn"] if backbone["norm"] == "frozen_bn" else []
-    extra += ["model.sampler.size=8"] if "size" in composed["model"]["sampler"] else []
+    extra += ["model.sampler.size=8"] if "size" in composed["model"].get("sampler", {}) else []
     extra += ["data.proposal_count=10"]
     extra += ["model.pool.crop=112"] if "crop" in composed["model"].get("pool", {}) else []
     extra += ["model.test_scales=[64, 96]"] if composed["model"].get("test_scales") else []

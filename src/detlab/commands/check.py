@@ -32,9 +32,10 @@ from detlab.runs.checkpoints import read_checkpoint
 from detlab.runs.loading import detector_of
 from detlab.runs.replay import repeat_step
 from detlab.system.printing import say, show
-from detlab.training.build import Run, build
+from detlab.training.build import build
 from detlab.training.environment import set_up_torch
 from detlab.training.machine import check_machine
+from detlab.training.run import Run
 from detlab.training.trainers import callbacks_of
 
 USAGE = "detlab check model=retinanet data=..."

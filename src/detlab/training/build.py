@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import lightning as L  # noqa: N812 - Lightning's own convention
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -24,16 +23,9 @@ from detlab.training.lightning_module import DetectionModule
 from detlab.training.loggers import flat
 from detlab.training.precision import resolve_precision
 from detlab.training.processes import check_alone
+from detlab.training.run import Run
 
 MONITORS = {False: "val/map", True: "val/ar_300"}  # by Detector.class_agnostic
-
-
-class Run(NamedTuple):
-    """The objects of a run."""
-
-    trainer: L.Trainer
-    module: DetectionModule
-    data: DetectionData
 
 
 def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = None, start: Start = NEW) -> Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 from lightning.pytorch.utilities import rank_zero_only
@@ -16,10 +16,8 @@ from detlab.system.printing import say, show
 from detlab.training.callbacks import ValidationPictures
 from detlab.training.lightning_module import DetectionModule
 from detlab.training.optim import effective_lr
+from detlab.training.run import Run
 from detlab.training.trainers import callbacks_of
-
-if TYPE_CHECKING:
-    from detlab.training.build import Run
 
 
 def report(run: Run, run_dir: Path) -> None:

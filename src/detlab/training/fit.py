@@ -19,12 +19,13 @@ from detlab.detectors import Detector
 from detlab.runs.folder import claimed, rank
 from detlab.runs.resuming import finished_score, start_of
 from detlab.tensors.ranks import meet
-from detlab.training.build import Run, build
+from detlab.training.build import build
 from detlab.training.callbacks import RunStatus
 from detlab.training.callbacks.status import forget_words, leave_words
 from detlab.training.environment import set_up_torch
 from detlab.training.machine import check_machine
 from detlab.training.processes import WATCH
+from detlab.training.run import Run
 from detlab.training.signals import STOP, Stopped
 from detlab.training.trainers import callbacks_of
 

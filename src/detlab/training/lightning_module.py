@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, cast
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
@@ -258,3 +258,8 @@ def _version() -> str:
         return version("detlab")
     except PackageNotFoundError:  # run from a source tree that was not installed
         return "unknown"
+
+
+def detection(module: L.LightningModule) -> DetectionModule:
+    """The module a callback is handed, which is always this project's."""
+    return cast(DetectionModule, module)

@@ -19,7 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from detlab.config.overrides import short_names
 from detlab.runs.first_process import first_process
 from detlab.system.files import read_facts, write_whole
-from detlab.training.trainers import detection
+from detlab.training.lightning_module import detection
 
 NAME_LENGTH = 128  # of W&B's run names
 SWEEP_ENV, CHOICES_ENV = "DETLAB_SWEEP", "DETLAB_CHOICES"  # the launcher tells a job its sweep, and its own choices

@@ -1,20 +1,10 @@
-"""What Lightning's types leave open: the module, the data and the callbacks of this project's trainers."""
+"""What Lightning's types leave open: the data and the callbacks of this project's trainers."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING, cast
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 
 from detlab.data import DetectionData
-
-if TYPE_CHECKING:
-    from detlab.training.lightning_module import DetectionModule
-
-
-def detection(module: L.LightningModule) -> DetectionModule:
-    """The module a callback is handed, which is always this project's."""
-    return cast("DetectionModule", module)
 
 
 def data_of(trainer: L.Trainer) -> DetectionData:

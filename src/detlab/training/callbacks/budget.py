@@ -16,7 +16,8 @@ from detlab.detectors import Detector
 from detlab.ranges import Natural
 from detlab.system.files import read_json, write_json
 from detlab.tensors.structures import Batch
-from detlab.training.trainers import detection, total_batch
+from detlab.training.lightning_module import detection
+from detlab.training.trainers import total_batch
 
 FILE = "budget.json"
 LONGEST = 5.0  # seconds that the timing of single images may take

@@ -15,7 +15,7 @@ from torch import Tensor
 from detlab.drawing.pictures import Boxes, comparison_sheet
 from detlab.ranges import Fraction, Natural
 from detlab.tensors.structures import Batch, Detections
-from detlab.training.trainers import detection
+from detlab.training.lightning_module import detection
 
 
 class ValidationPictures(L.Callback):

@@ -10,7 +10,7 @@ import lightning as L  # noqa: N812 - Lightning's own convention
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
-from detlab.training.trainers import detection
+from detlab.training.lightning_module import detection
 
 
 def progress_bar() -> L.Callback:

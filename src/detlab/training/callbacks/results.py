@@ -18,8 +18,8 @@ from detlab.metrics.collected import Found, as_one_class, coco_results, coco_tru
 from detlab.metrics.error_kinds import verdicts
 from detlab.ranges import Fraction
 from detlab.system.files import write_json
-from detlab.training.lightning_module import DetectionModule
-from detlab.training.trainers import data_of, detection
+from detlab.training.lightning_module import DetectionModule, detection
+from detlab.training.trainers import data_of
 
 SELECTED = "selected and judged on val: the best checkpoint was chosen by the same images"
 COVERED_IMAGES = 500  # of which anchors are laid over ground truth, spread evenly over the split

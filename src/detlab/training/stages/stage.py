@@ -29,13 +29,14 @@ from detlab.system import printing
 from detlab.system.files import read_facts, read_json, write_json, write_whole
 from detlab.tensors.ranks import meet
 from detlab.tensors.structures import Batch
-from detlab.training.build import Run, build, make_data
+from detlab.training.build import build, make_data
 from detlab.training.callbacks.budget import FILE as BUDGET
 from detlab.training.console import report
 from detlab.training.feature_cache import Arrays, CachingModule, ImageCache
 from detlab.training.fit import best_score, ending, fit, watched
 from detlab.training.lightning_module import DetectionModule
 from detlab.training.precision import resolve_precision
+from detlab.training.run import Run
 
 ADDED = ("epochs", "images_seen", "seconds")  # of budget.json: sums over stages
 Describe = Callable[[Detector, Batch], list[Arrays]]
