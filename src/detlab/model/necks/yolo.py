@@ -25,7 +25,7 @@ class YOLOGrid(Neck):
     Args:
         levels: the backbone's levels.
         width: channels.
-        norm: bn, sync_bn, gn, or none (the paper's network, before darknet's).
+        norm: bn, sync_bn, gn, or none (the paper's network; darknet's later one has bn).
         norm_momentum: weight of a batch in the running statistics.
     """
 
@@ -52,8 +52,8 @@ class Reorg(nn.Module):
     """Each 2x2 square of places becomes one place of four times the channels.
 
     Args:
-        order: which number goes where. darknet: as its reorg layer does, which reads the map [C, H, W] as if it were
-            [C / 4, 2 H, 2 W], so that neighbours do not stay together; trained weights need it. space_to_depth: the
+        order: how the values move. darknet: as its reorg layer does, which reads the map [C, H, W] as if it were
+            [C / 4, 2 H, 2 W], so that neighbours are separated; darknet's trained weights need it. space_to_depth: the
             four places of a square, as the YOLO9000 paper describes.
     """
 
