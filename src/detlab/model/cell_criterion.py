@@ -134,7 +134,7 @@ class CellCriterion(nn.Module):
             boxes = torch.where(positive[..., None], matched, anchors)
             labels = torch.where(positive, targets.labels.gather(1, matches.index), num_classes)
             if self.cls_loss.multi_label:
-                labels = _union(matches, labels, targets, num_classes, deltas.dtype)
+                labels = _multi_hot(matches, labels, targets, num_classes, deltas.dtype)
         wanted = paired_overlap(predicted, boxes) if self.obj_loss.rescore else torch.ones_like(deltas[..., 0])
         return CellAssignment(positive, negative, boxes, labels, torch.where(positive, wanted, 0))
 
@@ -155,7 +155,7 @@ class CellCriterion(nn.Module):
         return torch.where(positive | (seen >= self.prior_images), loss, prior)
 
 
-def _union(
+def _multi_hot(
     matches: Matches | CellMatches, labels: Tensor, targets: Targets, num_classes: int, dtype: torch.dtype
 ) -> Tensor:
     """Classes of each anchor as 0 and 1, [B, A, K]: the classes of all boxes matched to it."""

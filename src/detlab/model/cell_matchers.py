@@ -16,7 +16,7 @@ from detlab.ranges import Fraction
 from detlab.tensors.boxes import area, centres, pairwise_overlap, sides
 from detlab.tensors.structures import Targets, fixed_shapes
 
-FRACTION = 256  # sides are rounded to 1/256 px, since float32 anchors of one shape differ a little by position
+STEPS_PER_PX = 256  # sides are rounded to 1/256 px, since float32 anchors of one shape differ a little by position
 
 
 class CellMatches(NamedTuple):
@@ -68,12 +68,12 @@ class CellMatcher(nn.Module):
         return CellMatches(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
     def _match(self, references: Tensor, targets: Targets, predicted: Tensor | None) -> CellMatches:
-        likeness = _likeness(references, targets.boxes)
-        best, row = likeness.max(dim=2)  # [B, M]
+        shape_iou = _shape_iou(references, targets.boxes)
+        best, row = shape_iou.max(dim=2)  # [B, M]
         takes = targets.real & ~targets.crowd & (best > 0)
         row, takes = self._chosen(row, takes, references, targets, predicted)
         count = references.shape[1]
-        owner = _last(torch.where(takes, row, count), count)  # [B, A]
+        owner = _last_box(torch.where(takes, row, count), count)  # [B, A]
         state = torch.where(owner >= 0, POSITIVE, NEGATIVE).to(torch.int8)
         index = owner.clamp(min=0)
         overlap = torch.where(owner >= 0, best.gather(1, index), 0.0)
@@ -111,7 +111,7 @@ class ResponsibleMatcher(CellMatcher):
         mine = cells[0][row]  # [B, M, 4]
         same = (mine[:, :, None] == cells[:, None]).all(-1)  # [B, M, A]
         cell = same.to(torch.uint8).argmax(2)  # a cell is identified by its first anchor
-        owner = _last(torch.where(takes, cell, count), count)
+        owner = _last_box(torch.where(takes, cell, count), count)
         order = torch.arange(row.shape[1], device=row.device)
         takes = takes & (owner.gather(1, cell) == order)
         if predicted is None:
@@ -122,7 +122,7 @@ class ResponsibleMatcher(CellMatcher):
         return torch.where(best > 0, by_overlap, distance.argmin(2)), takes
 
 
-def _likeness(references: Tensor, boxes: Tensor) -> Tensor:
+def _shape_iou(references: Tensor, boxes: Tensor) -> Tensor:
     """IoU of anchors' and boxes' shapes, [B, M, A]; -1 where the anchor's cell does not hold the box's centre."""
     anchors, cells = references[:, None, :, :4], references[:, None, :, 4:]
     centre = centres(boxes)[:, :, None]
@@ -130,12 +130,12 @@ def _likeness(references: Tensor, boxes: Tensor) -> Tensor:
     left, top, right, bottom = cells.unbind(-1)
     inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
     (w, h), (aw, ah) = sides(boxes[:, :, None]), sides(anchors)
-    aw, ah = (aw * FRACTION).round() / FRACTION, (ah * FRACTION).round() / FRACTION
+    aw, ah = (aw * STEPS_PER_PX).round() / STEPS_PER_PX, (ah * STEPS_PER_PX).round() / STEPS_PER_PX
     inter = torch.minimum(w, aw) * torch.minimum(h, ah)
     return torch.where(inside, inter / (w * h + aw * ah - inter), -1.0)
 
 
-def _last(rows: Tensor, count: int) -> Tensor:
+def _last_box(rows: Tensor, count: int) -> Tensor:
     """The last box that took each anchor, [B, count], -1 for none; rows [B, M]: each box's anchor, `count` for none."""
     order = torch.arange(rows.shape[1], device=rows.device).expand_as(rows)
     owner = torch.full((rows.shape[0], count + 1), -1, dtype=torch.int64, device=rows.device)

@@ -70,7 +70,7 @@ class Criterion(nn.Module):
     @torch.no_grad()
     def assign(self, anchors: Tensor, targets: Targets, num_classes: int, usable: Tensor | None = None) -> Assignment:
         """Labels and boxes for anchors [1 or B, A, 4] (px, xyxy); anchors not `usable` [B, A] are ignored."""
-        matches = self.matcher(_without(anchors, usable), targets)
+        matches = self.matcher(_unusable_shrunk(anchors, usable), targets)
         if usable is not None:
             matches = matches._replace(state=torch.where(usable, matches.state, IGNORED))
         if targets.labels.shape[1] == 0:
@@ -133,7 +133,7 @@ class Criterion(nn.Module):
         return cls.sum() / count, box.sum() / (locations * cls.shape[0])
 
 
-def _without(anchors: Tensor, usable: Tensor | None) -> Tensor:
+def _unusable_shrunk(anchors: Tensor, usable: Tensor | None) -> Tensor:
     """Anchors, with those that are not usable shrunk to a point, which overlaps nothing."""
     return anchors if usable is None else torch.where(usable[..., None], anchors, 0)
 

@@ -84,7 +84,7 @@ class Detect(nn.Module):
         per_class = deltas.dim() == 4 and deltas.shape[2] > 1
         offset_row = index if per_class else row
         offsets = deltas.reshape(deltas.shape[0], -1, 4).gather(1, offset_row[..., None].expand(-1, -1, 4))
-        start = _taken(references, row)
+        start = _rows_of(references, row)
         boxes = clip(coder.decode(start, offsets), sizes)
         return self.suppress(boxes, top, label, start[..., :4] if self.nms_first else None)
 
@@ -183,7 +183,7 @@ class ProposalDetect(nn.Module):
         scores = at_least_float32(scores)
         top, row = _top_per_level(scores[..., None], counts, self.pre_nms[for_training])
         offsets = deltas.gather(1, row[..., None].expand(-1, -1, 4))
-        boxes = clip(coder.decode(_taken(anchors, row), offsets), sizes)
+        boxes = clip(coder.decode(_rows_of(anchors, row), offsets), sizes)
         level = _levels(counts, self.pre_nms[for_training], row)
         w, h = sides(boxes)
         usable = (w >= self.min_size) & (h >= self.min_size)
@@ -294,7 +294,7 @@ def _top_per_class(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top.flatten(1), index.flatten(1)
 
 
-def _taken(references: Tensor, row: Tensor) -> Tensor:
+def _rows_of(references: Tensor, row: Tensor) -> Tensor:
     """Rows [B, C] of references [1 or B, A, 4] -> [B, C, 4]."""
     if references.shape[0] == 1:
         return references[0][row]

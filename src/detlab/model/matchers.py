@@ -30,7 +30,7 @@ class Matches(NamedTuple):
 
 
 class Matcher(Protocol):
-    """What a criterion asks of its matcher, an `nn.Module`."""
+    """Interface of matchers, which are `nn.Module`s."""
 
     def forward(self, anchors: Tensor, targets: Targets) -> Matches:
         """Match anchors [1 or B, A, 4] (px, xyxy) to the boxes of targets (M rows each), without gradient."""
@@ -76,7 +76,7 @@ class IoUMatcher(nn.Module):
         """Match anchors [1 or B, A, 4] to the boxes of targets (M rows each)."""
         batch, boxes = targets.labels.shape
         if boxes == 0:
-            return _nothing(batch, anchors, NEGATIVE if self.negative_from == 0 else IGNORED)
+            return _without_boxes(batch, anchors, NEGATIVE if self.negative_from == 0 else IGNORED)
         per_part = max(1, LARGEST_MATRIX // max(1, boxes * anchors.shape[1]))
         if per_part >= batch:
             return self._match(anchors, targets)
@@ -137,7 +137,7 @@ class BipartiteMatcher(IoUMatcher):
         super().__init__(positive=positive, negative=negative, force_best=True, crowd_overlap=crowd_overlap)
 
     def _force(self, iou: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        turns = _turns if fixed_shapes(iou) else _turns_on_host
+        turns = _greedy_pairs if fixed_shapes(iou) else _greedy_pairs_on_host
         forced, index = torch.zeros_like(index, dtype=torch.bool), index.clone()
         for box, column, real in turns(iou):
             forced.scatter_(1, column, forced.gather(1, column) | real)
@@ -145,7 +145,7 @@ class BipartiteMatcher(IoUMatcher):
         return forced, index
 
 
-def _turns(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _greedy_pairs(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Greedy pairs in turn: box, anchor and whether the pair is valid, [B, 1] each; shapes depend on iou's shape only.
 
     At most M - 1 other boxes take an anchor before a box does, so its match is among its M best anchors.
@@ -162,7 +162,7 @@ def _turns(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         values = values.masked_fill((row == box) | (columns == column), -1.0)
 
 
-def _turns_on_host(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _greedy_pairs_on_host(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The same pairs on a CPU: a box's best anchor is searched again only when another box has taken it."""
     if iou.shape[2] == 0:
         return
@@ -193,7 +193,7 @@ def _best_columns(iou: Tensor, count: int) -> Tensor:
     return keys.topk(count, dim=2).indices
 
 
-def _nothing(batch: int, anchors: Tensor, kind: int) -> Matches:
+def _without_boxes(batch: int, anchors: Tensor, kind: int) -> Matches:
     """Matches of a batch without any box: every anchor has the state `kind`."""
     shape = (batch, anchors.shape[1])
     state = torch.full(shape, kind, dtype=torch.int8, device=anchors.device)

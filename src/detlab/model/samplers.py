@@ -34,7 +34,7 @@ def draw(keys: Tensor, stage: int, count: int) -> Tensor:
 
 
 class Sampler(Protocol):
-    """What a criterion and a RoI stage ask of their sampler, an `nn.Module`."""
+    """Interface of samplers, which are `nn.Module`s."""
 
     @property
     def size(self) -> int | None:
@@ -138,6 +138,6 @@ def _highest(mask: Tensor, values: Tensor, most: int, room: Tensor | None = None
 
 
 def draw_keys(seed: int, step: int, ids: Tensor) -> Tensor:
-    """[B] int64 seeds of a batch's random draws: a function of (seed, step, image id) alone."""
+    """[B] int64 seeds of a batch's random draws: a function of (seed, step, image id) only."""
     start = ids.new_full((), seed)  # filled on the device: copying a number to a GPU makes the host wait
     return mix(mix(mix(start + 1) + step + 1) + ids)

@@ -37,7 +37,7 @@ def load_tensors(path: Path) -> Any:
     """Load a file of `torch.save` onto the CPU: tensors and plain containers, with weights_only=True.
 
     Raises:
-        ArchiveError, ForeignFileError, or whatever torch.load raises: the file is no such file, damaged or malicious.
+        ArchiveError, ForeignFileError, or an error of torch.load: the file is of another kind, damaged or malicious.
     """
     with open_regular(path) as file:
         size = file.seek(0, io.SEEK_END)

@@ -3,7 +3,7 @@
 It helps in two cases:
 
 A sampled loss leaves most of a dense head's outputs without gradient: an RPN learns from 256 anchors of an image, SSD
-from its positives and three times as many negatives, a box branch from the positives alone. torch's backward pass
+from its positives and three times as many negatives, a box branch from the positives only. torch's backward pass
 multiplies these zeros all the same: 12 % of all products of a training step of Faster R-CNN R50-FPN at 320 px, 10 % of
 RetinaNet's and 7 % of SSD300's.
 

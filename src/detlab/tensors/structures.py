@@ -83,7 +83,7 @@ class Proposals(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the data layer hands to a detector.
+    """A batch, as the data layer gives it to a detector.
 
     Every image lies in the top left corner of its canvas. `keys` seeds the random draws of assignment (see
     `detlab.model.samplers`); where it is None the image ids are used.
@@ -129,7 +129,7 @@ class Prediction(NamedTuple):
 
     logits: Tensor  # [B, A, O]
     deltas: Tensor  # [B, A, 4], or [B, A, K, 4] for a RoI head with one box per class
-    objectness: Tensor | None = None  # [B, A], for families that score objectness apart from class
+    objectness: Tensor | None = None  # [B, A], for families that score objectness and class separately
 
     @property
     def scored(self) -> Tensor:

@@ -77,7 +77,7 @@ class YOLOHead(nn.Module):
 
 
 class GridHead(nn.Module):
-    """YOLOv1: the whole map to all cells at once, through layers that share no weights between places.
+    """YOLOv1: predicts all cells at once from the whole map, with layers whose weights differ between places.
 
     Args:
         levels: the one map it reads.

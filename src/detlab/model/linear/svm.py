@@ -1,6 +1,6 @@
 """Linear SVM of one class against the rest, with one pass of hard-negative mining (R-CNN section 2.3, appendix B).
 
-n regions, d features. Constants are those of R-CNN's `rcnn_train.m` and `rcnn_scale_features.m`; the solver is
+n regions, d features. Constants are from R-CNN's `rcnn_train.m` and `rcnn_scale_features.m`; the solver is
 liblinear's dual coordinate descent (its solver type 3, as R-CNN's), through scikit-learn.
 """
 

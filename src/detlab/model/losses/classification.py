@@ -67,7 +67,7 @@ class CrossEntropyLoss(ClassificationLoss):
 
 
 class SoftmaxLoss(ClassificationLoss):
-    """Softmax cross entropy over K outputs, for anchors that hold an object (YOLO9000); background costs nothing."""
+    """Softmax cross entropy over K outputs, for anchors that hold an object (YOLO9000); background has no loss."""
 
     knows_background = False
 

@@ -16,9 +16,9 @@ class Neck(nn.Module, ABC):
     Attributes:
         reads: names of the backbone levels it needs.
         levels: the maps it gives, by ascending stride.
-        for_rois: names of the levels RoIs are read from; the others are for anchors only.
-        note: what a user should know before training, one line; empty where there is nothing to say.
-        single_map: whether it always gives one map (a fact of the class, which rules ask for).
+        for_rois: names of the levels that RoIs are read from; the others are for anchors only.
+        note: one line that the user should read before training; empty for none.
+        single_map: whether it always gives one map (a class attribute, which the config rules read).
     """
 
     single_map = False

@@ -162,7 +162,7 @@ class YOLOFPN(Neck):
             name = "P" + level.name[1:]
             if above:
                 self.up[name] = leaky_conv(above, width, 1, norm=norm, momentum=norm_momentum)
-            self.convs[name] = _five(level.channels + (width if above else 0), width, norm, norm_momentum)
+            self.convs[name] = _five_convs(level.channels + (width if above else 0), width, norm, norm_momentum)
             above = width
         self.levels = tuple(
             Level(name, width, level.stride) for name, width, level in zip(self.names, widths, inputs, strict=True)
@@ -182,7 +182,7 @@ class YOLOFPN(Neck):
         return {name: out[name] for name in self.names}
 
 
-def _five(entry: int, width: int, norm: str, momentum: float) -> nn.Sequential:
+def _five_convs(entry: int, width: int, norm: str, momentum: float) -> nn.Sequential:
     """1x1, 3x3, 1x1, 3x3, 1x1: `width` channels and twice as many in turn."""
     double = 2 * width
     plan = ((entry, width, 1), (width, double, 3), (double, width, 1), (width, double, 3), (double, width, 1))
