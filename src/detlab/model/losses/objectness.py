@@ -1,4 +1,4 @@
-"""Losses of objectness: does an anchor hold an object, and how well does its box fit? (YOLO)
+"""Losses of objectness (YOLO): whether an anchor holds an object, and how well its box fits.
 
 Targets may be any number from 0 to 1, which the classification losses do not accept.
 """
