@@ -1,4 +1,4 @@
-"""detlab: which choice matters in an anchor-based detector?
+"""detlab: train anchor-based detectors and measure which of their choices matter.
 
 In a notebook: `build_detector(["model=retinanet"], num_classes=3)`, `load(run_or_checkpoint).predict(images)`,
 `from_torchvision("fasterrcnn_resnet50_fpn")`, `from_darknet("yolov3.weights")`. A part of your own subclasses one of
@@ -62,7 +62,7 @@ _WHERE = {
 __all__ = sorted(_WHERE)
 
 
-if not TYPE_CHECKING:  # a type checker would else take every unknown name for Any
+if not TYPE_CHECKING:  # or type checkers would give every unknown name the type Any
 
     def __getattr__(name: str) -> Any:
         if name not in _WHERE:

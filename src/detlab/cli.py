@@ -20,7 +20,7 @@ detlab COMMAND --help lists the groups and keys of a command; --cfg job prints t
 
 
 class Command(NamedTuple):
-    """What a file of commands/ says of itself."""
+    """Name, summary and usage line of one file in commands/."""
 
     name: str
     summary: str  # the first line of its docstring
@@ -28,7 +28,7 @@ class Command(NamedTuple):
 
 
 def commands() -> dict[str, Command]:
-    """Every sub-command by name: the files that have a USAGE, read and not imported, since torch takes seconds."""
+    """Every sub-command by name: the files with a USAGE, parsed and not imported, since torch takes seconds."""
     found = {}
     for file in sorted(FOLDER.glob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def _is_usage(node: ast.stmt) -> TypeGuard[ast.Assign]:
 
 
 def main() -> None:
-    """Run a sub-command in this process's place."""
+    """Replace this process by the sub-command that its arguments name."""
     arguments = sys.argv[1:]
     known = commands()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -66,7 +66,7 @@ def main() -> None:
         hint = f"; did you mean {near[0]}?" if near else ""
         complain(f"there is no command {command}{hint}. See detlab --help.")
         sys.exit(2)
-    # A module of its own keeps sys.argv re-executable: Lightning runs it again for the other DDP ranks.
+    # Run as a module, so that sys.argv can be executed again: Lightning does this for the other DDP ranks.
     os.execv(sys.executable, [sys.executable, "-m", f"detlab.commands.{command}", *arguments[1:]])
 
 

@@ -1,4 +1,4 @@
-"""What a user can set right: each error is one sentence with the option at fault and one that works."""
+"""Errors that a user can fix: each message is one sentence with the option at fault and one that works."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ class ConfigError(ValueError):
 
 
 class DataError(ValueError):
-    """Data that cannot be trained on; the sentence names the file as well."""
+    """Data that cannot be used; the sentence names the file as well."""

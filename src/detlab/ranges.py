@@ -1,7 +1,7 @@
-"""What a number or word of the config may be, stated in the annotation of the constructor that takes it.
+"""Ranges and choices of config values, written as annotations of the constructors that take them.
 
 `lr: Positive` says that a learning rate is above 0. `detlab.config.validate` reads these annotations before anything
-is built, so that a wrong value is refused in one sentence under its full key; to Python they are int, float and str.
+is built and refuses a wrong value in one sentence that names its full key. To Python they are int, float and str.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`; the ends belong to it unless they are open. None of them is nan or infinite."""
+    """Finite numbers from `low` to `high`, both included unless open."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -57,7 +57,7 @@ class Odd:
 
 @dataclass(frozen=True)
 class OptionsOf:
-    """Further keyword arguments are those of this class: `**options: Annotated[Any, OptionsOf(Class)]`."""
+    """Further keyword arguments go to this class's constructor: `**options: Annotated[Any, OptionsOf(Class)]`."""
 
     cls: type[Any]
 
@@ -68,7 +68,7 @@ OddCount = Annotated[int, Range(1), Odd()]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]
-Share = Annotated[float, Range(0, 1, open_low=True)]  # of something that must not be empty
+Share = Annotated[float, Range(0, 1, open_low=True)]  # a share that must not be 0
 OpenFraction = Annotated[float, Range(0, 1, open_low=True, open_high=True)]  # a prior, whose logit is finite
 BelowOne = Annotated[float, Range(0, 1, open_high=True)]  # dropout, momentum
-Seed = Annotated[int, Range(0, 2**32 - 1)]  # what NumPy takes
+Seed = Annotated[int, Range(0, 2**32 - 1)]  # NumPy's range

@@ -1,4 +1,4 @@
-"""Data sets, their audit, transforms and batches. Sources: COCO, VOC, YOLO, BCCD and generated shapes."""
+"""Data sets, their audit, transforms and batches. Formats: COCO, VOC, YOLO, BCCD and generated shapes."""
 
 from detlab.data.audit import AuditReport
 from detlab.data.datamodule import DetectionData

@@ -1,4 +1,4 @@
-"""Finding dirty data before training: every kind of dirt has a rule, a count and the name of an example."""
+"""Audit of a data set before training: every kind of problem has a rule, a count and names of examples."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ EXAMPLES = 5  # names kept per rule
 
 
 class Rule(NamedTuple):
-    """What is done about one kind of dirt."""
+    """The action for one kind of problem."""
 
     action: str
-    error: bool  # refused with data.on_error=raise
+    error: bool  # an error with data.on_error=raise
 
 
 RULES: dict[str, Rule] = {
@@ -57,12 +57,12 @@ RULES: dict[str, Rule] = {
     "EXIF ignored": Rule("not rotated; the annotation has the raw size", False),
 }
 
-EMPTY = ("missing label file", "crowd box", "image without boxes")  # what leaves nothing to learn, without a loss
+EMPTY = ("missing label file", "crowd box", "image without boxes")  # nothing is dropped, but nothing can be learned
 
 
 @dataclass
 class Finding:
-    """One rule's tally in one split."""
+    """Number of cases of one rule in one split, with examples."""
 
     split: str
     rule: str
@@ -71,7 +71,7 @@ class Finding:
 
 
 class AuditReport:
-    """Tallies of dirt by split and rule."""
+    """Findings of the audit by split and rule."""
 
     def __init__(self) -> None:
         self.findings: dict[tuple[str, str], Finding] = {}
@@ -110,14 +110,14 @@ class AuditReport:
         return {f.rule: f.count for f in self.findings.values() if f.split == split}
 
     def worst(self, split: str | None = None) -> str:
-        """The rule that most images or boxes were lost to, with its count and examples; empty where none was."""
+        """The rule that dropped most images or boxes, with its count and examples; empty if none dropped any."""
         most = self._largest_loss(split)
         if most is None:
             return ""
         return f"'{most.rule}' ({most.count} in {most.split}, such as {', '.join(most.examples[:2])})"
 
     def largest_loss(self, split: str) -> str:
-        """The end of a sentence about a split that came out empty: what most was lost to; empty where nothing was."""
+        """End of a sentence about an empty split: the rule that dropped most, and its action; empty if none did."""
         most = self._largest_loss(split)
         if most is None:
             return ""
@@ -145,12 +145,12 @@ class AuditReport:
 
 
 def printable(text: str) -> str:
-    """Text that a terminal and a file take: halves of surrogate pairs and control characters become escapes."""
+    """Text that is safe to print and write: lone surrogates and control characters become escapes."""
     whole = text.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole)
 
 
 def names(items: Iterable[str], most: int = EXAMPLES) -> str:
-    """Up to `most` names in a row."""
+    """Up to `most` names, separated by commas."""
     listed = list(items)
     return ", ".join(listed[:most]) + (" ..." if len(listed) > most else "")

@@ -1,4 +1,4 @@
-"""Looking at every image file and every box before training; what cannot be used is dropped and counted."""
+"""Checks of every image file and every box before training; those that cannot be used are dropped and counted."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from detlab.data.pixels import is_deep_mode
 from detlab.data.records import Record
 from detlab.system.files import read_json, write_json
 
-FACTS_VERSION = 2  # of what the cache remembers
+FACTS_VERSION = 2  # of the cached facts
 PLACES = 3  # decimals of px to which boxes are compared
-ROUNDING = 1e-6  # px that a product of shares and sides may lack
-SLACK = 1.0  # px a box may pass the border before it counts as dirt; VOC tools differ by one
+ROUNDING = 1e-6  # px, rounding error of a product of shares and sides
+SLACK = 1.0  # px that a box may lie across the border without being counted; VOC tools differ by one
 MODE_NAMES = {
     **dict.fromkeys(("L", "1"), "grayscale"),
     **dict.fromkeys(("RGBA", "RGBa", "LA", "La", "PA"), "alpha"),
@@ -44,7 +44,11 @@ def audited(
     """The images and boxes of a split that can be used.
 
     Args:
+        records: all images of the split.
+        report: gets every problem that is found.
         decode: decode every file once, so that truncated ones are found.
+        max_pixels: larger images are dropped.
+        cache_dir: folder of the cached checks of files; None for no cache.
         min_size: px; smaller boxes are degenerate.
         drop_empty: drop images without boxes.
     """
@@ -68,7 +72,7 @@ def check_images(
     max_pixels: int = MAX_PIXELS,
     cache_dir: Path | None = None,
 ) -> list[Record]:
-    """Look at every file; drop what cannot be used and fill in sizes. Results are cached by size and time of change."""
+    """Check every file, drop unusable images, fill in sizes; results are cached by file size and modification time."""
     known = _Cache(cache_dir, decode, max_pixels)
     with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
         facts = list(pool.map(lambda r: _look(r, known, decode, max_pixels), records))
@@ -88,7 +92,7 @@ def check_images(
 
 
 def check_boxes(records: list[Record], split: str, report: AuditReport, *, min_size: float) -> list[Record]:
-    """Drop boxes that cannot be learned from and clip those across the border; count crowds and empty images."""
+    """Drop unusable boxes and clip those across the border; count crowds and images without boxes."""
     good = []
     for item in records:
         height, width = item.size
@@ -133,7 +137,7 @@ def _repeats(item: Record) -> np.ndarray:
 
 
 def count_across(splits: Mapping[str, list[Record]], class_names: Sequence[str], report: AuditReport) -> None:
-    """Count what only shows in all splits together: training images that are judged on, classes never trained."""
+    """Count problems between splits: training images that are also in val or test, classes without training boxes."""
     train = splits.get("train", [])
     own = {item.path for item in train if item.path is not None}
     for split in ("val", "test"):
@@ -147,7 +151,7 @@ def count_across(splits: Mapping[str, list[Record]], class_names: Sequence[str],
 
 
 def drop_duplicates(records: list[Record], split: str, report: AuditReport) -> list[Record]:
-    """Keep the first image of every id; files that stand in two entries are counted."""
+    """Keep the first image of every id; files that two entries name are counted."""
     seen: set[int] = set()
     files: set[Path] = set()
     good = []
@@ -164,7 +168,7 @@ def drop_duplicates(records: list[Record], split: str, report: AuditReport) -> l
 
 
 def _look(item: Record, known: _Cache, decode: bool, max_pixels: int) -> ImageFacts | tuple[str, str] | None:
-    """Facts of a file; (rule, reason) where it cannot be used; None for generated images."""
+    """Facts of a file; (rule, reason) if it cannot be used; None for generated images."""
     if item.path is None:
         return None
     try:
@@ -208,7 +212,7 @@ def _with_facts(item: Record, fact: ImageFacts, split: str, report: AuditReport)
 
 
 class _Cache:
-    """Facts of files seen before, in one JSON file per kind of look; entries of another shape are looked at again."""
+    """Facts of files checked before, in one JSON file per kind of check; malformed entries are checked again."""
 
     def __init__(self, folder: Path | None, decode: bool, max_pixels: int) -> None:
         kind = f"{FACTS_VERSION}-{'full' if decode else 'header'}-{max_pixels}"
@@ -229,7 +233,7 @@ class _Cache:
 
     def save(self) -> None:
         if self.path and self.changed:
-            with suppress(OSError):  # a cache that cannot be written costs time, nothing else
+            with suppress(OSError):  # without the cache, the next run only takes longer
                 write_json(self.path, self.facts, compact=True)
 
 

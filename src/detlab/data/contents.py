@@ -1,4 +1,4 @@
-"""What a data set holds, as plain values: classes, and for each split its images, boxes and findings."""
+"""The contents of a data set as plain values: classes, and for each split its images, boxes and findings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from detlab.data.datamodule import DetectionData
 from detlab.data.formats.source import SPLITS
 from detlab.data.records import Record
 
-PLACES = 6  # decimals of px, which leave out what multiplying shares adds
+PLACES = 6  # decimals of px; rounds away the error of multiplying shares
 
 
 def contents(data: DetectionData) -> dict[str, Any]:
-    """Everything after the audit.
+    """The contents of a data set after the audit.
 
     Returns:
         classes: names in label order; splits: for each that the data set has, images and boxes (counts), findings
@@ -50,7 +50,7 @@ def _item(record: Record, class_names: tuple[str, ...], top: Path | None) -> dic
 
 
 def file_of(record: Record, top: Path | None) -> str:
-    """An image's path below the root, if it lies there; its name, if it has no file."""
+    """An image's path, relative to the root if it lies below it; its name, if it has no file."""
     if record.path is None:
         return record.name
     if top is not None:

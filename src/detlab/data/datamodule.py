@@ -1,4 +1,4 @@
-"""The LightningDataModule of every data set: splits, audit, loaders of Batch."""
+"""The LightningDataModule of every data set: splits, audit, and loaders of `Batch`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from detlab.errors import DataError
 from detlab.ranges import BelowOne, Count, Natural, NonNegative, OneOf, OpenFraction, Positive, Seed, Size
 from detlab.tensors.structures import Batch, GroundTruth
 
-TRAINING = ("train", "val")  # splits without which nothing can be trained
+TRAINING = ("train", "val")  # splits that training needs
 KNOWN: dict[str, tuple[str | None, ...]] = {
     "on_error": ("drop", "raise"),
     "empty": ("keep", "drop"),
@@ -36,7 +36,7 @@ Pair = Annotated[Sequence[Count], Size(2, 2)]  # height, width
 
 
 class DetectionData(L.LightningDataModule):
-    """A source's splits, audited, as loaders.
+    """Reads and audits the splits of a source and makes their data loaders.
 
     Args:
         source: the data set.
@@ -44,31 +44,31 @@ class DetectionData(L.LightningDataModule):
         batch_size: images per process and step.
         eval_batch_size: the same for validation and test; null for batch_size.
         num_workers: loader processes per loader.
-        worker_timeout_s: most seconds to wait for a batch of theirs before the run ends with an error.
+        worker_timeout_s: seconds to wait for a batch from a worker before the run ends with an error.
         resize: short_side, letterbox or warp; null for the family's default.
-        resize_default: that default, handed over by the run.
+        resize_default: the family's default, set by the run.
         size, max_size: see `Resize`.
         canvas: fixed [height, width] of every batch, or null for the largest image of the batch.
-        size_divisor: canvas sides become multiples of it, where neither `canvas` nor warping fixes them.
+        size_divisor: canvas sides are rounded up to multiples of it, where neither `canvas` nor warping fixes them.
         classes: names to keep, in label order; null for all.
         val_fraction, test_fraction: shares of train taken as val and test where the source has no such split.
-        split_seed: of that draw.
+        split_seed: seed of that random choice.
         on_error: drop (report and go on) or raise.
         empty: keep or drop training images without boxes.
         min_box_size: px; smaller boxes are degenerate.
-        aspect_grouping: batches of like orientation.
+        aspect_grouping: batches of images of the same orientation.
         cache: none, or ram (resized images are kept in memory).
         check_images: full (every pixel is decoded once, cached) or header.
         limit: {train, val, test: first images only, or null}.
         max_pixels: larger images are refused before they are decoded.
-        cache_dir: where looks at files are remembered.
-        voc_ap: voc07 or voc12 to judge by VOC's AP beside COCO's, or null.
+        cache_dir: folder in which checks of files are cached.
+        voc_ap: voc07 or voc12 for VOC's AP besides COCO's, or null.
         max_detections: numbers of detections per image and class at which COCO's AR is taken; AP at the largest.
         same_images: validate and test on the training images, to see whether a model can learn them by heart.
         proposals: grid, a file or folder of `detlab proposals`, or null for grid where the family needs proposals.
         proposal_count: most proposals of an image, those of the highest score; about the number of a grid.
-        needs_proposals: whether the family reads `Batch.proposals`, handed over by the run.
-        seed: the run's.
+        needs_proposals: whether the family reads `Batch.proposals`, set by the run.
+        seed: the run's seed.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class DetectionData(L.LightningDataModule):
         self.collate = Collate(divisor=size_divisor, canvas=fixed)
         self.wanted, self.split_seed = classes, split_seed
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
-        self.required: Collection[str] = TRAINING  # splits that `setup` refuses to go without
+        self.required: Collection[str] = TRAINING  # splits that `setup` must find
         self.on_error, self.empty, self.min_box_size = on_error, empty, min_box_size
         self.aspect_grouping, self.cache, self.check = aspect_grouping, cache, check_images
         self.limit, self.same_images = limit or {}, same_images
@@ -135,7 +135,7 @@ class DetectionData(L.LightningDataModule):
         self._splits: Splits | None = None
         self._classes: Classes | None = None
         self._datasets: dict[str, DetectionDataset] = {}
-        self._start: dict[str, int] | None = None  # where a resumed run stood
+        self._start: dict[str, int] | None = None  # position at which a resumed run continues
         self._proposals: Callable[[Record], Boxes] | None = None
 
     @property
@@ -145,7 +145,7 @@ class DetectionData(L.LightningDataModule):
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """K ids as the annotation files number them."""
+        """K category ids of the annotation files."""
         return self._ready().ids
 
     @property
@@ -154,14 +154,14 @@ class DetectionData(L.LightningDataModule):
         return len(self.class_names)
 
     def prepare_data(self) -> None:
-        """Download what is missing."""
+        """Download missing files."""
         self.source.prepare()
 
     def setup(self, stage: str | None = None) -> None:
         """Read and audit every split, once.
 
         Raises:
-            DataError: nothing to train on, or any error with on_error=raise.
+            DataError: a required split has no usable image, or the audit found an error with on_error=raise.
         """
         if self._splits is not None:
             return
@@ -194,11 +194,11 @@ class DetectionData(L.LightningDataModule):
         return [*self._notes, *(printable(note) for note in self.source.notes), *unjudged]
 
     def counted(self, split: str) -> int:
-        """Boxes of a split that are not crowds: what can be trained on, and what AP is defined by."""
+        """Number of boxes of a split that are not crowds: those that training and AP use."""
         return sum(int((~item.crowd).sum()) for item in self.records(split))
 
     def match_classes(self, names: Sequence[str]) -> tuple[list[str], dict[str, int]]:
-        """Number the classes as a model does (see `renamed`); those that the data set lacks, those the model lacks."""
+        """Number the classes as a model does, and return the names that the data and the model lack (see `renamed`)."""
         self._classes, self._splits, missing, left_out = renamed(self._ready(), self._ready_splits(), names)
         self._datasets = {}
         return missing, left_out
@@ -258,26 +258,26 @@ class DetectionData(L.LightningDataModule):
         return self._in_order("test")
 
     def samples(self, ids: Sequence[int], epoch: int) -> Batch:
-        """The training batch that these images made in an epoch; the same again, since samples are functions of it."""
+        """The training batch of these images in an epoch; repeatable, since samples are functions of the epoch."""
         dataset = self.dataset("train")
         dataset.set_epoch(epoch)
         rows = {r.id: i for i, r in enumerate(dataset.records)}
         return self.collate([dataset[rows[i]] for i in ids])
 
     def state_dict(self) -> dict[str, int]:
-        """Where training stands: the epoch, and how many of its images were used (workers may have read more)."""
-        assert self.trainer is not None  # which asks for it
+        """Position of training: the epoch, and how many of its images were used (workers may have read more)."""
+        assert self.trainer is not None  # the trainer calls this
         loop = self.trainer.fit_loop
         epoch: Any = loop.epoch_progress.current
         batches = loop.epoch_loop.batch_progress.current.ready if epoch.ready > epoch.processed else 0
         return {"epoch": epoch.processed, "images": batches * self.batch_size * self._world()}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on where another run stood, also with another batch or number of processes."""
+        """Continue at another run's position, also with another batch size or number of processes."""
         self._start = dict(state_dict)
 
     def set_epoch(self, epoch: int) -> None:
-        """Augment as in this epoch (Lightning does it through the batch sampler)."""
+        """Set the epoch of the augmentation (Lightning does this through the batch sampler)."""
         self.dataset("train").set_epoch(epoch)
 
     def _in_order(self, split: str) -> DataLoader[Sample]:
@@ -311,7 +311,7 @@ class DetectionData(L.LightningDataModule):
         )
 
     def _read(self) -> tuple[Classes, Splits]:
-        """What the source has; of a data set to be judged on, the split in question is enough."""
+        """All splits of the source; for evaluation, only the required ones if not all can be read."""
         try:
             return self.source.read(self.report)
         except DataError:

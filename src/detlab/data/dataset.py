@@ -1,4 +1,4 @@
-"""Samples of one split: read, augment, resize; the same for any number of workers."""
+"""Samples of one split: read, augment, resize. They do not depend on the number of workers."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class DetectionDataset(Dataset[Sample]):
     Args:
         records: the split.
         source: reads the images.
-        resize: the one place that resizes.
-        augment: torchvision v2 transform on samples, or None; with it boxes too small are dropped, too.
-        seed: every draw is a function of (seed, epoch, image id).
-        min_box_size: px of the resized image.
+        resize: to the size of training.
+        augment: torchvision v2 transform on samples, or None.
+        seed: every random draw is a function of (seed, epoch, image id).
+        min_box_size: px of the resized image; smaller boxes are dropped.
         cache: keep resized images in memory; augmentation then works on the resized image.
-        proposals: gives a record's proposals, px of the image as stored; those that augmentation leaves smaller than
-            min_box_size are dropped.
+        proposals: gives a record's proposals, px of the image as stored; those smaller than min_box_size after
+            resizing are dropped.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class DetectionDataset(Dataset[Sample]):
     ) -> None:
         self.records, self.source, self.resize, self.proposals = records, source, resize, proposals
         self.augment, self.seed, self.min_box_size, self.cache = augment, seed, min_box_size, cache
-        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by living workers
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # shared: running workers see changes
         self._images: dict[int, Tensor] = {}
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the augmentation of this epoch."""
+        """Set the epoch that random draws depend on."""
         self.epoch.fill_(epoch)
 
     def __len__(self) -> int:
@@ -75,7 +75,7 @@ class DetectionDataset(Dataset[Sample]):
         sample = as_sample(self._image(index), *self._annotations(item, index), *self._proposals(item, index))
         if self.augment is not None:
             with torch.random.fork_rng(devices=[]):
-                # torch.manual_seed would also reach for the GPUs, which costs more than a flip.
+                # torch.manual_seed would also seed the GPUs, which costs more than a flip.
                 torch.default_generator.manual_seed(_seed(self.seed, int(self.epoch), item.id))
                 sample = self.augment(sample)
         sample = self.resize.sample(sample)
@@ -101,7 +101,7 @@ class DetectionDataset(Dataset[Sample]):
         )
 
     def _large(self, boxes: Tensor) -> Tensor:
-        """[n] bool: boxes that are large enough."""
+        """[n] bool: boxes whose sides are at least min_box_size."""
         return (boxes[:, 2:] - boxes[:, :2] >= self.min_box_size).all(dim=1)
 
     def _image(self, index: int) -> Tensor:
@@ -128,7 +128,7 @@ class DetectionDataset(Dataset[Sample]):
         return self._in_image(torch.from_numpy(boxes), item, index), torch.from_numpy(scores)
 
     def _in_image(self, boxes: Tensor, item: Record, index: int) -> Tensor:
-        """Boxes [n, 4] of the image as stored in px of the image that `_image` gave."""
+        """Boxes [n, 4] in px of the image as stored -> px of the image that `_image` gave."""
         if not self.cache:
             return boxes
         height, width = self._images[index].shape[-2:]
@@ -136,11 +136,11 @@ class DetectionDataset(Dataset[Sample]):
 
 
 class Collate:
-    """Samples into one padded Batch.
+    """Pads samples into one `Batch`.
 
     Args:
-        divisor: canvas sides become multiples of it.
-        canvas: fixed (height, width), or None for the largest of the batch.
+        divisor: canvas sides are rounded up to multiples of it.
+        canvas: fixed (height, width), or None for the largest image of the batch.
     """
 
     def __init__(self, *, divisor: int = 32, canvas: tuple[int, int] | None = None) -> None:
@@ -177,7 +177,7 @@ class Collate:
 
 
 def _padded_proposals(samples: list[Sample]) -> Proposals:
-    """[B, R, 4] with R the most of any image, at least 1; scores of padding are PADDING."""
+    """Proposals [B, R, 4], R the largest number of any image and at least 1; scores of padding are PADDING."""
     given = [(i, s.proposals, s.proposal_scores) for i, s in enumerate(samples)]
     rows = max([1, *(len(own) for _, own, _ in given if own is not None)])
     boxes = torch.zeros(len(samples), rows, 4)

@@ -1,4 +1,4 @@
-"""A hash of what a run was trained and judged on."""
+"""A hash of the data that a run was trained and evaluated on."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from detlab.data.formats.source import SPLITS
 
 
 def fingerprint(data: DetectionData) -> str:
-    """Twelve hex digits of classes, images and boxes after the audit.
+    """Hash, twelve hex digits, of classes, images and boxes after the audit.
 
-    An image counts by its id, its name, its height and width and its file's size in bytes; its pixels are not read.
+    Of an image the id, name, height, width and file size in bytes are hashed; pixels are not read.
     """
     digest = hashlib.sha256(repr(data.class_names).encode())
     for split in SPLITS:

@@ -1,4 +1,4 @@
-"""Image files as uint8 RGB: everything Pillow decodes, one list of it for data sets and for `detlab predict`."""
+"""Image files as uint8 RGB, in every format that Pillow decodes; data sets and `detlab predict` read the same ones."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from detlab.system.reading import ReadError, open_regular
 
 MAX_PIXELS = 100_000_000  # larger files are refused before they are decoded (decompression bombs)
 EXIF_ORIENTATION = 0x0112
-NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF", "IPTC"}  # run other programs, or are only recognised
-MOVING = {"GIF", "WEBP", "PNG", "TIFF", "AVIF", "FLI"}  # formats of several pictures; an MPO's others are previews
+NOT_READ = {"EPS", "BUFR", "GRIB", "HDF5", "MPEG", "WMF", "IPTC"}  # Pillow runs other programs, or cannot decode them
+MOVING = {"GIF", "WEBP", "PNG", "TIFF", "AVIF", "FLI"}  # may hold several pictures; an MPO's others are previews
 COMPANIONS = {".txt", ".xml", ".json", ".jsonl", ".yaml", ".yml", ".csv", ".cache", ".md", ".names", ".data"}
 COMPANION_NAMES = {"thumbs.db", "desktop.ini"}
 
 
 class ImageFacts(NamedTuple):
-    """What one look at a file says."""
+    """Facts of an image file."""
 
     size: tuple[int, int]  # (height, width) as displayed
     raw_size: tuple[int, int]  # (height, width) as stored
     mode: str  # PIL's mode
-    rotated: bool  # the EXIF orientation turns or mirrors it
+    rotated: bool  # the EXIF orientation rotates or mirrors it
     frames: int = 1  # pictures in the file; the first is read
 
 
@@ -43,7 +43,7 @@ class Listing(NamedTuple):
     """The files of a folder."""
 
     images: list[Path]  # by name
-    skipped: list[Path]  # neither images that are read nor files that go with them
+    skipped: list[Path]  # neither readable images nor files that usually lie beside images
 
 
 @cache
@@ -61,10 +61,10 @@ def suffixes() -> frozenset[str]:
 
 
 def list_images(folder: Path) -> Listing:
-    """Every image file below a folder, through links, and what else lies there.
+    """Every image file below a folder, following links, and the other files.
 
-    Files of other names are images if they begin as one. Hidden files and those that go with images (labels, lists,
-    notes) are passed over.
+    A file with an unknown extension is an image if its header is one. Hidden files and files that usually lie beside
+    images (labels, lists, notes) are left out.
     """
     images: list[Path] = []
     skipped: list[Path] = []
@@ -78,7 +78,7 @@ def list_images(folder: Path) -> Listing:
 
 
 def inspect(path: Path, *, decode: bool, max_pixels: int = MAX_PIXELS) -> ImageFacts:
-    """Look at a file; with `decode` every pixel is read, so that truncated files are found.
+    """Facts of a file; with `decode` every pixel is read, so that truncated files are found.
 
     Raises:
         ImageError: the file is no image, truncated, or larger than max_pixels.
@@ -98,7 +98,7 @@ def inspect(path: Path, *, decode: bool, max_pixels: int = MAX_PIXELS) -> ImageF
 
 
 def read_image(path: Path, *, rotate: bool = True, max_pixels: int = MAX_PIXELS) -> Tensor:
-    """uint8 RGB [3, H, W] of the first picture of a file; see `to_rgb` for what becomes of other kinds of pixels.
+    """uint8 RGB [3, H, W] of the first picture of a file; `to_rgb` converts other kinds of pixels.
 
     Args:
         rotate: apply the EXIF orientation.
@@ -123,7 +123,7 @@ def _begins_as_image(path: Path) -> bool:
 
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[Image.Image]:
-    """A file as an image that is not decoded yet; whatever goes wrong with it is an ImageError."""
+    """A file as an image that is not decoded yet; every error, here or while it is used, becomes an ImageError."""
     if Image.MAX_IMAGE_PIXELS is not None and max_pixels > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own limit would otherwise refuse what the option allows
     try:

@@ -1,4 +1,7 @@
-"""Pixels of every kind as 8-bit RGB: deep greys scaled by their range, alpha laid on a ground, never a black image."""
+"""Conversion of any pixels to 8-bit RGB: deep greys are scaled by their range, alpha is put on a background.
+
+"Deep" means more than 8 bits per channel.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,16 @@ from detlab.system.reading import ReadError
 
 DEEP_MODES = ("F", "I")  # besides those that begin with I;16
 FULL_SCALES = (255, 1023, 4095, 16383, 65535)  # of 8, 10, 12, 14 and 16 bits
-DARK = 15  # the most that a 12-bit value leaves in the upper byte of 16 bits; nothing to see
+DARK = 15  # largest upper byte of a 12-bit value stored in 16 bits: the image looks black
 
 
 def is_deep_mode(mode: str) -> bool:
-    """Whether a mode of Pillow holds greys of more than 8 bits."""
+    """Whether a Pillow mode holds greys of more than 8 bits."""
     return mode in DEEP_MODES or mode.startswith("I;16")
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether a file, opened and not yet loaded, holds more than 8 bits per channel; Pillow keeps colour's upper 8."""
+    """Whether a file, opened but not loaded, has more than 8 bits per channel; of colours Pillow keeps the upper 8."""
     tiles = [str(tile[3]) for tile in getattr(image, "tile", ())]
     return is_deep_mode(image.mode) or any(re.search(r"(RGB|RGBA|RGBX|LA|CMYK);16[BLN]", tile) for tile in tiles)
 
@@ -28,15 +31,16 @@ def is_deep(image: Image.Image) -> bool:
 def to_rgb(image: Image.Image, *, deep: bool | None = None) -> np.ndarray:
     """Any PIL image as uint8 RGB [H, W, 3].
 
-    Greys of 10 to 16 bits are divided by the full scale of the fewest bits that hold their largest value; floats in
-    0..1 and 0..255 by theirs; other ranges go from their least value to their largest. Alpha is laid on black, or on
-    white where black would leave nothing to see; it is passed over where every pixel is transparent.
+    Greys of 10 to 16 bits are divided by the full scale of the fewest bits that hold their largest value, floats in
+    0..1 and 0..255 by 1 and 255; other ranges are stretched from their smallest to their largest value. Alpha is
+    put on black, or on white where the image would be invisible on black; if every pixel is transparent, alpha is
+    ignored.
 
     Args:
-        deep: the file holds more than 8 bits per channel; None looks at the image, which must not be loaded yet.
+        deep: the file has more than 8 bits per channel; None reads this from the image, which must not be loaded yet.
 
     Raises:
-        ReadError: colours of 12 bits in a file of 16, of which Pillow keeps the (black) upper byte only.
+        ReadError: colours of 12 bits in a file of 16, of which Pillow keeps only the (black) upper byte.
     """
     deep = is_deep(image) if deep is None else deep
     if is_deep_mode(image.mode):
@@ -52,7 +56,7 @@ def to_rgb(image: Image.Image, *, deep: bool | None = None) -> np.ndarray:
 
 
 def _scaled(values: np.ndarray) -> np.ndarray:
-    """uint8 of greys in any range."""
+    """Greys in any range, scaled to uint8."""
     if values.dtype.kind == "f":
         values = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     else:
@@ -73,7 +77,7 @@ def _scaled(values: np.ndarray) -> np.ndarray:
 
 
 def _on_ground(image: Image.Image) -> np.ndarray:
-    """A picture with alpha [H, W, 3] on black, or on white where black would hide it."""
+    """A picture with alpha as uint8 RGB [H, W, 3], on black, or on white where it would be invisible on black."""
     alpha = np.asarray(image)[..., 3]
     if not alpha.any():
         return np.array(image.convert("RGB"))
@@ -86,6 +90,6 @@ def _on_ground(image: Image.Image) -> np.ndarray:
 
 
 def _from_lab(image: Image.Image) -> Image.Image:
-    """CIE L*a*b* as sRGB, which `convert` refuses to do."""
+    """CIE L*a*b* as sRGB; `Image.convert` does not support it."""
     profiles = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
     return ImageCms.applyTransform(image, ImageCms.buildTransform(*profiles, "LAB", "RGB")) or image

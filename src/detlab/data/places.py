@@ -1,4 +1,4 @@
-"""Where the files lie that annotations name: below the root, as written, whatever tool wrote the path."""
+"""Finding the files that annotations name: below the root, with paths as various tools write them."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote
 
-LINK_BYTES = 1000  # a link that git wrote as a text file holds one path
-LINK_DEPTH = 8
+LINK_BYTES = 1000  # most bytes of a link that git wrote as a text file, which holds one path
+LINK_DEPTH = 8  # most links in a row
 OUTSIDE = "data.outside_root=true follows links and paths that leave data.root, for data of your own"
 
 
 def inside(root: Path, name: str | Path) -> Path | None:
-    """root / name, resolved, or None where that lies outside root, through links too, or is no path at all."""
+    """root / name with links resolved; None if it lies outside root or is no valid path."""
     try:
         path = (root / name).resolve()
         path.exists()
-    except (OSError, ValueError, RuntimeError):  # too long, with a NUL, or a circle of links
+    except (OSError, ValueError, RuntimeError):  # too long, with a NUL, or a loop of links
         return None
     return path if path.is_relative_to(root.resolve()) else None
 
 
 def slashed(name: str) -> str:
-    """A path with forward slashes, without ./ and a drive's letter."""
+    """A path with forward slashes, without "./" and without a drive letter."""
     name = name.strip().replace("\\", "/").removeprefix("file://")
     name = re.sub(r"^[A-Za-z]:(?=/)", "", name)
     return re.sub(r"(?:^|(?<=/))(?:\./+)+", "", name)
 
 
 def followed(path: Path) -> Path:
-    """The path, through links that a checkout without links left as text files holding their target."""
+    """The path with text-file links resolved: a git checkout without symlinks writes them as files with the target."""
     for _ in range(LINK_DEPTH):
         if _exists(path):
             return path
@@ -46,7 +46,7 @@ def followed(path: Path) -> Path:
 
 
 def real_folder(path: Path) -> Path | None:
-    """The folder at a path, through links of either kind; None where there is none."""
+    """The folder at a path, through symlinks and text-file links; None if there is none."""
     path = followed(path)
     if _is_file(path):
         path = _link_target(path) or path
@@ -57,7 +57,7 @@ def real_folder(path: Path) -> Path | None:
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder by name, through links; hidden ones, and what macOS adds to archives, are left out."""
+    """Every file below a folder, sorted, following links; hidden files and macOS's archive folders are left out."""
     seen: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
@@ -70,22 +70,22 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 class Found(NamedTuple):
-    """One look for a file."""
+    """Result of the search for a file."""
 
-    path: Path | None  # where it lies, or should lie; None where it may not be read
+    path: Path | None  # where it lies, or should lie; None if it may not be read
     outside: bool = False  # it lies outside the root
-    corrected: bool = False  # not at the path as written
-    there: bool = False
+    corrected: bool = False  # it was found at another path than the one written
+    there: bool = False  # it exists
 
 
 class Finder:
-    """Files below a data set's folder by the names that annotations give them.
+    """Finds files below a data set's folder by the names that annotations give them.
 
     Args:
-        root: no file is taken from outside of it.
-        folders: where names start, in order; root comes last.
-        outside: take files outside the root all the same (data.outside_root).
-        suffixes: file name extensions to try for names without one of them.
+        root: files outside of it are refused.
+        folders: folders that names are relative to, in order; root is tried last.
+        outside: accept files outside the root (data.outside_root).
+        suffixes: file name extensions to try for names that have none of them.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Finder:
             return False
 
     def find(self, name: str) -> Found:
-        """A file by its name: as written, else by the end of its path, else in other case or with an extension."""
+        """Find a file by its name: as written, else by the end of its path, in another case or with an extension."""
         left, plain = False, slashed(name)
         if not plain or "\0" in plain:
             return Found(None, outside=True)
@@ -137,7 +137,7 @@ class Finder:
                     yield found, _suffix(found.name) != _suffix(end.name) and _suffix(end.name) not in self.suffixes
 
     def _listed(self, path: Path) -> list[Path]:
-        """Files beside a path that have its name in other case, or with an extension that the name lacks."""
+        """Files in a path's folder that have its name in another case, or with an extension that the name lacks."""
         if path.parent not in self._listings:
             try:
                 names = sorted(os.listdir(path.parent))
@@ -157,12 +157,12 @@ def _folded(name: str) -> str:
 
 
 def _suffix(name: str) -> str:
-    """The extension of a name in small letters, with its dot; empty where there is none."""
+    """The extension of a name in lower case, with its dot; empty if there is none."""
     return os.path.splitext(name)[1].lower()
 
 
 def _link_target(path: Path) -> Path | None:
-    """Where a text file points that stands for a link; None where it does not."""
+    """The target of a text file that stands for a link; None if the file is no link."""
     try:
         if path.stat().st_size > LINK_BYTES:
             return None
@@ -181,7 +181,7 @@ def _exists(path: Path) -> bool:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether something lies there that is no folder; whether it may be read shows when it is opened."""
+    """Whether the path exists and is no folder; it may still be unreadable."""
     try:
         return path.exists() and not path.is_dir()
     except (OSError, ValueError):

@@ -20,7 +20,7 @@ class Record:
     id: int
     name: str  # for reports and file_name of results
     path: Path | None  # None for generated images
-    size: tuple[int, int]  # (height, width); (0, 0) until the file has been looked at
+    size: tuple[int, int]  # (height, width); (0, 0) until the file has been checked
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))  # [n, 4] float64
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [n]
     area: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [n] px^2
@@ -55,7 +55,7 @@ def record(*, id: int, name: str, path: Path | None, size: tuple[int, int], obje
 
 @dataclass(frozen=True)
 class Classes:
-    """Class names in label order, and the ids the annotation files use."""
+    """Class names in label order, and their category ids in the annotation files."""
 
     names: tuple[str, ...]
     ids: tuple[int, ...]
@@ -64,7 +64,7 @@ class Classes:
         """Only the wanted classes, in the wanted order, and the map from old label to new.
 
         Raises:
-            DataError: names an unknown class and the known ones, or one named twice.
+            DataError: a wanted class is unknown, or is named twice.
         """
         if wanted is None:
             return self, {i: i for i in range(len(self.names))}

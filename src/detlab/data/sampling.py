@@ -1,4 +1,4 @@
-"""Which images make which batch: grouped by aspect ratio, dealt to processes, the same for any number of workers."""
+"""Batch samplers: group images by aspect ratio and deal batches to processes, the same for any number of workers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.utils.data import Sampler
 
 
 class GroupedBatchSampler(Sampler[list[int]]):
-    """Batches of images of like orientation; a function of (seed, epoch) alone.
+    """Batches of images of the same orientation; a function of (seed, epoch) only.
 
-    Each global batch of batch_size * processes images is drawn first and then dealt, so that the images of a step do
-    not depend on the number of processes. A group's last batch is filled from its start.
+    Each global batch of batch_size * processes images is drawn first and then dealt to the processes, so that the
+    images of a step do not depend on the number of processes. A group's last batch is filled up with its first images.
 
     Args:
         groups: [N] group of each image (0 wide, 1 tall); all equal where grouping is off.
@@ -36,7 +36,7 @@ class GroupedBatchSampler(Sampler[list[int]]):
         self.groups, self.batch_size, self.shuffle, self.seed = list(groups), batch_size, shuffle, seed
         self.rank, self.world_size = rank, world_size
         self.epoch = 0
-        self.offset = 0  # batches of this epoch already used, for a resume in mid-epoch
+        self.offset = 0  # batches of this epoch already used, to resume within an epoch
 
     @property
     def sampler(self) -> GroupedBatchSampler:
@@ -49,11 +49,11 @@ class GroupedBatchSampler(Sampler[list[int]]):
             self.epoch, self.offset = epoch, 0
 
     def state_dict(self) -> dict[str, int]:
-        """Where it stands."""
+        """Position: the epoch, and the batches of it already used."""
         return {"epoch": self.epoch, "offset": self.offset}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Stand where another one stood."""
+        """Continue at another sampler's position."""
         self.epoch, self.offset = state["epoch"], state["offset"]
 
     def __len__(self) -> int:
@@ -82,7 +82,7 @@ class GroupedBatchSampler(Sampler[list[int]]):
 
 
 class EpochSampler(GroupedBatchSampler):
-    """Tells the data set the epoch, too, so that augmentation follows it.
+    """Also passes the epoch to the data set, whose augmentation depends on it.
 
     Args:
         dataset: has set_epoch.
@@ -103,9 +103,9 @@ class EpochSampler(GroupedBatchSampler):
 
 
 class ShardedBatchSampler(Sampler[list[int]]):
-    """Every image in order; the batches, the same with any number of processes, are dealt to processes in turn.
+    """Every image in order; batches do not depend on the number of processes and are dealt to them in turn.
 
-    Processes take the same number of batches: where some would have one less, the first batches are repeated.
+    All processes get the same number of batches: where some would get one less, the first batches are repeated.
 
     Args:
         count: images.

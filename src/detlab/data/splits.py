@@ -14,7 +14,7 @@ from detlab.errors import DataError
 
 
 def of_classes(records: list[Record], renumber: Mapping[int, int]) -> list[Record]:
-    """Records with the boxes of some classes only, whose labels are renumbered; the images all stay."""
+    """All records, but only with boxes whose label is in `renumber` (old label -> new label), renumbered."""
     out = []
     for item in records:
         kept = item.keep(np.array([label in renumber for label in item.labels], bool))
@@ -26,13 +26,13 @@ def of_classes(records: list[Record], renumber: Mapping[int, int]) -> list[Recor
 def renamed(
     classes: Classes, splits: Splits, names: Sequence[str]
 ) -> tuple[Classes, Splits, list[str], dict[str, int]]:
-    """Classes and splits numbered as a model numbers its classes, joined by name.
+    """Classes and splits with the class numbers of a model, matched by name.
 
     Args:
         names: the model's classes in label order.
 
     Returns:
-        Classes, splits, the names that the data set lacks, and those that the model lacks with their boxes.
+        Classes, splits, the names that the data set lacks, and the names that the model lacks with their box counts.
 
     Raises:
         DataError: no name in common.
@@ -54,14 +54,14 @@ def renamed(
 
 
 def with_shares(splits: Splits, *, val: float, test: float, seed: int, required: Collection[str] = ()) -> Splits:
-    """Splits with a val and a test part: the data set's own, else seeded shares of train, by class as far as it can.
+    """Splits with val and test: the data set's own, else seeded shares of train, stratified by class where possible.
 
     Args:
         val, test: shares of the source's train split; 0 draws none.
-        required: splits that must not come out empty.
+        required: splits that must not be empty.
 
     Raises:
-        DataError: a share is no share, or leaves a split empty that is required.
+        DataError: a share is not in [0, 1), or leaves train or a required split empty.
     """
     for option, share in (("val", val), ("test", test)):
         if not 0 <= share < 1:
@@ -85,10 +85,10 @@ def with_shares(splits: Splits, *, val: float, test: float, seed: int, required:
 
 
 def stratified(records: Sequence[Record], counts: Sequence[int], seed: int) -> list[list[int]]:
-    """Rows of records in parts of given sizes, so that every class has about its share of images in each.
+    """Divide records into parts of given sizes, so that each has about its share of every class's images; row indices.
 
-    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML 2011): the rarest class first, each image of it to
-    the part that lacks most of that class.
+    Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML 2011): the rarest class first; each of its images
+    goes to the part that lacks most images of that class.
     """
     rng = np.random.default_rng(seed)
     room = np.array(counts, np.int64)

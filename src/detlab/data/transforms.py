@@ -1,4 +1,4 @@
-"""Geometry of samples: one place that resizes, over torchvision's v2 transforms on tv_tensors."""
+"""Resizing and geometric augmentation of samples, with torchvision's v2 transforms on tv_tensors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODES = ("short_side", "letterbox", "warp")
 
 
 class Resize:
-    """Where an image is resized, and to what.
+    """Resizes images and samples.
 
     Args:
         mode: short_side: the shorter side becomes `size`, the longer at most `max_size`. letterbox: fits into
@@ -38,7 +38,7 @@ class Resize:
 
     @property
     def canvas(self) -> tuple[int, int] | None:
-        """(height, width) that every image fills, which needs no padding; None where sizes differ."""
+        """(height, width) if every image has the same size and needs no padding; None otherwise."""
         return self.size if self.mode == "warp" else None
 
     def target(self, size: tuple[int, int]) -> tuple[int, int]:
@@ -55,7 +55,7 @@ class Resize:
         return max(1, round(height * scale)), max(1, round(width * scale))
 
     def image(self, image: Tensor) -> Tensor:
-        """uint8 [3, h, w] resized, antialiased; itself where it has the size already."""
+        """uint8 [3, h, w] resized, antialiased; returned as it is if it has the size already."""
         height, width = image.shape[-2:]
         wanted = self.target((height, width))
         if (height, width) == wanted:
@@ -74,7 +74,7 @@ class LargeScaleJitter(v2.Transform):
     """Scale by a random factor and keep the canvas: crop where larger, pad where smaller (Simple Copy-Paste, 2021).
 
     Args:
-        scale_range: least and most factor.
+        scale_range: smallest and largest factor.
     """
 
     def __init__(self, scale_range: Annotated[Sequence[Positive], Size(2, 2)] = (0.5, 2.0)) -> None:
@@ -82,7 +82,7 @@ class LargeScaleJitter(v2.Transform):
         self.scale_range = tuple(scale_range)
 
     def forward(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """Jitter a sample; boxes are clipped to the canvas, and those that leave it lose their area."""
+        """Jitter a sample; boxes are clipped to the canvas, so boxes outside of it have no area."""
         height, width = sample["image"].shape[-2:]
         low, high = self.scale_range
         scale = low + (high - low) * float(torch.rand(()))
@@ -95,9 +95,9 @@ class LargeScaleJitter(v2.Transform):
 
 
 class IoUCropOrNot(v2.Transform):
-    """torchvision's RandomIoUCrop (SSD section 2.2) with the boxes it leaves outside removed.
+    """torchvision's RandomIoUCrop (SSD section 2.2), without the boxes outside the crop.
 
-    Only the ground truth decides where it crops; proposals are cropped along.
+    Only the ground truth decides where it crops; proposals are cropped with the image.
 
     Args:
         trials: tries per drawn overlap.
@@ -108,7 +108,7 @@ class IoUCropOrNot(v2.Transform):
         self.crop = v2.RandomIoUCrop(trials=trials)
 
     def forward(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """Crop; an image without boxes stays as it is, since no overlap can be asked for."""
+        """Crop a sample; an image without boxes is not cropped, since the crop needs an overlap with boxes."""
         if len(sample["boxes"]) == 0:
             return sample
         place = self.crop.make_params([sample["image"], sample["boxes"]])
@@ -123,13 +123,13 @@ class IoUCropOrNot(v2.Transform):
 
 
 class AspectJitter(v2.Transform):
-    """Another aspect and place on a canvas of the same size: darknet's augmentation of YOLOv2 and YOLOv3.
+    """Random aspect ratio and position on a canvas of the same size: darknet's augmentation of YOLOv2 and YOLOv3.
 
-    The image's aspect is changed by up to the jitter on each side, the image is resized to fit the canvas and laid at a
-    random place of it, on grey.
+    Each side is scaled by up to 1 +- jitter, which changes the aspect ratio; the image is then resized to fit the
+    canvas and put at a random position of it, on grey.
 
     Args:
-        jitter: largest change of a side, as its share.
+        jitter: largest change of a side, as a share of it.
         fill: grey value around the image.
     """
 
@@ -140,7 +140,7 @@ class AspectJitter(v2.Transform):
         self.jitter, self.fill = jitter, fill
 
     def forward(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """Jitter a sample; boxes go along."""
+        """Jitter a sample with its boxes."""
         height, width = sample["image"].shape[-2:]
         change = 1 + self.jitter * (2 * torch.rand(2) - 1)
         aspect = width * float(change[0]) / (height * float(change[1]))

@@ -29,7 +29,8 @@ def batches_of_images(
 
     Args:
         images: paths, uint8 arrays [H, W, 3] (or [H, W]), or uint8 tensors [3, H, W].
-        propose: number of an image and its (height, width) -> its proposals, px of the image as stored.
+        resize, collate: as for labelled images.
+        propose: (index of an image, its (height, width)) -> its proposals, px of the image as stored.
 
     Raises:
         ImageError: a path that is no readable image.

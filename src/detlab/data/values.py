@@ -1,4 +1,4 @@
-"""One reading of numbers and flags, however an annotation file writes them."""
+"""Parsing of numbers and flags in annotation files, which write them in many ways."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TRUE, FALSE = {"true", "yes", "y", "t", "on"}, {"false", "no", "n", "f", "off", 
 
 
 def number(value: object) -> float | None:
-    """A finite number: 4, 4.0, "4", " 4e0 "; None for everything else, booleans among it."""
+    """A finite number: 4, 4.0, "4", " 4e0 "; None for everything else, including booleans."""
     if isinstance(value, bool):
         return None
     if isinstance(value, str):
@@ -22,13 +22,13 @@ def number(value: object) -> float | None:
         return None
     try:
         found = float(value)
-    except OverflowError:  # a whole number beyond a float's range
+    except OverflowError:  # an integer beyond a float's range
         return None
     return found if math.isfinite(found) else None
 
 
 def whole(value: object) -> int | None:
-    """A whole number of 64 bits: 1, 1.0, "1", "1.0"; None for everything else."""
+    """An integer of 64 bits: 1, 1.0, "1", "1.0"; None for everything else."""
     if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,19}\s*", value, re.ASCII):
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
@@ -38,7 +38,7 @@ def whole(value: object) -> int | None:
 
 
 def flag(value: object) -> bool | None:
-    """True for 1, 1.0, "1", true, "yes"; False for 0, "0", "no", "" and null; None where it cannot be told."""
+    """True for 1, 1.0, "1", true, "yes"; False for 0, "0", "no", "" and null; None for anything else."""
     if value is None or isinstance(value, bool):
         return bool(value)
     if isinstance(value, str) and value.strip().lower() in TRUE | FALSE:
@@ -48,9 +48,9 @@ def flag(value: object) -> bool | None:
 
 
 def words(value: object, most: int = 60) -> str:
-    """A value of a file as it stands in a message."""
+    """A value of a file as text for a message, at most `most` characters and dots."""
     try:
         text = str(value)
-    except (RecursionError, ValueError):  # nested deep, or a whole number of thousands of digits
+    except (RecursionError, ValueError):  # nested deeply, or an integer of thousands of digits
         text = f"a {type(value).__name__}"
     return text if len(text) <= most else f"{text[:most]}..."

@@ -1,4 +1,4 @@
-"""Detectors: one file a family."""
+"""Detectors: one file per family."""
 
 from detlab.detectors.detector import Detector
 from detlab.detectors.fast_rcnn import FastRCNN

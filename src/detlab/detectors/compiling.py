@@ -1,8 +1,9 @@
-"""torch.compile where shapes hold still: the whole loss of a one-stage family, the network of a two-stage one.
+"""torch.compile where shapes are fixed: the whole loss of a one-stage family, the network of a two-stage one.
 
-Of a two-stage family the number of RoIs changes from batch to batch and NMS is no graph; backbone, neck and the RPN's
-head are compiled. With a fixed canvas (`data.canvas`) nothing is compiled again but once for a second number of boxes,
-from which on that dimension is dynamic; canvases that vary cost a graph each, up to torch's own limit.
+In a two-stage family the number of RoIs changes from batch to batch, and NMS cannot be part of a graph. So only
+backbone, neck and the RPN's head are compiled. With a fixed canvas (`data.canvas`) there is one recompilation, at the
+second number of boxes, which makes that dimension dynamic. With varying canvases every canvas costs a graph, up to
+torch's own limit.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from detlab.tensors.structures import Batch
 class Compiled:
     """The losses of a detector, compiled.
 
-    The parts of a two-stage detector are changed in place; its weights and their names stay.
+    The parts of a two-stage detector are compiled in place; its weights and their names do not change.
 
     Args:
         backend: torch.compile's; aot_eager traces without generating code.

@@ -1,4 +1,4 @@
-"""What every detector offers: losses of a batch, detections of a batch, and the features both are made from."""
+"""Interface of detectors: losses of a batch, detections of a batch, and the features that both are computed from."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ Features = dict[str, Tensor]  # {neck level: [B, C, h, w]}
 
 
 class Selection(Protocol):
-    """What picks the final boxes, as test-time augmentation knows it."""
+    """The step that selects the final boxes, as far as test-time augmentation needs to know it."""
 
     @property
     def nms_threshold(self) -> float:
-        """IoU above which the lower-scored one of two boxes goes."""
+        """IoU above which the lower-scored one of two boxes is dropped."""
 
     @property
     def max_detections(self) -> int:
@@ -31,29 +31,29 @@ class Selection(Protocol):
 
 
 class Detector(nn.Module, ABC):
-    """A backbone, a neck, and what a family puts on them.
+    """A backbone, a neck, and the heads of a family.
 
-    `loss` and `detect` are two methods; nothing changes its return type with `self.training`. Both take the features
-    if they have been made already, so that one validation pass gives losses and detections.
+    `loss` and `detect` are two methods, and no return type depends on `self.training`. Both accept features that have
+    been computed already, so that one validation pass gives losses and detections.
 
-    Class attributes are the facts of a family, which the rules (`detlab.config.rules`) and the data layer ask for; a
-    family of your own states those that differ from the defaults here.
+    Class attributes are the facts of a family. The rules (`detlab.config.rules`) and the data layer read them; a
+    family of your own sets those that differ from the defaults here.
 
     Args:
         num_classes: K, without background.
-        backbone: built with all its levels; what nothing reads is removed at the end of `__init__`.
+        backbone: built with all its levels; stages that nothing reads are removed at the end of `__init__`.
         neck: awaits levels, and the backbone's fc_weights if it has such an argument.
     """
 
     resize = "short_side"  # the family's default of data.resize
     class_agnostic = False  # labels collapse to one class; the metric is proposal recall
-    reads: Literal["maps", "rois", "crops"] = "maps"  # of the last head: whole maps, regions of them, warped crops
-    box_source: Literal["anchors", "rpn", "proposals"] = "anchors"  # where the boxes come from that it classifies
-    gives_cells = False  # whether matcher and coder see the cell of each anchor's map position (YOLO)
-    scores_objectness = False  # whether it asks for an object apart from its class (YOLO)
-    fits_linear_models = False  # features of fixed regions can be cached, and SVMs and ridge regression fitted to them
+    reads: Literal["maps", "rois", "crops"] = "maps"  # input of the last head: whole maps, RoIs of maps, warped crops
+    box_source: Literal["anchors", "rpn", "proposals"] = "anchors"  # origin of the boxes that it classifies
+    gives_cells = False  # whether matcher and coder get the cell of each anchor's map position (YOLO)
+    scores_objectness = False  # whether it scores objectness separately from the class (YOLO)
+    fits_linear_models = False  # whether SVMs and ridge regression can be fitted to cached features of fixed regions
     final: Selection  # the last step of `detect`
-    class_names: tuple[str, ...] = ()  # K names, where the weights came with them (`from_torchvision`)
+    class_names: tuple[str, ...] = ()  # K names, where the weights come with them (`from_torchvision`)
 
     def __init__(self, *, num_classes: int, backbone: Backbone, neck: Callable[..., Neck]) -> None:
         super().__init__()
@@ -67,18 +67,18 @@ class Detector(nn.Module, ABC):
         self._frozen: list[nn.Module] = []
 
     def seal(self) -> None:
-        """Remove what nothing reads and lay weights out channels-last; the last line of a family's `__init__`."""
+        """Remove unread stages and make weights channels-last; call it last in a family's `__init__`."""
         self.backbone.keep(self.neck.reads)
         gather_on_small_maps(self)
         self.to(memory_format=torch.channels_last)
 
     @property
     def selection(self) -> Selection:
-        """What picks the final boxes; a family that has no `final` says here what does."""
+        """The step that selects the final boxes; a family without `final` overrides this."""
         return self.final
 
     def freeze(self, names: Iterable[str]) -> None:
-        """Take tensors out of training for good: no gradient, and their modules stay in evaluation mode.
+        """Freeze tensors permanently: no gradient, and their modules stay in evaluation mode.
 
         Args:
             names: as in `state_dict`; a module is frozen when all its own tensors are named.
@@ -93,7 +93,7 @@ class Detector(nn.Module, ABC):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Detector:
-        """As nn.Module; frozen modules stay in evaluation mode, so that batch statistics do not move either."""
+        """As nn.Module; frozen modules stay in evaluation mode, so that their batch statistics do not change."""
         super().train(mode)
         for module in self._frozen:
             module.training = False
@@ -112,5 +112,5 @@ class Detector(nn.Module, ABC):
         """Detections in canvas pixels."""
 
     def first_stage(self, batch: Batch, features: Features) -> Proposals | None:
-        """What an earlier stage, or a file, hands to the last one in testing; None for a single stage."""
+        """Proposals that an earlier stage or a file gives the last stage in testing; None for a single stage."""
         return batch.proposals

@@ -1,7 +1,7 @@
 """Faster R-CNN: an RPN and a RoI head on one backbone, trained jointly (Faster R-CNN section 3.2; FPN section 4).
 
-With a single C4 map the RoI head is the backbone's own tail (conv5, or fc6 and fc7 of VGG-16), with a pyramid the
-two-layer head of FPN.
+With a single C4 map the RoI head is the backbone's own tail (conv5, or fc6 and fc7 of VGG-16); with a pyramid it is
+FPN's head of two fully connected layers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class FasterRCNN(RoIDetector):
 
     Args:
         num_classes, backbone, neck: see `Detector`.
-        anchors: handed to the RPN.
+        anchors: of the RPN.
         proposals: the RPN, awaits levels and anchors.
         stage: head, pool, criterion, matcher, sampler, coder, cls_loss, box_loss and detect of `RoIDetector`.
     """

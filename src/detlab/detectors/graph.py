@@ -1,6 +1,7 @@
-"""A detector as one graph, NMS included: `torch.export` programs and ONNX files.
+"""Export of a detector as one graph, NMS included: `torch.export` programs and ONNX files.
 
-A graph holds one batch and one canvas: anchors are constants of the canvas, and NMS runs image by image.
+A graph is for one canvas, since anchors are constants of it, and for one batch size, since NMS runs image by image;
+`any_batch` leaves the batch size open.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from detlab.tensors.structures import Batch, Detections
 
 FORMATS = {"onnx": ".onnx", "torch_export": ".pt2"}
 OPSET = 18
-MOST = 1024  # images of a graph that leaves their number open
+MOST = 1024  # largest batch of a graph with an open batch size
 INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels")
 
 
 class Exported(nn.Module):
-    """A detector as a function of tensors alone."""
+    """A detector as a function of tensors only."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -52,7 +53,7 @@ class Exported(nn.Module):
 
 
 def example(batch: int, canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Noise images that fill their canvas, as the inputs of a graph."""
+    """Inputs of a graph: noise images that fill their canvas, [B, 3, H, W] uint8, and their sizes [B, 2]."""
     g = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (batch, 3, *canvas), dtype=torch.uint8, generator=g)
     return images, torch.tensor([canvas] * batch)
@@ -62,10 +63,10 @@ def example(batch: int, canvas: tuple[int, int]) -> tuple[Tensor, Tensor]:
 def export(
     detector: Detector, path: Path, format: str, inputs: tuple[Tensor, Tensor], *, any_batch: bool = False
 ) -> Callable[..., Detections]:
-    """Write a graph for inputs of this shape, and read it back as a function of such inputs.
+    """Write a graph for inputs of this shape to `path`, and return it, read back, as a function of such inputs.
 
     Args:
-        any_batch: leave the number of images open; `inputs` hold at least two.
+        any_batch: leave the number of images open; `inputs` must hold at least two.
 
     Raises:
         ConfigError: an unknown format, a family without a graph, or a missing package.
@@ -84,9 +85,9 @@ def export(
 
 
 def disagreement(found: Detections, expected: Detections) -> float:
-    """Largest difference of scores, and of coordinates as a share of the largest one; inf where a box is missing.
+    """Largest difference of scores, and of coordinates as a share of the largest one; inf if a box is missing.
 
-    Detections are compared as sets, since rows of nearly equal score may come in another order.
+    Detections are compared as sets, since rows of nearly equal score may be in another order.
     """
     side = expected.boxes.abs().max().clamp(min=1)
     worst = 0.0
@@ -105,7 +106,7 @@ def disagreement(found: Detections, expected: Detections) -> float:
 
 
 def latency(call: Callable[[], Any], repeats: int) -> float:
-    """Median milliseconds of a call."""
+    """Median duration of a call, ms, after one warm-up call."""
     call()
     times = []
     for _ in range(repeats):

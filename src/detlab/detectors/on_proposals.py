@@ -1,4 +1,4 @@
-"""What Fast R-CNN, SPPnet and R-CNN share: RoIs come with the batch, not from the network."""
+"""Common part of Fast R-CNN, SPPnet and R-CNN: RoIs come with the batch, not from the network."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ProposalDetector(RoIDetector):
         test_scales: px of the shorter side; in testing each RoI is read at the scale where its area is nearest
             224 x 224 (SPPnet section 4.1). null reads the batch as it is. Images are resized from the batch's own
             size, so data.size should be near the largest scale.
-        max_test_size: px, most of the longer side at those scales.
-        box_outputs: false leaves the regressed boxes out in testing, so that proposals are the detections
+        max_test_size: px, largest longer side at those scales.
+        box_outputs: false ignores the regression in testing, so that the detections' boxes are the proposals
             (Fast R-CNN table 6, "multi-task training" without test-time regression).
         stage: the arguments of `RoIDetector`.
     """
@@ -50,7 +50,7 @@ class ProposalDetector(RoIDetector):
         return self.roi_loss(given(batch), batch, features)
 
     def detect(self, batch: Batch, features: Features | None = None) -> Detections:
-        """Proposals scored, regressed per class and suppressed (canvas px); with test scales, maps of its own."""
+        """Proposals scored, regressed per class and suppressed (canvas px); `test_scales` ignore `features`."""
         return self.detect_rois(given(batch), batch, None if self.pyramid else features)
 
     def roi_features(self, batch: Batch, boxes: Tensor, used: Tensor, features: Features | None = None) -> Tensor:
@@ -62,12 +62,12 @@ class ProposalDetector(RoIDetector):
         return reduce(torch.add, (self._read_at(view, batch, boxes, used & (scale == n)) for n, view in views))
 
     def _read_at(self, view: Batch, batch: Batch, boxes: Tensor, own: Tensor) -> Tensor:
-        """Features [B, S, F] of the RoIs that are a view's own, [B, S] bool; zeros for the others."""
+        """Features [B, S, F] of the RoIs that are read from this view (own [B, S] bool); zeros for the others."""
         moved = boxes * view_scale(batch, view.sizes)
         return torch.where(own[..., None], super().roi_features(view, moved, own, self.features(view)), 0)
 
     def detect_from(self, prediction: Prediction, proposals: Proposals, batch: Batch) -> Detections:
-        """As `RoIDetector.detect_from`; without `box_outputs` every box is its proposal."""
+        """As `RoIDetector.detect_from`; without `box_outputs` every box is the proposal itself."""
         if not self.box_outputs:
             prediction = prediction._replace(deltas=torch.zeros_like(prediction.deltas))
         return super().detect_from(prediction, proposals, batch)

@@ -1,4 +1,4 @@
-"""What RetinaNet and SSD share: one head over the neck's maps, one criterion, one selection of boxes."""
+"""Common part of RetinaNet and SSD: one head over the neck's maps, one criterion, one selection of boxes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ STAGE = 0  # number of this stage in the random draws
 
 
 class OneStage(Detector):
-    """Anchors on every level, classified and regressed in one go.
+    """Anchors on every level, classified and regressed in one step.
 
     Args:
         num_classes, backbone, neck: see `Detector`.
-        anchors: made for the neck's levels.
+        anchors: tiled over the neck's levels.
         head: awaits levels, num_anchors, cls_loss, num_classes.
         criterion: awaits matcher, sampler, cls_loss, box_loss, coder.
         matcher, sampler, coder, cls_loss, box_loss, detect: the parts.

@@ -14,8 +14,8 @@ from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's ow
 from detlab.tensors.boxes import area
 from detlab.tensors.structures import Batch, Proposals, Targets
 
-CANONICAL_AREA = 224.0 * 224.0  # px, the size the networks were pretrained at
-DIVISOR = 32  # canvas sides are multiples of it, the stride of C5
+CANONICAL_AREA = 224.0 * 224.0  # px^2, the size the networks were pretrained at
+DIVISOR = 32  # canvas sides are multiples of it: the stride of C5
 
 
 class ImagePyramid:
@@ -23,7 +23,7 @@ class ImagePyramid:
 
     Args:
         scales: px of the shorter side.
-        max_size: px, most of the longer side; null for no limit.
+        max_size: px, largest longer side; null for no limit.
     """
 
     def __init__(self, scales: Sequence[int], max_size: int | None = 2000) -> None:
@@ -32,26 +32,26 @@ class ImagePyramid:
         self.scales, self.max_size = tuple(scales), max_size
 
     def factors(self, sizes: Tensor) -> Tensor:
-        """[L, B]: what each image of sizes [B, 2] is multiplied with at each scale."""
+        """[L, B]: the resize factor of each image of sizes [B, 2] at each of the L scales."""
         short, long = sizes.amin(1).float(), sizes.amax(1).float()
         factor = torch.tensor(self.scales, device=sizes.device, dtype=torch.float32)[:, None] / short[None]
         return factor if self.max_size is None else factor.minimum(self.max_size / long[None])
 
     def nearest(self, boxes: Tensor, sizes: Tensor) -> Tensor:
-        """[B, S]: the scale at which each box [B, S, 4] (canvas px) has an area nearest 224 x 224."""
+        """[B, S]: index of the scale at which each box [B, S, 4] (canvas px) has an area nearest 224 x 224."""
         scaled = area(boxes)[None] * self.factors(sizes)[..., None] ** 2  # [L, B, S]
         return (scaled - CANONICAL_AREA).abs().argmin(0)
 
     def views(self, batch: Batch) -> Iterator[Batch]:
-        """The batch at each scale, images alone."""
+        """The batch at each scale, without targets and proposals."""
         for factor in self.factors(batch.sizes):
             yield rescaled(batch._replace(targets=None, proposals=None), factor)
 
 
 def rescaled(batch: Batch, factor: Tensor) -> Batch:
-    """A batch with every image resized by its factor [B] and laid on a new canvas; boxes go along.
+    """A batch with every image resized by its factor [B] and put on a new canvas; targets and proposals are scaled too.
 
-    Images are resized apart from their padding, one by one, since their sizes and factors differ.
+    Images are resized one by one and without their padding, since their sizes and factors differ.
     """
     sizes = (batch.sizes * factor[:, None]).round().long().clamp(min=1)
     height, width = (-(-int(side) // DIVISOR) * DIVISOR for side in sizes.amax(0))
@@ -71,5 +71,5 @@ def rescaled(batch: Batch, factor: Tensor) -> Batch:
 
 
 def view_scale(batch: Batch, sizes: Tensor) -> Tensor:
-    """[B, 1, 4]: from pixels of a batch to those of its view with other sizes [B, 2]."""
+    """[B, 1, 4]: factors of (x1, y1, x2, y2) from a batch to its view with image sizes [B, 2]."""
     return (sizes / batch.sizes).flip(-1).repeat(1, 2)[:, None]

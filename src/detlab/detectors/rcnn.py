@@ -1,7 +1,7 @@
-"""R-CNN: every proposal is cropped, warped and sent through the network by itself (R-CNN, 2014).
+"""R-CNN: every proposal is cropped, warped and sent through the network on its own (R-CNN, 2014).
 
-The paper fine-tunes with a softmax, then fits SVMs and box regressors to cached features. Here the softmax and the
-boxes of Fast R-CNN end the network, trained in one stage.
+The paper fine-tunes with a softmax, then fits SVMs and box regressors to cached features. Here the network ends in the
+softmax and box layers of Fast R-CNN, trained in one stage (training=svm fits the SVMs afterwards).
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from detlab.model.pools import WarpedCrop
 from detlab.ranges import Count
 from detlab.tensors.structures import Batch
 
-IMAGE = "image"  # the one "map" that RoIs are read from
+IMAGE = "image"  # name of the one "map" that RoIs are read from
 
 
 class RCNN(ProposalDetector):
-    """The whole network per RoI; its pool is `detlab.model.pools.WarpedCrop`.
+    """Runs the whole network on every RoI; its pool is `detlab.model.pools.WarpedCrop`.
 
     Args:
-        chunk: crops that run at once where no gradient is needed.
+        chunk: crops per forward pass where no gradient is needed.
         parts: of `ProposalDetector` and `RoIDetector`.
     """
 
@@ -40,24 +40,24 @@ class RCNN(ProposalDetector):
         self.seal()
 
     def features(self, batch: Batch) -> Features:
-        """The normalised images: what crops are taken from."""
+        """The normalised images [B, 3, H, W], from which crops are taken."""
         return {IMAGE: self.backbone.normalize(batch.images, batch.sizes)}
 
     def describe(self, features: Features, rois: Tensor) -> Tensor:
-        """Features [N, F] of RoIs [N, 5] (batch index, x1, y1, x2, y2; canvas px), in parts without gradient."""
+        """Features [N, F] of RoIs [N, 5] (batch index, x1, y1, x2, y2; canvas px), by chunks if without gradient."""
         if torch.is_grad_enabled() or len(rois) <= self.chunk:
             return self._describe(features[IMAGE], rois)
         return torch.cat([self._describe(features[IMAGE], part) for part in rois.split(self.chunk)])
 
     @property
     def has_batch_norm(self) -> bool:
-        """Whether padded RoIs would leak into batch statistics: here those of the whole network."""
+        """Whether padded RoIs would leak into batch statistics, here of the whole network."""
         kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
         return any(isinstance(module, kinds) for module in self.modules())
 
     @property
     def pool(self) -> WarpedCrop:
-        """What cuts the crops and pools their maps."""
+        """The pool, which cuts the crops and pools their maps."""
         pool = self.head.pool
         if not isinstance(pool, WarpedCrop):
             raise ValueError(

@@ -31,7 +31,7 @@ STAGE = 0  # number of the ODM in the random draws
 
 
 class RefineDet(Detector):
-    """A one-stage detector with a two-step cascade.
+    """A single network with a cascade of two steps.
 
     Args:
         num_classes, backbone, neck: see `Detector`.
@@ -41,9 +41,9 @@ class RefineDet(Detector):
         head: of the ODM, awaits levels, num_anchors, cls_loss, num_classes.
         criterion: of the ODM, awaits matcher, sampler, cls_loss, box_loss, coder.
         matcher, sampler, coder, cls_loss, box_loss, detect: the parts of the ODM.
-        negative_filtering: the ARM's background confidence from which an anchor is no negative for the ODM in
+        negative_filtering: the ARM's background confidence above which an anchor is not a negative of the ODM in
             training, and scores 0 in detection; None to keep all.
-        two_step: the ODM matches, encodes and decodes against refined anchors; False: against the anchors as laid.
+        two_step: the ODM matches, encodes and decodes against refined anchors; False: against the original anchors.
         tcb: the ODM reads transferred maps; False: the source maps.
     """
 
@@ -90,7 +90,7 @@ class RefineDet(Detector):
         self.seal()
 
     def features(self, batch: Batch) -> Features:
-        """The source maps, and the transferred ones."""
+        """The source maps and the transferred maps."""
         maps = super().features(batch)
         return maps if self.connection is None else maps | self.connection(maps)
 
@@ -130,15 +130,15 @@ class RefineDet(Detector):
         return self.anchors(self.neck.levels, batch.canvas, batch.images.device)
 
     def _references(self, first: Prediction, anchors: Tensor) -> Tensor:
-        """What the ODM's offsets refer to, [1 or B, A, 4]."""
+        """The boxes [1 or B, A, 4] that the ODM's offsets refer to."""
         return self.arm.refine(first, anchors) if self.two_step else anchors
 
     def _easy(self, first: Prediction) -> Tensor:
-        """Anchors that the ARM is sure are background, [B, A] bool."""
-        assert self.negative_filtering is not None  # the caller has asked
+        """Anchors that the ARM confidently takes for background, [B, A] bool."""
+        assert self.negative_filtering is not None  # checked by the caller
         return self.arm.objectness(first) < 1 - self.negative_filtering
 
     def _without_easy(self, assignment: Assignment, first: Prediction) -> Assignment:
-        """The assignment without easy negatives; matched anchors stay, however sure the ARM is."""
+        """The assignment with easy negatives ignored; matched anchors stay, whatever the ARM's confidence."""
         easy = (assignment.state == NEGATIVE) & self._easy(first)
         return assignment._replace(state=assignment.state.masked_fill(easy, IGNORED))

@@ -6,4 +6,4 @@ from detlab.detectors.one_stage import OneStage
 
 
 class RetinaNet(OneStage):
-    """One head with four convs, shared by P3-P7; every anchor enters the focal loss."""
+    """One head of four convs, shared by P3-P7; all anchors enter the focal loss."""

@@ -1,10 +1,10 @@
-"""The RoI stage that Faster R-CNN, Fast R-CNN, SPPnet and R-CNN share: choose RoIs, describe them, score them.
+"""The RoI stage of Faster R-CNN, Fast R-CNN, SPPnet and R-CNN: choose RoIs, compute their features, score them.
 
     boxes [B, S, 4] -- roi_features --> [B, S, F] -- predict_from --> logits [B, S, O], deltas [B, S, K or 1, 4]
                                                   -- detect_from  --> Detections
 
-The three steps are public so that a classifier fitted apart (R-CNN's linear SVMs and ridge regression) can take the
-place of `predict_from`, between features that are cached and the same last selection.
+The three steps are public so that a classifier fitted separately (R-CNN's linear SVMs and ridge regression) can replace
+`predict_from`: it reads cached features, and `detect_from` selects the boxes as before.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from detlab.tensors.boxes import at_least_float32
 from detlab.tensors.structures import Batch, Detections, Level, Prediction, Proposals, fixed_shapes
 
 STAGE = 2  # number of the RoI stage in the random draws
-TRUTH_STAGE = 3  # of the ground-truth boxes among its candidates
+TRUTH_STAGE = 3  # number, in the random draws, of the ground-truth boxes among its candidates
 
 
 class SampledRoIs(NamedTuple):
@@ -47,10 +47,10 @@ class RoIDetector(Detector):
     Args:
         num_classes, backbone, neck: see `Detector`.
         head: awaits levels, backbone, pool, cls_loss, num_classes.
-        pool: awaits levels and size; the head hands them over.
+        pool: awaits levels and size, which the head gives it.
         criterion: awaits matcher, sampler, cls_loss, box_loss, coder.
         matcher, sampler, coder, cls_loss, box_loss, detect: the parts of the RoI stage.
-        append_truth: ground-truth boxes are among the RoIs to sample from in training.
+        append_truth: add the ground-truth boxes to the RoIs to sample from in training.
     """
 
     reads: Literal["maps", "rois", "crops"] = "rois"
@@ -86,7 +86,7 @@ class RoIDetector(Detector):
         self.append_truth = append_truth
 
     def pooled_levels(self) -> tuple[Level, ...]:
-        """The maps RoIs are read from."""
+        """The maps that RoIs are read from."""
         return self.neck.roi_levels()
 
     def roi_loss(self, proposals: Proposals, batch: Batch, features: Features) -> dict[str, Tensor]:
@@ -96,24 +96,24 @@ class RoIDetector(Detector):
         return self.criterion(scored, rois.boxes, rois.assignment, batch.draw_keys, STAGE, chosen=rois.chosen)
 
     def detect_rois(self, proposals: Proposals, batch: Batch, features: Features | None) -> Detections:
-        """The RoI stage alone, on given proposals (canvas px)."""
+        """Detections of the RoI stage on given proposals (canvas px)."""
         described = self.roi_features(batch, proposals.boxes, proposals.real, features)
         return self.detect_from(self.predict_from(described), proposals, batch)
 
     def roi_features(self, batch: Batch, boxes: Tensor, used: Tensor, features: Features | None = None) -> Tensor:
-        """What the head's last layers read of each RoI: conv5 averaged, or the last fully connected layer.
+        """Features of each RoI, the input of the head's last layers: conv5 averaged, or the last fully connected layer.
 
-        Unused slots are left out where they would enter batch statistics, and on a CPU, where work costs more than
-        waiting for their number; on a GPU they run along, so that nothing waits.
+        Unused slots are left out where they would enter batch statistics, and on a CPU, where computing them costs more
+        than counting the others. On a GPU they are computed as well, since the host would have to wait for the count.
 
         Args:
             batch: the images.
             boxes: [B, S, 4] RoIs, canvas px.
             used: [B, S] bool; the other rows give no meaningful features (zeros on a CPU).
-            features: the maps to read, if they have been made; None makes them as testing does.
+            features: the maps to read; None computes them as in testing.
 
         Returns:
-            [B, S, F] with F = `head.width`, with gradient to every parameter, also where no slot is used.
+            [B, S, F] with F = `head.width`. Every parameter gets a gradient, even if no slot is used.
         """
         features = self.features(batch) if features is None else features
         count, slots = used.shape
@@ -123,7 +123,7 @@ class RoIDetector(Detector):
             return self.describe(features, rois).unflatten(0, (count, slots))
         rows = used.flatten().nonzero()[:, 0]
         if not len(rows):
-            return self._nothing(boxes)
+            return self._zeros(boxes)
         return _spread(self.describe(features, rois[rows]), rows, rois.shape[0]).unflatten(0, (count, slots))
 
     def predict_from(self, described: Tensor) -> Prediction:
@@ -172,12 +172,12 @@ class RoIDetector(Detector):
             ),
         )
 
-    def _nothing(self, boxes: Tensor) -> Tensor:
-        """Zeros [B, S, F] that keep every parameter in the graph, since DDP waits for all their gradients."""
+    def _zeros(self, boxes: Tensor) -> Tensor:
+        """Zeros [B, S, F] that keep every parameter in the graph, since DDP waits for the gradients of all."""
         zero = sum(p.sum() for p in self.parameters() if p.requires_grad) * 0
         return boxes.new_zeros(*boxes.shape[:2], self.head.width) + zero
 
 
 def _spread(values: Tensor, rows: Tensor, total: int) -> Tensor:
-    """Rows of `values` put at `rows` of `total` rows; zeros elsewhere."""
+    """A tensor of `total` rows: `values` at the indices `rows`, zeros elsewhere."""
     return values.new_zeros(total, *values.shape[1:]).index_copy(0, rows, values)

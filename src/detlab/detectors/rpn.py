@@ -1,4 +1,4 @@
-"""The region proposal network on its own: class-agnostic, judged by recall (Faster R-CNN section 3; FPN 5.1)."""
+"""The region proposal network on its own: class-agnostic, measured by recall (Faster R-CNN section 3; FPN 5.1)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RPNDetector(Detector):
 
     @property
     def selection(self) -> Selection:
-        """What picks the proposals."""
+        """The step that selects the proposals."""
         return self.rpn.detect
 
     def loss(self, batch: Batch, features: Features | None = None) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
 """SPPnet: RoIs max-pooled over a pyramid of grids into vectors of one length (SPPnet, 2014, section 4).
 
-The paper trains fully connected layers alone (model.backbone.frozen_stages=5), then SVMs and box regressors on
-cached features. Here the same layers end in a softmax and boxes, trained in one stage; conv layers may train, too.
+The paper trains only the fully connected layers (model.backbone.frozen_stages=5), then SVMs and box regressors on
+cached features. Here the same layers end in softmax and box layers, trained in one stage; conv layers may train, too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from detlab.model.samplers import draw
 from detlab.ranges import Positive, Size
 from detlab.tensors.structures import Batch
 
-SIZE_STAGE = 4  # number of the size's draw
+SIZE_STAGE = 4  # number of the size's draw in the random draws
 
 
 class SPPNet(ProposalDetector):
@@ -40,13 +40,13 @@ class SPPNet(ProposalDetector):
         self.seal()
 
     def loss(self, batch: Batch, features: Features | None = None) -> dict[str, Tensor]:
-        """`loss_cls` and `loss_box`; in training at a size of `train_sizes`."""
+        """`loss_cls` and `loss_box`; in training at a random size of `train_sizes`."""
         if features is None and self.training:
             batch = self.resized(batch)
         return super().loss(batch, features)
 
     def resized(self, batch: Batch) -> Batch:
-        """The batch at one of the sizes, the same for all its images."""
+        """The batch resized by a random factor of `train_sizes`, the same for all its images."""
         if len(self.train_sizes) == 1 and self.train_sizes[0] == 1:
             return batch
         number = int(draw(batch.draw_keys[:1], SIZE_STAGE, 1) * len(self.train_sizes))

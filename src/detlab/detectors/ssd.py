@@ -1,4 +1,4 @@
-"""SSD: default boxes on maps of falling size, a predictor each (SSD: Single Shot MultiBox Detector)."""
+"""SSD: default boxes on maps of decreasing size, with a predictor for each map (SSD: Single Shot MultiBox Detector)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from detlab.detectors.one_stage import OneStage
 
 
 class SSD(OneStage):
-    """Bipartite matching, softmax, the hardest negatives at most 3:1, divided by the matched boxes of the batch.
+    """Bipartite matching, softmax, hard negatives at most 3:1, losses divided by the batch's matched default boxes.
 
-    Images are warped to one size, as in the paper; the default boxes follow it.
+    Images are warped to one size, as in the paper; the default boxes scale with it.
     """
 
     resize = "warp"

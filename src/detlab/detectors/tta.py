@@ -1,7 +1,4 @@
-"""Test-time augmentation: an image pyramid and mirror images around any detector, merged by NMS.
-
-Apart from R-CNN's crops this is the one place behind the data layer that resizes.
-"""
+"""Test-time augmentation: any detector runs on several scales and mirror images, and NMS merges the detections."""
 
 from __future__ import annotations
 
@@ -23,11 +20,11 @@ class TTA:
     """Detects on several views of each batch.
 
     Args:
-        detector: any family; its own final selection works on every view first.
+        detector: any family; its own final selection is applied to every view first.
         divisor: canvas sides become multiples of it.
         scales: factors of the canvas; 1.0 is the canvas as it is.
         flip: detect on the mirror image of every scale, too.
-        nms_threshold: IoU above which the lower-scored one of two boxes of a class goes in the merge; None for the
+        nms_threshold: IoU above which the merge drops the lower-scored one of two boxes of a class; None for the
             detector's own.
         max_detections: boxes kept per image; None for the detector's own.
 
@@ -53,7 +50,7 @@ class TTA:
 
     @property
     def active(self) -> bool:
-        """Whether there is more than the image as it is."""
+        """Whether there are other views than the image as it is."""
         return self.flip or self.scales != (1.0,)
 
     @torch.no_grad()
@@ -75,14 +72,14 @@ class TTA:
     def _merge(self) -> Detect:
         own = self.detector.selection
         return Detect(
-            score_threshold=0.0,  # each view has applied the detector's own
+            score_threshold=0.0,  # the detector's own was applied to each view
             nms_threshold=own.nms_threshold if self.nms_threshold is None else self.nms_threshold,
             max_detections=own.max_detections if self.max_detections is None else self.max_detections,
         )
 
 
 def scaled(batch: Batch, scale: float, divisor: int) -> Batch:
-    """A batch on a canvas of `scale` times the size, rounded to multiples of `divisor`; targets stay behind."""
+    """A batch on a canvas of `scale` times the size, rounded to multiples of `divisor`; targets are dropped."""
     height, width = (max(1, round(side * scale / divisor)) * divisor for side in batch.canvas)
     if scale == 1.0 or (height, width) == batch.canvas:
         return batch._replace(targets=None)
@@ -96,7 +93,7 @@ def scaled(batch: Batch, scale: float, divisor: int) -> Batch:
 
 
 def flipped(batch: Batch) -> Batch:
-    """Every image mirrored within its own width, so that it stays in the top left corner of the canvas."""
+    """Every image mirrored within its own width, so that it stays in the top left corner; targets are dropped."""
     column = torch.arange(batch.canvas[1], device=batch.images.device)
     width = batch.sizes[:, 1:]
     source = torch.where(column < width, width - 1 - column, column)  # [B, W]

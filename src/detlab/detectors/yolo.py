@@ -1,6 +1,6 @@
 """YOLO: boxes and objectness of every cell at once (You Only Look Once; YOLO9000; YOLOv3: An Incremental Improvement).
 
-The three versions differ in parts alone: conf/model/yolov1.yaml, yolov2.yaml and yolo.yaml (v3).
+The three versions differ only in their parts: conf/model/yolov1.yaml, yolov2.yaml and yolo.yaml (v3).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class YOLO(Detector):
 
     Args:
         num_classes, backbone, neck: see `Detector`.
-        anchors: made for the neck's levels.
+        anchors: tiled over the neck's levels.
         head: awaits levels, num_anchors, cls_loss, obj_loss, num_classes.
         criterion: awaits matcher, coder, obj_loss, cls_loss, box_loss.
         matcher, coder, obj_loss, cls_loss, box_loss, detect: the parts.
-        pad_value: grey value of the canvas outside the image, 0 to 255 (darknet: 127.5); None for 0 after
-            normalisation, the mean's grey.
+        pad_value: grey value of the canvas outside the image, 0 to 255 (darknet: 127.5); None for the colour that is 0
+            after normalisation, the backbone's mean.
     """
 
     resize = "letterbox"
@@ -77,7 +77,7 @@ class YOLO(Detector):
         self.seal()
 
     def features(self, batch: Batch) -> Features:
-        """The neck's maps, padding in grey where `pad_value` says so."""
+        """The neck's maps, with padding of `pad_value`."""
         return self.neck(self.backbone(self.backbone.normalize(batch.images, batch.sizes, self.pad_value)))
 
     def loss(self, batch: Batch, features: Features | None = None) -> dict[str, Tensor]:
@@ -87,7 +87,7 @@ class YOLO(Detector):
         return self.criterion(prediction, references, batch.truth, self.num_classes, batch.canvas, batch.seen)
 
     def detect(self, batch: Batch, features: Features | None = None) -> Detections:
-        """Objectness times class scores, the best decoded and suppressed per class (canvas px)."""
+        """Boxes of the best scores (objectness times class), decoded and suppressed per class (canvas px)."""
         prediction = self.head(self.features(batch) if features is None else features)
         objectness = self.criterion.obj_loss.scores(at_least_float32(prediction.scored))
         classes = self.criterion.cls_loss.scores(at_least_float32(prediction.logits))
@@ -108,6 +108,6 @@ class YOLO(Detector):
 
 
 class YOLOv1(YOLO):
-    """The first version warps images to one size, which its fully connected layers need."""
+    """The first version; it warps images to one size, which its fully connected layers need."""
 
     resize = "warp"

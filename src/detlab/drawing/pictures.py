@@ -1,4 +1,4 @@
-"""Boxes on pictures: colour-blind-safe, legible at any size, ground truth beside predictions."""
+"""Boxes drawn on pictures, with colours for colour-blind readers and text that is legible at any picture size."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-# Okabe and Ito's palette without black: told apart with every common colour vision
+# Okabe and Ito's palette without black: distinguishable for all common types of colour vision
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
-ERROR_COLOURS = {  # of Okabe and Ito's palette, too; missed boxes are dashed besides
+ERROR_COLOURS = {  # also Okabe and Ito's palette; missed boxes are dashed as well
     "true": "#009E73",
     "localisation": "#E69F00",
     "classification": "#CC79A7",
@@ -22,12 +22,12 @@ ERROR_COLOURS = {  # of Okabe and Ito's palette, too; missed boxes are dashed be
 }
 SHORTEST_SIDE = 320  # px; smaller pictures are enlarged before drawing
 TEXT_SHARE = 1 / 32  # font size as a share of the shorter side
-SMALLEST_FONT, LARGEST_FONT = 11, 240  # px; a picture of 7680 px still reads when it is shown on a screen
+SMALLEST_FONT, LARGEST_FONT = 11, 240  # px; a picture of 7680 px is still legible when fitted to a screen
 GAP = 6  # px between pictures of a sheet
 
 
 class Boxes(NamedTuple):
-    """What is drawn on one picture."""
+    """The boxes to draw on one picture."""
 
     boxes: np.ndarray  # [n, 4] xyxy, px of the picture
     labels: np.ndarray  # [n]
@@ -35,11 +35,12 @@ class Boxes(NamedTuple):
 
 
 def draw_boxes(image: np.ndarray | Tensor, boxes: Boxes, class_names: Sequence[str]) -> Image.Image:
-    """A picture with its boxes, class names and scores; small pictures come out enlarged.
+    """A picture with its boxes, class names and scores; small pictures are enlarged.
 
     Args:
         image: uint8 [H, W, 3], or a tensor [3, H, W].
-        boxes: drawn in order of rising score, so that the best lies on top.
+        boxes: drawn in order of rising score, so that the best is on top.
+        class_names: names by label.
     """
     picture = _enlarged(_as_picture(image))
     scale = picture.width / _width(image)
@@ -64,7 +65,7 @@ def comparison_sheet(
     class_names: Sequence[str],
     pairs_per_row: int = 2,
 ) -> Image.Image:
-    """One picture of all images: ground truth on the left of each pair, predictions on the right."""
+    """One picture of all images, each as a pair: ground truth on the left, predictions on the right."""
     pairs = []
     for image, truth, predicted in zip(images, truths, predictions, strict=True):
         left, right = draw_boxes(image, truth, class_names), draw_boxes(image, predicted, class_names)
@@ -100,7 +101,7 @@ def draw_errors(image: np.ndarray | Tensor, marks: Sequence[Mark], title: str) -
 
     Args:
         image: uint8 [H, W, 3], or a tensor [3, H, W].
-        marks: drawn in the order of ERROR_COLOURS, so that errors lie on top.
+        marks: drawn in the order of ERROR_COLOURS, so that errors are on top.
         title: first line of the legend.
     """
     picture = _enlarged(_as_picture(image))
@@ -122,7 +123,7 @@ def draw_errors(image: np.ndarray | Tensor, marks: Sequence[Mark], title: str) -
 
 
 def _dashed(canvas: ImageDraw.ImageDraw, box: list[float], colour: str, line: int) -> None:
-    """A dashed rectangle; dashes on a dark line, so that they show on any ground."""
+    """A dashed rectangle; the dashes are drawn on a black line, so that they are visible on any background."""
     x1, y1, x2, y2 = box
     dash = 4 * line
     for start, end in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x1, y2), (x2, y2)), ((x1, y1), (x1, y2))):
@@ -135,7 +136,7 @@ def _dashed(canvas: ImageDraw.ImageDraw, box: list[float], colour: str, line: in
 
 
 def _with_legend(picture: Image.Image, title: str, counts: dict[str, int]) -> Image.Image:
-    """The picture above lines of legend, wrapped at its width."""
+    """The picture with a legend below it, wrapped at its width."""
     font = _font(max(min(picture.size), SHORTEST_SIDE))
     height = round(font.size * 1.5)
     draw = ImageDraw.Draw(picture)
@@ -166,7 +167,7 @@ def _with_legend(picture: Image.Image, title: str, counts: dict[str, int]) -> Im
 
 def _font(short: float) -> ImageFont.FreeTypeFont:
     font = ImageFont.load_default(size=min(max(short * TEXT_SHARE, SMALLEST_FONT), LARGEST_FONT))
-    return cast(ImageFont.FreeTypeFont, font)  # a size needs FreeType, which every wheel of Pillow holds
+    return cast(ImageFont.FreeTypeFont, font)  # a size needs FreeType, which every Pillow wheel contains
 
 
 def _draw_one(
@@ -191,7 +192,7 @@ def _label(
     colour: str,
     font: ImageFont.FreeTypeFont,
 ) -> None:
-    """A box's name above it, or inside at the border."""
+    """Write a box's text above it, or inside it at the picture's upper border."""
     x1, y1 = box[:2]
     left, top, right, bottom = canvas.textbbox((0, 0), text, font=font, anchor="lt")
     width, height = right - left + 4, bottom - top + 4
@@ -202,7 +203,7 @@ def _label(
 
 
 def _ink(colour: str) -> str:
-    """Black or white, whichever stands out (relative luminance)."""
+    """Black or white, whichever is legible on `colour` (by luma)."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 130 else "white"
 

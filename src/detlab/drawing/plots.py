@@ -1,4 +1,4 @@
-"""Figures of an error report and of anchor coverage; every figure is a function of plain numbers."""
+"""Figures of an error report and of anchor coverage, drawn from plain numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from detlab.drawing.pictures import ERROR_COLOURS, PALETTE
 
-MOST_CLASSES = 10  # lines in a panel, and classes of which a confusion matrix shows its numbers
+MOST_CLASSES = 10  # most lines in a panel, and most classes with which a confusion matrix shows its counts
 GREY = "#7F7F7F"
 
 
@@ -40,7 +40,7 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def error_shares(report: Mapping[str, Any]) -> Figure:
-    """AP at 0.5 regained by fixing each kind of error, with counts."""
+    """Bars of the AP at 0.5 regained by fixing each kind of error, with the numbers of errors."""
     kinds, special = report["kinds"], report["special"]
     names = [*kinds, *special]
     rows = [*kinds.values(), *special.values()]
@@ -59,7 +59,7 @@ def error_shares(report: Mapping[str, Any]) -> Figure:
 
 
 def pr_curves(curves: Mapping[str, Any], thresholds: Sequence[float] = (0.5, 0.75, 0.9)) -> Figure:
-    """Precision over recall by class, a panel for each IoU, with the mean over classes."""
+    """Precision over recall for each class and the mean over classes, in one panel per IoU threshold."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     recall = np.linspace(0, 1, 101)
     tables = {name: np.asarray(table) for name, table in curves["precision"].items()}
@@ -83,7 +83,7 @@ def pr_curves(curves: Mapping[str, Any], thresholds: Sequence[float] = (0.5, 0.7
 
 
 def confusion(matrix: Mapping[str, Any]) -> Figure:
-    """Share of each true class (row) by predicted class, with the counts where there is room."""
+    """Confusion matrix: share of each true class (row) by predicted class, with the counts where there is room."""
     counts, names = np.asarray(matrix["counts"]), matrix["classes"]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.75 * len(names) + 1.5, 3.6, 12))
@@ -102,7 +102,7 @@ def confusion(matrix: Mapping[str, Any]) -> Figure:
 
 
 def score_histograms(histograms: Mapping[str, Any]) -> Figure:
-    """Detections by score: true ones upwards, false ones stacked by kind."""
+    """Stacked histogram of detections by score: true positives at the bottom, false ones above, by kind."""
     edges = np.asarray(histograms["edges"])
     figure, axes = _figure(6.4, 3.2)
     bottom = np.zeros(len(edges) - 1)
@@ -131,7 +131,7 @@ def recall_bars(rows: Sequence[Mapping[str, Any]], label: str) -> Figure:
 
 
 def stages(report: Mapping[str, Any]) -> Figure:
-    """At which stage boxes are lost, and recall over the number of proposals."""
+    """Shares of boxes lost at each stage, and recall over the number of boxes per image."""
     figure = Figure(figsize=(7.2, 2.8), layout="constrained")
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     shares = report["boxes"]

@@ -1,1 +1,1 @@
-"""Metrics over a whole split: COCO AP, VOC AP and proposal recall; and where AP is lost."""
+"""Metrics over a whole split: COCO AP, VOC AP, proposal recall, and an error analysis of AP."""

@@ -1,6 +1,6 @@
 """How well a detector's anchors cover a data set's boxes, before anything is trained.
 
-G boxes, L levels. Boxes are measured on the canvas that the detector sees, so resizing counts.
+G boxes, L levels. Boxes are measured on the canvas that the detector sees, after resizing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ EDGES = np.linspace(0, 1, 21)  # of the histogram of best IoUs
 
 
 class AnchorStage(NamedTuple):
-    """The part of a detector that tiles anchors."""
+    """The anchors of a detector, their levels and their matcher."""
 
     anchors: AnchorGenerator
     levels: tuple[Level, ...]
@@ -32,8 +32,8 @@ class AnchorStage(NamedTuple):
 
 
 def anchor_stage(detector: nn.Module) -> AnchorStage | None:
-    """A detector's anchors, levels and their matcher: those of its first stage, where it has two; None without."""
-    stage: Any = getattr(detector, "rpn", detector)  # asked for what it has, since families differ
+    """A detector's anchors, levels and matcher, from the first stage where it has two; None without anchors."""
+    stage: Any = getattr(detector, "rpn", detector)  # read by getattr, since families differ
     anchors = getattr(stage, "anchors", None)
     if anchors is None:
         return None
@@ -42,20 +42,20 @@ def anchor_stage(detector: nn.Module) -> AnchorStage | None:
 
 
 def thresholds_of(matcher: Matcher) -> list[float]:
-    """The IoUs at which a matcher tells negatives and positives apart, ascending; 0.5 for one that has none."""
+    """The IoU thresholds of a matcher for negatives and positives, ascending; 0.5 for a matcher without any."""
     own = {getattr(matcher, name, None) for name in ("negative", "positive")}
     return sorted(t for t in own if t is not None) or [0.5]
 
 
 class Placement(NamedTuple):
-    """Where images come to lie."""
+    """How images are resized and put on a canvas."""
 
     target: Callable[[tuple[int, int]], tuple[int, int]]  # (height, width) as stored -> as resized
     divisor: int  # canvas sides are multiples of it
     canvas: tuple[int, int] | None  # fixed (height, width), or None for the image's own
 
     def canvas_of(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The canvas of an image alone in its batch."""
+        """The canvas (height, width) of a resized image of this size in a batch of one."""
         if self.canvas is not None:
             return self.canvas
         rows, columns = (-(-side // self.divisor) * self.divisor for side in size)
@@ -65,14 +65,14 @@ class Placement(NamedTuple):
 class Coverage(NamedTuple):
     """One row per box of the ground truth; rows of images that were left out hold -1."""
 
-    iou: np.ndarray  # [G] with the best anchor
-    level: np.ndarray  # [G] of that anchor
+    iou: np.ndarray  # [G] IoU with the best anchor
+    level: np.ndarray  # [G] index of that anchor's level
     sides: np.ndarray  # [G, 2] width and height, canvas px
-    positives: np.ndarray  # [G] anchors that answer for the box
-    shares: np.ndarray  # [3] share of all anchors that is positive, negative, ignored
+    positives: np.ndarray  # [G] number of positive anchors of the box
+    shares: np.ndarray  # [3] shares of all anchors that are positive, negative, ignored
 
     def of(self, rows: np.ndarray) -> Coverage:
-        """Some boxes only."""
+        """The coverage of the boxes at `rows` only."""
         return Coverage(self.iou[rows], self.level[rows], self.sides[rows], self.positives[rows], self.shares)
 
 
@@ -84,7 +84,7 @@ def coverage(stage: AnchorStage, truth: GroundTruth, placement: Placement, most_
         stage: see `anchor_stage`.
         truth: annotations, original px.
         placement: of images on canvases.
-        most_images: as many, spread evenly over the split; None for all.
+        most_images: use only so many images, spread evenly over the split; None for all.
     """
     count = len(truth.labels)
     iou, level, positives = np.full(count, -1.0), np.full(count, -1), np.full(count, -1)
@@ -139,11 +139,11 @@ def _targets(boxes: torch.Tensor, truth: GroundTruth, rows: list[int]) -> Target
 
 
 def coverage_report(covered: Coverage, stage: AnchorStage, crowd: np.ndarray) -> dict[str, Any]:
-    """Best IoU, recall at the matcher's thresholds and positives per box: in all, by size and by level.
+    """Best IoU, recall at the matcher's thresholds and positives per box: in total, by size and by level.
 
     Args:
         covered: from `coverage`; boxes of images left out do not count.
-        stage: the same.
+        stage: the stage that was given to `coverage`.
         crowd: [G] bool; crowds do not count.
     """
     kept = covered.of(~crowd & (covered.iou >= 0))
@@ -169,7 +169,7 @@ def coverage_report(covered: Coverage, stage: AnchorStage, crowd: np.ndarray) ->
 
 
 def _row(covered: Coverage, thresholds: Sequence[float]) -> dict[str, float]:
-    """Figures of a group of boxes."""
+    """The numbers of the report for a group of boxes."""
     count = len(covered.iou)
     if not count:
         return {"boxes": 0}

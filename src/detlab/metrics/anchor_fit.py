@@ -1,9 +1,11 @@
 """Anchor shapes fitted to a data set's boxes: k-means with 1 - IoU as distance (YOLO9000, section 2).
 
-The shapes a detector can have are the products of a few sizes, octaves and ratios, so the centres are moved on that
-grid: every box goes to the shape of highest IoU, then each size and each ratio becomes the geometric mean of what its
-boxes have. Starts are quantiles of the boxes, so the result is the same every time.
+A detector's shapes are the products of a few sizes, octaves and ratios, so the cluster centres stay on that grid: every
+box is assigned to the shape of highest IoU, then each size and each ratio becomes the geometric mean over its boxes.
+The start is quantiles of the boxes, so the result is the same every time.
 """
+
+# Names: the extent of a box is the log of the square root of its area, its slant the log of height / width.
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROUNDS = 50
+ROUNDS = 50  # at most; k-means stops when the mean IoU no longer grows
 
 
 class Fit(NamedTuple):
@@ -20,7 +22,7 @@ class Fit(NamedTuple):
 
     sizes: list[float]  # px, ascending: square root of the area
     ratios: list[float]  # height / width, ascending
-    iou: float  # mean over boxes with the best shape, both centred on one point
+    iou: float  # mean over boxes of the IoU with the best shape, both centred on one point
 
 
 def fit_shapes(sides: np.ndarray, sizes: int, ratios: int, octaves: Sequence[float] = (1.0,)) -> Fit:
@@ -28,8 +30,8 @@ def fit_shapes(sides: np.ndarray, sizes: int, ratios: int, octaves: Sequence[flo
 
     Args:
         sides: [n, 2] widths and heights, px.
-        sizes, ratios: how many.
-        octaves: factors of every size, kept as they are.
+        sizes, ratios: numbers of sizes and of ratios.
+        octaves: factors of every size, not fitted.
     """
     extent, slant = np.log(sides.prod(1)) / 2, np.log(sides[:, 1] / sides[:, 0])
     octave = np.log(np.asarray(octaves))
@@ -55,11 +57,11 @@ def fit_shapes(sides: np.ndarray, sizes: int, ratios: int, octaves: Sequence[flo
 def fit_pairs(sides: np.ndarray, count: int) -> tuple[list[tuple[float, float]], float]:
     """Free shapes by k-means with 1 - IoU (YOLO9000 section 2): each becomes the mean of the boxes nearest to it.
 
-    Starts are the boxes at even quantiles of the area, so the result is the same every time.
+    The start is the boxes at even quantiles of the area, so the result is the same every time.
 
     Args:
         sides: [n, 2] widths and heights, px.
-        count: how many shapes.
+        count: number of shapes.
 
     Returns:
         (width, height) of each, by ascending area, and the mean IoU of boxes with their shape.
@@ -84,7 +86,7 @@ def shape_iou(sides: np.ndarray, shapes: np.ndarray) -> np.ndarray:
 
 
 def _means(values: np.ndarray, group: np.ndarray, old: np.ndarray) -> np.ndarray:
-    """Mean of each group's values; the old one for a group that is empty."""
+    """Mean of each group's values; the old value for an empty group."""
     counts = np.bincount(group, minlength=len(old))
     sums = np.bincount(group, values, minlength=len(old))
     return np.where(counts > 0, sums / np.maximum(counts, 1), old)

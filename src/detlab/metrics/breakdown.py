@@ -1,4 +1,4 @@
-"""Parts of an error report beside the error shares: who is taken for whom, at which scores, at which sizes."""
+"""Parts of an error report besides error shares: confusion of classes, errors by score, recall by size and stage."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from detlab.metrics.error_kinds import IGNORED, KINDS, TRUE, Verdicts, error_sha
 from detlab.metrics.matching import SIDES, THRESHOLDS, match, pairs_of, place_in_group
 from detlab.metrics.proposal_recall import proposal_recall
 
-COVERAGES = (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # IoU of a box with its best anchor
-SCORES = np.linspace(0, 1, 21)
+COVERAGES = (0, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # bin edges: IoU of a box with its best anchor
+SCORES = np.linspace(0, 1, 21)  # bin edges
 
 
 def confusion(found: Found, score_threshold: float) -> dict[str, Any]:
-    """Counts [K + 1, K + 1]: rows are the true class, columns the predicted one, the last of each is background.
+    """Counts [K + 1, K + 1]: rows are true classes, columns predicted classes; the last of each is background.
 
-    Detections of at least the threshold take, by falling score, the free box of highest IoU from 0.5 on whatever its
-    class; the last row holds detections that took none, the last column boxes that nobody took.
+    Detections with at least the threshold's score are matched by falling score, each to the free box of highest IoU
+    (0.5 or more) of any class. The last row counts unmatched detections, the last column unmatched boxes.
     """
     truth = found.truth
     kept = found.rows[:, 4] >= score_threshold
@@ -46,7 +46,7 @@ def confusion(found: Found, score_threshold: float) -> dict[str, Any]:
 
 
 def best_f1(found: Found, judged: Verdicts) -> dict[str, float]:
-    """The score from which on detections give the highest F1 at IoU 0.5, all classes together, and what it gives."""
+    """The score threshold of the highest F1 at IoU 0.5, over all classes together, with F1, precision and recall."""
     kept = judged.kind != IGNORED
     total = int((~found.truth.crowd).sum())
     if not kept.any() or not total:
@@ -54,7 +54,7 @@ def best_f1(found: Found, judged: Verdicts) -> dict[str, float]:
     order = np.argsort(-found.rows[kept, 4], kind="stable")
     scores, true = found.rows[kept, 4][order], (judged.kind[kept][order] == TRUE).cumsum()
     number = np.arange(1, len(true) + 1)
-    f1 = np.where(np.append(scores[1:] != scores[:-1], True), 2 * true / (number + total), 0)  # ties go together
+    f1 = np.where(np.append(scores[1:] != scores[:-1], True), 2 * true / (number + total), 0)  # last of ties
     at = int(f1.argmax())
     return {
         "score": float(scores[at]),
@@ -65,7 +65,7 @@ def best_f1(found: Found, judged: Verdicts) -> dict[str, float]:
 
 
 def score_histograms(found: Found, judged: Verdicts) -> dict[str, Any]:
-    """Detections by score, twenty bins: true ones, and false ones by kind."""
+    """Number of detections by score in twenty bins: true positives, and false positives by kind."""
     kinds = {"true": TRUE, **KINDS}
     counts = {n: np.histogram(found.rows[judged.kind == k, 4], SCORES)[0].tolist() for n, k in kinds.items()}
     return {"edges": SCORES.round(2).tolist(), "counts": counts}
@@ -84,7 +84,7 @@ def pr_curves(found: Found, max_detections: Sequence[int]) -> dict[str, Any]:
 
 
 def hits(found: Found, *, use_classes: bool = True) -> np.ndarray:
-    """[G, 10] bool: boxes found at each IoU threshold of COCO, by a detection of any score."""
+    """[G, 10] bool: the boxes that a detection of any score matches at each IoU threshold of COCO."""
     truth, classes = found.truth, len(found.truth.class_names) if use_classes else 1
     crowd = truth.crowd.numpy()
     group = found.images * classes + found.rows[:, 5].astype(np.int64) * use_classes
@@ -99,10 +99,11 @@ def hits(found: Found, *, use_classes: bool = True) -> np.ndarray:
 
 
 def recall_by(found: Found, values: np.ndarray, edges: Sequence[float]) -> list[dict[str, Any]]:
-    """Recall of the boxes whose value lies from one edge to below the next (the last edge counts); crowds are left out.
+    """Recall of boxes by bins of a value (lower edge included, the last edge as well); crowds are left out.
 
     Args:
         values: [G], such as each box's size or its IoU with its best anchor.
+        edges: of the bins, ascending.
     """
     table, crowd = hits(found), found.truth.crowd.numpy()
     rows = []
@@ -124,7 +125,7 @@ def recall_by_size(found: Found) -> list[dict[str, Any]]:
 
 
 def recall_by_stage(found: Found, proposed: Found) -> dict[str, Any]:
-    """Class-agnostic recall of the proposals and of the final boxes, and at which stage boxes are lost (IoU 0.5)."""
+    """Class-agnostic recall of proposals and of final boxes, and shares of boxes lost at each stage (IoU 0.5)."""
     crowd = found.truth.crowd.numpy()
     first, last = hits(proposed, use_classes=False)[:, IOU_50], hits(found)[:, IOU_50]
     total = max(1, int((~crowd).sum()))
@@ -146,7 +147,7 @@ def recall_by_stage(found: Found, proposed: Found) -> dict[str, Any]:
 
 
 class ImageErrors(NamedTuple):
-    """What went wrong in one image, at a score threshold."""
+    """The errors in one image, at a score threshold."""
 
     id: int
     name: str
@@ -154,15 +155,15 @@ class ImageErrors(NamedTuple):
     labels: np.ndarray  # [n]
     scores: np.ndarray  # [n]
     kinds: tuple[str, ...]  # [n] names of KINDS
-    unfound: np.ndarray  # [m, 4] boxes that nobody found
+    unfound: np.ndarray  # [m, 4] boxes that no detection matched
     unfound_labels: np.ndarray  # [m]
-    right: np.ndarray  # [k, 4] true detections
+    right: np.ndarray  # [k, 4] true positives
 
 
 def worst_images(found: Found, count: int, score_threshold: float) -> list[ImageErrors]:
-    """The images with most errors: false detections of at least the threshold, and boxes that none of the rest finds.
+    """The images with most errors, false detections and unmatched boxes, among detections from the threshold on.
 
-    Of equal ones, that with the higher scores of false detections comes first.
+    Of images with equally many, the one with the higher sum of the false detections' scores comes first.
     """
     kept = found.rows[:, 4] >= score_threshold
     found = found._replace(rows=found.rows[kept], images=found.images[kept])
@@ -208,10 +209,11 @@ def error_report(
     """Where AP is lost, as plain numbers; for a class-agnostic detector give ground truth of one class.
 
     Args:
-        score_threshold: of the confusion matrix; None for that of the best F1.
-        max_detections: as those of the AP.
+        found: detections and ground truth.
+        score_threshold: of the confusion matrix; None for the score of the best F1.
+        max_detections: numbers of detections as for the AP.
         coverage: [G] IoU of every box with its best anchor, where the detector has anchors.
-        proposed: what an earlier stage proposed, where there is one.
+        proposed: proposals of an earlier stage, where there is one.
     """
     judged = verdicts(found)
     best = best_f1(found, judged)

@@ -1,8 +1,8 @@
 """COCO average precision (cocodataset/cocoapi, cocoeval.py), on flat arrays.
 
 T IoU thresholds, R recall points, K classes, 4 area ranges, M numbers of detections. Values equal pycocotools' to the
-last bits; the tests compare them. It is written out here, not called, because both pycocotools and faster-coco-eval
-take a Python object per box, and making those is most of their time.
+last bits; the tests compare them. It is implemented here because pycocotools and faster-coco-eval need a Python object
+per box, and creating those takes most of their time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CocoAP(CollectedDetections):
 
 
 def coco_measure(data: Judged) -> Measure:
-    """The measure of `CocoAP` with as many detections as `data.max_detections` says."""
+    """The measure of `CocoAP` with the numbers of detections in `data.max_detections`."""
     return _up_to(data.max_detections)
 
 
@@ -47,8 +47,7 @@ def _up_to(max_detections: Sequence[int]) -> Measure:
 def coco_ap(found: Found, max_detections: Sequence[int] = (1, 10, 100)) -> dict[str, float]:
     """map, map_50, map_75, map_small .., mar_1 .., and ap/<class> by name; undefined values are absent.
 
-    A class without ground truth is absent. With ground truth and no detection at all every value is 0, where
-    pycocotools stops.
+    A class without ground truth is absent. With ground truth and no detections every value is 0 (pycocotools fails).
     """
     curves = precision_recall(found, max_detections)
     precision, recall = curves.precision, curves.recall
@@ -64,7 +63,7 @@ def coco_ap(found: Found, max_detections: Sequence[int] = (1, 10, 100)) -> dict[
 
 
 class Curves(NamedTuple):
-    """COCO's tables; -1 where a class has no ground truth of that size."""
+    """COCO's tables of precision and recall; -1 where a class has no ground truth of that size."""
 
     precision: np.ndarray  # [T, R, K, 4] at the largest number of detections
     recall: np.ndarray  # [T, K, 4, M]
@@ -111,15 +110,19 @@ def precision_recall(found: Found, max_detections: Sequence[int], *, use_classes
 
 
 def _verdicts(matched: Matched, outside: np.ndarray, part: slice) -> tuple[np.ndarray, np.ndarray]:
-    """True positives [n, T], and detections that count neither way [n, T]."""
+    """True positives [n, T], and detections that are neither true nor false [n, T]."""
     has, ignored = matched.truth[part] >= 0, matched.ignored[part]
     return has & ~ignored, ignored | (~has & outside[part, None])
 
 
 def interpolated(hit: np.ndarray, false: np.ndarray, count: int) -> np.ndarray:
-    """Precision [R] at RECALLS from verdicts [n] by falling score: the highest at that recall or beyond, else 0.
+    """Precision [R] at RECALLS: the highest at that recall or above, else 0.
 
-    Only true positives raise recall, and precision is highest right at one, so the others need no entry.
+    Only true positives raise recall, and precision peaks at a true positive, so the curve has points only there.
+
+    Args:
+        hit, false: [n] bool, true and false positives by falling score.
+        count: boxes of the class.
     """
     at = np.flatnonzero(hit)
     true = np.arange(1, len(at) + 1, dtype=np.float64)

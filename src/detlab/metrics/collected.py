@@ -18,18 +18,18 @@ PER_BOX = ("box_image", "boxes", "labels", "area", "crowd", "difficult")  # of G
 
 
 class Found(NamedTuple):
-    """All detections of a split beside its annotations; what every measure is a function of."""
+    """All detections of a split with its annotations; the input of every measure."""
 
     truth: GroundTruth
     rows: np.ndarray  # [N, 6] float64: x1, y1, x2, y2 (original px), score, label; by image id, then emission
     images: np.ndarray  # [N] image id of each row
 
 
-Measure = Callable[[Found], dict[str, float]]  # values by name; what is undefined is absent
+Measure = Callable[[Found], dict[str, float]]  # values by name; undefined ones are absent
 
 
 class Judged(Protocol):
-    """What a measure may ask the data module for."""
+    """The attributes of the data module that a measure may read."""
 
     class_names: tuple[str, ...]
     max_detections: tuple[int, ...]
@@ -37,15 +37,15 @@ class Judged(Protocol):
 
 
 class CollectedDetections(Metric):
-    """Keeps detections by image id; every process's `compute` returns the same.
+    """Keeps detections by image id; `compute` returns the same values in every process.
 
-    Each update stores, per image, its id and its rows. `compute` gathers both once, drops images a padded sampler
-    gave twice (the first process keeps them), orders by image id, works on rank 0 and broadcasts the result.
+    Each update stores the id and the detections of every image. `compute` gathers both once, drops images that a padded
+    sampler gave twice (the first process's are kept), sorts by image id, evaluates on rank 0 and broadcasts the result.
 
     Args:
         ground_truth: the split's annotations.
         measures: functions of all detections, whose values are joined.
-        partial: judge only the images that came. False refuses to judge when an image of the split is missing.
+        partial: evaluate only the images that were given. False raises when an image of the split is missing.
     """
 
     full_state_update = False
@@ -77,18 +77,16 @@ class CollectedDetections(Metric):
         """The values of all measures by name.
 
         Raises:
-            ValueError: an image that the ground truth lacks, or, unless `partial`, one that never came.
+            ValueError: the ground truth lacks an image, or, unless `partial`, an image was never given.
         """
         found = self.merged()
         return self.on_rank_zero(lambda: {k: v for measure in self.measures for k, v in measure(found).items()})
 
     def merged(self) -> Found:
-        """Everything over all processes, by image id, then order of emission.
-
-        Collective: every process must call it.
+        """All detections of all processes, by image id, then in the order they were given; all processes must call it.
 
         Raises:
-            ValueError: an image that the ground truth lacks, or, unless `partial`, one that never came.
+            ValueError: the ground truth lacks an image, or, unless `partial`, an image was never given.
         """
         if self._merged is None:
             ids = np.concatenate(self._ids) if self._ids else np.zeros(0, np.int64)
@@ -98,14 +96,14 @@ class CollectedDetections(Metric):
         return self._merged
 
     def on_rank_zero(self, work: Callable[[], dict[str, float]]) -> dict[str, float]:
-        """The result of `work`, done on rank 0 and sent to all."""
+        """Run `work` on rank 0 only; its result is returned, or its error raised, in every process."""
         if not together():
             return work()
         box: list[Any] = [None]
         if distributed.get_rank() == 0:
             try:
                 box[0] = work()
-            except Exception as error:  # sent on, so that no other rank waits for ever
+            except Exception as error:  # sent to all ranks, so that none waits for ever
                 box[0] = error
         distributed.broadcast_object_list(box, src=0)
         if isinstance(box[0], Exception):
@@ -139,7 +137,7 @@ def coco_results(found: Found) -> list[dict[str, Any]]:
 
 
 def coco_truth(truth: GroundTruth) -> dict[str, Any]:
-    """The split's annotations as a COCO document (with difficult beside iscrowd); what pycocotools reads."""
+    """The split's annotations as a COCO document that pycocotools can read, with an extra key `difficult`."""
     ids, sizes = truth.image_ids.tolist(), truth.sizes.tolist()
     corners, sides = truth.boxes[:, :2], truth.boxes[:, 2:] - truth.boxes[:, :2]
     columns = (truth.box_image, corners, sides, truth.labels, truth.area, truth.crowd.int(), truth.difficult.int())
@@ -151,7 +149,7 @@ def coco_truth(truth: GroundTruth) -> dict[str, Any]:
         "categories": [{"id": i, "name": n} for i, n in zip(truth.category_ids, truth.class_names, strict=True)],
         "annotations": [
             {
-                "id": number,  # from 1: COCO takes id 0 for "unmatched"
+                "id": number,  # from 1: pycocotools takes id 0 for "unmatched"
                 "image_id": image,
                 "bbox": corner + side,
                 "category_id": int(truth.category_ids[label]),
@@ -167,7 +165,7 @@ def coco_truth(truth: GroundTruth) -> dict[str, Any]:
 
 
 def as_one_class(found: Found) -> Found:
-    """The same boxes with every class made one, for detectors that tell objects from background only."""
+    """The same boxes with all classes merged into one, for class-agnostic detectors."""
     truth = found.truth._replace(
         labels=torch.zeros_like(found.truth.labels), class_names=("object",), category_ids=(1,)
     )
@@ -175,7 +173,7 @@ def as_one_class(found: Found) -> Found:
 
 
 def _only(truth: GroundTruth, ids: np.ndarray) -> GroundTruth:
-    """The annotations of some images."""
+    """The annotations of the images with these ids."""
     images = np.isin(truth.image_ids.numpy(), ids)
     boxes = torch.from_numpy(np.isin(truth.box_image.numpy(), ids))
     return truth._replace(
@@ -187,7 +185,7 @@ def _only(truth: GroundTruth, ids: np.ndarray) -> GroundTruth:
 
 
 def _merge(parts: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Image ids seen, rows and their image ids; each image from the first part that has it, ordered by id."""
+    """Image ids seen, rows and their image ids, ordered by id; an image in several parts is taken from the first."""
     ids = np.concatenate([p[0] for p in parts])
     counts = np.concatenate([p[1] for p in parts])
     rows = np.concatenate([p[2] for p in parts])

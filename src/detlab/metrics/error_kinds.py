@@ -1,10 +1,10 @@
 """Where AP is lost (TIDE: A General Toolbox for Identifying Object Detection Errors, Bolya et al. 2020, section 2).
 
-Every detection that matches nothing at an IoU of 0.5 gets one kind of error, asked for in this order, as in the
-paper's code; every box nobody found and no classification or localisation error points at is missed. What a kind costs
-is the AP at 0.5 gained when its errors alone are fixed. The gains do not add up to 1 - AP.
+Every detection that matches no box at an IoU of 0.5 gets one kind of error: the first of KINDS that applies, as in the
+paper's code. A box is missed if no detection matches it and no classification or localisation error refers to it. The
+cost of a kind is the AP at 0.5 that is gained when only its errors are fixed. The gains do not add up to 1 - AP.
 
-Different from the paper's code: a class without ground truth has no AP here (there it counts as 0), as in COCO.
+One difference from the paper's code: a class without ground truth has no AP here, as in COCO (there it counts as 0).
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from detlab.metrics.matching import Pairs, match, pairs_of, place_in_group
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoU: t_f and t_b of the paper
 TRUE, LOCALISATION, CLASSIFICATION, DUPLICATE, BACKGROUND_HIT, BOTH, IGNORED = range(7)
-KINDS = {  # of false detections, in the order in which they are asked for
+KINDS = {  # of false detections, in the order in which they are tested
     "localisation": LOCALISATION,  # right class, IoU from t_b to t_f with its best box
     "classification": CLASSIFICATION,  # IoU from t_f on with a box of another class
-    "duplicate": DUPLICATE,  # right class, IoU from t_f on, but a better-scored detection has the box
+    "duplicate": DUPLICATE,  # right class, IoU from t_f on, but the box is matched to a better-scored detection
     "background": BACKGROUND_HIT,  # IoU of at most t_b with every box
     "both": BOTH,  # the rest: IoU from t_b to t_f with a box of another class
 }
 
 
 class Verdicts(NamedTuple):
-    """What became of every detection and every box."""
+    """The judgement of every detection (N) and every box (G)."""
 
     kind: np.ndarray  # [N] TRUE, one of KINDS' numbers, or IGNORED (on a crowd)
-    truth: np.ndarray  # [N] the box it matched or failed at; -1 where there is none
-    fixes: np.ndarray  # [N] bool: the best-scored localisation or classification error at a box nobody found
+    truth: np.ndarray  # [N] the box that it matches or that its error refers to; -1 where there is none
+    fixes: np.ndarray  # [N] bool: the best-scored localisation or classification error at an unmatched box
     found: np.ndarray  # [G] bool: matched
-    missed: np.ndarray  # [G] bool: not matched, and no error points at it; crowds never
+    missed: np.ndarray  # [G] bool: neither matched, nor referred to by an error, nor a crowd
 
 
 def verdicts(found: Found) -> Verdicts:
@@ -77,10 +77,10 @@ def verdicts(found: Found) -> Verdicts:
 
 
 def error_shares(found: Found, judged: Verdicts) -> dict[str, Any]:
-    """AP at 0.5, and of every kind of error its count and the AP regained when it is fixed.
+    """AP at 0.5, and for every kind of error its count and the AP regained when it is fixed.
 
-    Kinds: those of KINDS, and missed. Beside them false_positives (every false detection scored below every true one)
-    and false_negatives (every box found or taken off the count) as the two sums that the paper calls special errors.
+    The kinds are KINDS and missed. Beside them are the paper's two special errors: false_positives (fixed by scoring
+    every false detection below every true one) and false_negatives (fixed by not counting unmatched boxes).
     """
     label, scores = found.rows[:, 5].astype(np.int64), found.rows[:, 4]
     truth_label, crowd = found.truth.labels.numpy(), found.truth.crowd.numpy()
@@ -122,7 +122,7 @@ def error_shares(found: Found, judged: Verdicts) -> dict[str, Any]:
 
 
 def _mean_ap(label: np.ndarray, scores: np.ndarray, hit: np.ndarray, counts: np.ndarray, known: np.ndarray) -> float:
-    """Mean over the known classes of AP at 101 recall points; without one whose boxes and detections are all gone."""
+    """Mean AP at 101 recall points over the known classes, except classes with neither boxes nor detections left."""
     order = np.lexsort((-scores, label))
     label, hit = label[order], hit[order]
     bounds = np.searchsorted(label, np.arange(len(counts) + 1))
@@ -137,7 +137,7 @@ def _mean_ap(label: np.ndarray, scores: np.ndarray, hit: np.ndarray, counts: np.
 
 
 def _best(pairs: Pairs, wanted: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Highest IoU [N] among wanted pairs of each detection (0 where there is none) and its box [N] (-1)."""
+    """Highest IoU [N] among each detection's wanted pairs, and the box [N] of that pair; 0 and -1 without pairs."""
     rows = np.flatnonzero(wanted)
     rows = rows[np.lexsort((pairs.truth[rows], -pairs.iou[rows], pairs.det[rows]))]
     det, first = np.unique(pairs.det[rows], return_index=True)

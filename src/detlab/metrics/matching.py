@@ -1,7 +1,7 @@
 """Pairs of detections and ground truth with their IoU, and COCO's greedy matching, on flat arrays.
 
-COCO's evaluator (cocodataset/cocoapi, cocoeval.py) visits image by image and class by class; here all groups take
-each step together: first the best detection of every group is matched, then the second, and so on.
+COCO's evaluator (cocodataset/cocoapi, cocoeval.py) works image by image and class by class. Here all these groups are
+processed at once: first the best detection of every group is matched, then the second, and so on.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import NamedTuple
 import numpy as np
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # of IoU
-RECALLS = np.linspace(0.0, 1.0, 101)  # where precision is read
-AREAS = {  # end of a metric's name -> px^2 of the annotation's area; both ends count
+RECALLS = np.linspace(0.0, 1.0, 101)  # recall points at which precision is read
+AREAS = {  # suffix of a metric's name -> range of the annotation's area, px^2, both ends included
     "": (0.0, 1e10),
     "_small": (0.0, 32.0**2),
     "_medium": (32.0**2, 96.0**2),
     "_large": (96.0**2, 1e10),
 }
-SIDES = (0, 16, 32, 64, 96, 128, 256, 512, np.inf)  # px, square root of a box's area: rows of tables by size
-MOST_PAIRS = 2_000_000  # looked at together; 1,000 proposals in each of COCO's images make 35 million
+SIDES = (0, 16, 32, 64, 96, 128, 256, 512, np.inf)  # px, bin edges of tables by size: square root of a box's area
+MOST_PAIRS = 2_000_000  # computed at once; 1,000 proposals in each of COCO's images make 35 million
 NEARLY_ONE = 1 - 1e-10  # COCO matches at an IoU of at least min(threshold, this)
 
 
@@ -29,7 +29,7 @@ class Pairs(NamedTuple):
 
     det: np.ndarray  # [P] row of the detection, ascending
     truth: np.ndarray  # [P] row of the ground-truth box, ascending within a detection
-    iou: np.ndarray  # [P]; for a crowd box intersection over the detection's area
+    iou: np.ndarray  # [P] IoU; for a crowd box intersection over the detection's area
 
 
 def pairs_of(
@@ -40,7 +40,7 @@ def pairs_of(
     crowd: np.ndarray,
     least: float = 0.0,
 ) -> Pairs:
-    """All pairs of a group whose IoU is at least `least` and above 0.
+    """All pairs within groups whose IoU is at least `least` and above 0.
 
     Args:
         det_group: [N] number of each detection's group.
@@ -55,7 +55,7 @@ def pairs_of(
     counts = last - first
     bounds = np.searchsorted(counts.cumsum(), np.arange(0, counts.sum(), MOST_PAIRS)).tolist()
     parts = []
-    for start, end in pairwise([*bounds, len(counts)]):  # in parts only to bound memory
+    for start, end in pairwise([*bounds, len(counts)]):  # split only to bound memory
         own = counts[start:end]
         det = np.repeat(np.arange(start, end), own)
         offset = np.arange(own.sum()) - np.repeat(own.cumsum() - own, own)
@@ -69,7 +69,7 @@ def pairs_of(
 
 
 def place_in_group(group: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """[N] place of each detection among those of its group, best first; of equal scores the earlier row."""
+    """[N] rank of each detection in its group, 0 for the highest score; of equal scores the earlier row first."""
     order = np.lexsort((-scores, group))
     ordered = group[order]
     starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1])) if len(group) else np.zeros(0, np.int64)
@@ -81,7 +81,7 @@ def place_in_group(group: np.ndarray, scores: np.ndarray) -> np.ndarray:
 def _overlap(
     det_boxes: np.ndarray, truth_boxes: np.ndarray, crowd: np.ndarray, det: np.ndarray, truth: np.ndarray
 ) -> np.ndarray:
-    """IoU of pairs, in the order of operations of COCO's C code, which works on (x, y, w, h): equal to the last bit."""
+    """IoU of pairs, with the order of operations of COCO's C code on (x, y, w, h), so values equal its to the bit."""
     det_size, truth_size = det_boxes[:, 2:] - det_boxes[:, :2], truth_boxes[:, 2:] - truth_boxes[:, :2]
     det_area, truth_area = det_size.prod(1)[det], truth_size.prod(1)[truth]
     inter = np.ones(len(det))
@@ -95,7 +95,7 @@ def _overlap(
 
 
 class Matched(NamedTuple):
-    """What COCO's matching made of each detection, for T IoU thresholds."""
+    """Result of COCO's matching for each detection and each of T IoU thresholds."""
 
     truth: np.ndarray  # [N, T] row of the matched box, -1 where there is none
     ignored: np.ndarray  # [N, T] bool: matched to a box that does not count
@@ -104,12 +104,12 @@ class Matched(NamedTuple):
 def match(pairs: Pairs, order: np.ndarray, ignored: np.ndarray, crowd: np.ndarray, thresholds: np.ndarray) -> Matched:
     """Greedy matching of all groups.
 
-    Each detection takes the free box of highest IoU, those that count before those that are ignored; of equal ones
-    the later. A crowd box is never used up.
+    Each detection takes the free box of highest IoU, and an ignored box only if no other is free; of equal IoUs the
+    later box is taken. A crowd box may be taken many times.
 
     Args:
-        pairs: within groups; those below the lowest threshold may be left out.
-        order: [N] place of each detection among those of its group, best first.
+        pairs: within groups; pairs below the lowest threshold may be left out.
+        order: [N] rank of each detection in its group, see `place_in_group`.
         ignored: [G] bool, boxes that do not count; includes the crowds.
         crowd: [G] bool.
         thresholds: [T].
@@ -128,7 +128,7 @@ def match(pairs: Pairs, order: np.ndarray, ignored: np.ndarray, crowd: np.ndarra
         step_truth = truth[start:end]
         free = reach[start:end] & ~taken[step_truth]
         starts = np.flatnonzero(np.diff(det[start:end], prepend=-1))
-        # Candidates stand by rising preference, so the last free one is the match.
+        # Candidates are sorted by rising preference, so the last free one is the match.
         last = np.maximum.reduceat(np.where(free, np.arange(end - start)[:, None], -1), starts, axis=0)
         chosen = np.where(last >= 0, step_truth[last], -1)
         found[det[start:end][starts]] = chosen

@@ -18,7 +18,7 @@ class ProposalRecall(CollectedDetections):
 
     Args:
         ground_truth: the split's annotations.
-        max_detections: k, proposals per image; AR by size is taken at the largest.
+        max_detections: numbers k of proposals per image; AR by size uses the largest.
         partial: see `CollectedDetections`.
     """
 

@@ -1,4 +1,4 @@
-"""A result as the rows of a table."""
+"""A metric's result as rows of a table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TITLES = {
     "ar_medium": "AR medium",
     "ar_large": "AR large",
 }
-RECALL_AT = re.compile(r"m?ar_(\d+)")  # of COCO, of proposals
+RECALL_AT = re.compile(r"m?ar_(\d+)")  # mar_100: COCO's AR; ar_100: recall of proposals
 
 
 def summary_rows(results: Mapping[str, float]) -> list[tuple[str, str]]:

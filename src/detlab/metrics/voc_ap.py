@@ -1,7 +1,7 @@
 """Pascal VOC average precision (VOC devkit, VOCevaldet.m), at 11 points (2007) or as area (2010 and later).
 
-The devkit counts the pixels of inclusive corners, w = xmax - xmin + 1. The corners here are those of continuous pixels,
-(xmin - 1, ymin - 1, xmax, ymax), so that w = x2 - x1 is the same number and so is every IoU.
+The devkit has inclusive pixel corners, w = xmax - xmin + 1. Boxes here have continuous corners, (xmin - 1, ymin - 1,
+xmax, ymax), so that w = x2 - x1 is the same number, and every IoU is the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ THRESHOLD = 0.5  # of IoU, strictly above
 
 
 class VocAP(CollectedDetections):
-    """AP at an IoU above 0.5. A box marked difficult (or a crowd) is neither counted nor held against a detection.
+    """AP at an IoU above 0.5. Difficult boxes (and crowds) are not counted, nor are the detections matched to them.
 
     Args:
         ground_truth: the split's annotations.
@@ -62,7 +62,7 @@ def voc_ap(found: Found, kind: str = "voc07") -> dict[str, float]:
         truth.boxes.numpy(),
         np.zeros(len(label), bool),
     )
-    # Each detection looks at its best box alone, the first of equal ones, be it taken or not.
+    # Each detection is compared with its best box only (the first of equal ones), whether that is taken or not.
     best_first = np.lexsort((pairs.truth, -pairs.iou, pairs.det))
     best = best_first[np.unique(pairs.det[best_first], return_index=True)[1]]
     best = best[pairs.iou[best] > THRESHOLD]
@@ -71,7 +71,7 @@ def voc_ap(found: Found, kind: str = "voc07") -> dict[str, float]:
     ignored[det[difficult[box]]] = True
     det, box = det[~difficult[box]], box[~difficult[box]]
     hit = np.zeros(len(rows), bool)
-    hit[det[np.unique(box, return_index=True)[1]]] = True  # the best-scored of those that claim a box
+    hit[det[np.unique(box, return_index=True)[1]]] = True  # the best-scored detection of each box
     counts = np.bincount(label[~difficult], minlength=classes)
     bounds = np.searchsorted(det_label, np.arange(classes + 1))
     curve = _eleven_points if kind == "voc07" else _area
@@ -84,7 +84,7 @@ def voc_ap(found: Found, kind: str = "voc07") -> dict[str, float]:
 
 
 def _eleven_points(hit: np.ndarray, count: int) -> float:
-    """Mean of the highest precision at recall 0, .1, .. 1 or beyond, of verdicts [n] by falling score.
+    """Mean over recalls 0, .1, .. 1 of the highest precision at that recall or above; hit [n] bool by falling score.
 
     Recall is compared in whole numbers: in float64 the point 0.1 * 6 lies above a recall of exactly 0.6.
     """
@@ -94,7 +94,7 @@ def _eleven_points(hit: np.ndarray, count: int) -> float:
 
 
 def _area(hit: np.ndarray, count: int) -> float:
-    """Area under the falling envelope of precision, of verdicts [n] by falling score."""
+    """Area under the decreasing envelope of precision over recall; hit [n] bool by falling score."""
     at = np.flatnonzero(hit)
     precision = np.arange(1, len(at) + 1) / (at + 1)
     return float(np.maximum.accumulate(precision[::-1]).sum() / count)

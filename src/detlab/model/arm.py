@@ -20,7 +20,7 @@ STAGE = 4  # number of this stage in the random draws
 
 
 class AnchorRefinement(nn.Module):
-    """The first of two steps. What the second step takes from it, it takes without gradient.
+    """The first of two stages; the second stage uses its boxes and its objectness without gradient.
 
     Args:
         levels: the source maps.
@@ -52,7 +52,7 @@ class AnchorRefinement(nn.Module):
         return self.head(features)
 
     def loss(self, prediction: Prediction, anchors: Tensor, batch: Batch, locations: int) -> dict[str, Tensor]:
-        """`loss_cls` and `loss_box` of this stage, every class being one; anchors [1, A, 4]."""
+        """`loss_cls` and `loss_box` of this stage, with all classes merged into one; anchors [1, A, 4]."""
         assignment = self.criterion.assign(anchors, batch.truth.agnostic(), num_classes=1)
         return self.criterion(prediction, anchors, assignment, batch.draw_keys, STAGE, locations)
 

@@ -1,6 +1,6 @@
-"""YOLO's loss: objectness of every anchor, classes and boxes of those that a box was assigned to.
+"""YOLO's loss: objectness of every anchor, class and box of the anchors matched to a box.
 
-What darknet does in forward_region_layer, forward_yolo_layer and forward_detection_layer, whose deltas are the negative
+It follows darknet's forward_region_layer, forward_yolo_layer and forward_detection_layer: their deltas are the negative
 gradients of these losses, summed over the batch.
 """
 
@@ -24,30 +24,30 @@ NORMALIZERS = ("images", "positives")
 
 
 class CellAssignment(NamedTuple):
-    """What each anchor is trained for, made without gradient."""
+    """Training targets of each anchor, without gradient."""
 
-    positive: Tensor  # [B, A] bool
-    negative: Tensor  # [B, A] bool: no object; neither: no loss
+    positive: Tensor  # [B, A] bool: matched to a box
+    negative: Tensor  # [B, A] bool: trained as no object; an anchor that is neither has no loss
     boxes: Tensor  # [B, A, 4]: the matched box; the anchor itself where there is none
-    labels: Tensor  # [B, A] int64, K for background; or [B, A, K] of 0 and 1, for losses of several labels
+    labels: Tensor  # [B, A] int64, K for background; or [B, A, K] of 0 and 1, for multi-label losses
     objectness: Tensor  # [B, A] in 0..1: 1, or the IoU of the predicted box, where positive
 
 
 class CellCriterion(nn.Module):
-    """`loss_obj`, `loss_cls` and `loss_box`.
+    """Computes `loss_obj`, `loss_cls` and `loss_box`.
 
     Args:
         matcher, coder, obj_loss, cls_loss, box_loss: the parts.
         normalizer: what the sums are divided by. images: the batch's images (darknet). positives: matched anchors of
             the batch, over all processes, at least 1.
         obj_weight, cls_weight, box_weight: factors of the losses.
-        by_size: a box of share s of the canvas weighs 2 - s (YOLOv2, YOLOv3).
-        prior_images: while fewer images were trained on, every other anchor learns to predict itself (darknet's warm
-            start: 12,800 for YOLOv2); 0 for none.
-        prior_weight: of that loss.
+        by_size: a box that covers share s of the canvas has the weight 2 - s (YOLOv2, YOLOv3).
+        prior_images: until so many images have been trained on, every unmatched anchor learns to predict itself
+            (darknet's warm start: 12,800 for YOLOv2); 0 for none.
+        prior_weight: factor of that loss.
     """
 
-    of_cells = True
+    of_cells = True  # see `Criterion.of_cells`
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class CellCriterion(nn.Module):
 
     @torch.no_grad()
     def assign(self, deltas: Tensor, references: Tensor, targets: Targets, num_classes: int) -> CellAssignment:
-        """Match anchors, with a look at what they predict where a part asks for it.
+        """Match anchors to boxes; the matcher and the objectness loss may use the predicted boxes as well.
 
         Args:
             deltas: [B, A, 4]; references [1, A, 8].
@@ -134,16 +134,16 @@ class CellCriterion(nn.Module):
             boxes = torch.where(positive[..., None], matched, anchors)
             labels = torch.where(positive, targets.labels.gather(1, matches.index), num_classes)
             if self.cls_loss.multi_label:
-                labels = _union(matches, labels, targets, num_classes, deltas.dtype)
+                labels = _multi_hot(matches, labels, targets, num_classes, deltas.dtype)
         wanted = paired_overlap(predicted, boxes) if self.obj_loss.rescore else torch.ones_like(deltas[..., 0])
         return CellAssignment(positive, negative, boxes, labels, torch.where(positive, wanted, 0))
 
     def _boxes(
         self, deltas: Tensor, references: Tensor, assigned: CellAssignment, canvas: tuple[int, int], seen: Tensor | None
     ) -> Tensor:
-        """Losses of the boxes, [B, A], weighted by size, and of the warm start."""
+        """Box losses [B, A], weighted by size; during the warm start, unmatched anchors have its loss."""
         positive = assigned.positive
-        # Rows without a box predict their anchor: finite in every loss and its gradient.
+        # Rows without a box get zero offsets and their anchor as target: every loss and gradient is finite.
         own = torch.where(positive[..., None], deltas, 0)
         loss = self.box_loss(self.coder, own, references, assigned.boxes)
         if self.by_size:
@@ -155,10 +155,10 @@ class CellCriterion(nn.Module):
         return torch.where(positive | (seen >= self.prior_images), loss, prior)
 
 
-def _union(
+def _multi_hot(
     matches: Matches | CellMatches, labels: Tensor, targets: Targets, num_classes: int, dtype: torch.dtype
 ) -> Tensor:
-    """Classes of each anchor as 0 and 1, [B, A, K]: those of all boxes that took it."""
+    """Classes of each anchor as 0 and 1, [B, A, K]: the classes of all boxes matched to it."""
     batch, count = labels.shape
     marks = torch.zeros(batch, (count + 1) * num_classes, dtype=dtype, device=labels.device)
     if not isinstance(matches, CellMatches):

@@ -1,6 +1,7 @@
 """YOLO's assignment: a box belongs to the cell that holds its centre, and to one anchor there.
 
-Shapes: B images, M padded boxes, A anchors. References [1, A, 8] are anchors beside the cells of their map positions.
+Shapes: B images, M padded boxes, A anchors. References [1, A, 8] are anchors, each with the cell of its map position
+(px, xyxy each).
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from detlab.ranges import Fraction
 from detlab.tensors.boxes import area, centres, pairwise_overlap, sides
 from detlab.tensors.structures import Targets, fixed_shapes
 
-FRACTION = 256  # of a px, to which anchors' sides are rounded: in float32 those of one shape differ by place
+STEPS_PER_PX = 256  # sides are rounded to 1/256 px, since float32 anchors of one shape differ a little by position
 
 
 class CellMatches(NamedTuple):
-    """As `Matches`, with the boxes' side of it: each box takes one anchor at most."""
+    """As `Matches`, and the anchor of each box; a box takes one anchor at most."""
 
     state: Tensor  # [B, A] int8: POSITIVE, NEGATIVE or IGNORED
     # [B, A] int64: row of the matched box in Targets; meaningful where state is POSITIVE
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of it
-    overlap: Tensor  # [B, A] float32: IoU of its and the box's shapes where it is matched, else 0
-    rows: Tensor  # [B, M] int64: the anchor that each box took, which a later box may have too; -1 for none
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which is not used
+    overlap: Tensor  # [B, A] float32: IoU of the shapes of the anchor and its matched box; 0 where unmatched
+    rows: Tensor  # [B, M] int64: the anchor that each box took (later boxes may have taken it too); -1 for none
 
 
 class CellMatcher(nn.Module):
-    """Of the cells that hold a box's centre, one on each level, the anchor of most similar shape (YOLOv2, YOLOv3).
+    """Matches a box to the anchor of most similar shape in the cells that hold its centre (YOLOv2, YOLOv3).
 
-    Similar is the IoU of both centred on one point; of equal ones the first. Where two boxes choose one anchor the
-    later box of the image keeps it, as in darknet, which shuffles them first. Every box that is no crowd has one anchor
-    or none; all others are negative.
+    There is one such cell on each level. Similarity is the IoU of both shapes centred on one point; of equal anchors
+    the first is taken. If two boxes choose the same anchor, the later box of the image keeps it, as in darknet, which
+    shuffles the boxes first. Crowds take no anchor, every other box takes one or none; all other anchors are negative.
 
     Args:
         crowd_overlap: a negative whose area lies in a crowd region by more than this share is ignored; null to treat
@@ -42,7 +43,7 @@ class CellMatcher(nn.Module):
 
     reads_cells = True
     reads_predictions = False
-    positive = negative = 0.5  # IoU of shapes from which `detlab anchors` counts a box as covered; decides nothing
+    positive = negative = 0.5  # only for `detlab anchors`: IoU from which it counts a box as covered
 
     def __init__(self, *, crowd_overlap: Fraction | None = 0.7) -> None:
         super().__init__()
@@ -58,7 +59,7 @@ class CellMatcher(nn.Module):
             return CellMatches(state, torch.zeros_like(state, dtype=torch.int64), torch.zeros_like(state).float(), none)
         per_part = max(1, LARGEST_MATRIX // (4 * boxes * count))
         parts = []
-        for start in range(0, batch, per_part):  # in parts only to bound memory
+        for start in range(0, batch, per_part):  # split only to bound memory
             rows = slice(start, start + per_part)
             own = None if predicted is None else predicted[rows]
             parts.append(self._match(references, Targets(*(t[rows] for t in targets)), own))
@@ -67,12 +68,12 @@ class CellMatcher(nn.Module):
         return CellMatches(*(torch.cat(field) for field in zip(*parts, strict=True)))
 
     def _match(self, references: Tensor, targets: Targets, predicted: Tensor | None) -> CellMatches:
-        likeness = _likeness(references, targets.boxes)
-        best, row = likeness.max(dim=2)  # [B, M]
+        shape_iou = _shape_iou(references, targets.boxes)
+        best, row = shape_iou.max(dim=2)  # [B, M]
         takes = targets.real & ~targets.crowd & (best > 0)
         row, takes = self._chosen(row, takes, references, targets, predicted)
         count = references.shape[1]
-        owner = _last(torch.where(takes, row, count), count)  # [B, A]
+        owner = _last_box(torch.where(takes, row, count), count)  # [B, A]
         state = torch.where(owner >= 0, POSITIVE, NEGATIVE).to(torch.int8)
         index = owner.clamp(min=0)
         overlap = torch.where(owner >= 0, best.gather(1, index), 0.0)
@@ -82,7 +83,7 @@ class CellMatcher(nn.Module):
     def _chosen(
         self, row: Tensor, takes: Tensor, references: Tensor, targets: Targets, predicted: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Each box's anchor [B, M] and whether it has one [B, M]; row is that of the best shape in its cells."""
+        """Each box's anchor [B, M] and whether it takes one [B, M]; `row` is the anchor of best shape in its cells."""
         return row, takes
 
     def _without_crowds(self, state: Tensor, anchors: Tensor, targets: Targets) -> Tensor:
@@ -94,10 +95,10 @@ class CellMatcher(nn.Module):
 
 
 class ResponsibleMatcher(CellMatcher):
-    """Of a cell's boxes the one whose *prediction* overlaps best is responsible (YOLOv1 section 2).
+    """Matches a box to the anchor of its cell whose *predicted* box overlaps it best (YOLOv1 section 2).
 
-    While none overlaps, the one of least squared distance. A cell has one object: where the centres of two boxes fall
-    into one the later box of the image keeps it.
+    If none overlaps, it takes the one at the least squared distance. A cell has one object: if the centres of two boxes
+    fall into one cell, the later box of the image keeps it.
     """
 
     reads_predictions = True
@@ -109,8 +110,8 @@ class ResponsibleMatcher(CellMatcher):
         count = references.shape[1]
         mine = cells[0][row]  # [B, M, 4]
         same = (mine[:, :, None] == cells[:, None]).all(-1)  # [B, M, A]
-        cell = same.to(torch.uint8).argmax(2)  # the first row of the cell stands for it
-        owner = _last(torch.where(takes, cell, count), count)
+        cell = same.to(torch.uint8).argmax(2)  # a cell is identified by its first anchor
+        owner = _last_box(torch.where(takes, cell, count), count)
         order = torch.arange(row.shape[1], device=row.device)
         takes = takes & (owner.gather(1, cell) == order)
         if predicted is None:
@@ -121,7 +122,7 @@ class ResponsibleMatcher(CellMatcher):
         return torch.where(best > 0, by_overlap, distance.argmin(2)), takes
 
 
-def _likeness(references: Tensor, boxes: Tensor) -> Tensor:
+def _shape_iou(references: Tensor, boxes: Tensor) -> Tensor:
     """IoU of anchors' and boxes' shapes, [B, M, A]; -1 where the anchor's cell does not hold the box's centre."""
     anchors, cells = references[:, None, :, :4], references[:, None, :, 4:]
     centre = centres(boxes)[:, :, None]
@@ -129,22 +130,22 @@ def _likeness(references: Tensor, boxes: Tensor) -> Tensor:
     left, top, right, bottom = cells.unbind(-1)
     inside = (x >= left) & (x < right) & (y >= top) & (y < bottom)
     (w, h), (aw, ah) = sides(boxes[:, :, None]), sides(anchors)
-    aw, ah = (aw * FRACTION).round() / FRACTION, (ah * FRACTION).round() / FRACTION
+    aw, ah = (aw * STEPS_PER_PX).round() / STEPS_PER_PX, (ah * STEPS_PER_PX).round() / STEPS_PER_PX
     inter = torch.minimum(w, aw) * torch.minimum(h, ah)
     return torch.where(inside, inter / (w * h + aw * ah - inter), -1.0)
 
 
-def _last(rows: Tensor, count: int) -> Tensor:
-    """The last box that took each anchor, -1 for none: [B, count] from [B, M] anchors, `count` for none."""
+def _last_box(rows: Tensor, count: int) -> Tensor:
+    """The last box that took each anchor, [B, count], -1 for none; rows [B, M]: each box's anchor, `count` for none."""
     order = torch.arange(rows.shape[1], device=rows.device).expand_as(rows)
     owner = torch.full((rows.shape[0], count + 1), -1, dtype=torch.int64, device=rows.device)
     return owner.scatter_reduce(1, rows, order, "amax")[:, :count]
 
 
 def _distance(predicted: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Squared distance [B, M, A] of (x, y, w, h) of predicted [B, A, 4] and true boxes [B, M, 4], in anchors' sides.
+    """Squared distance [B, M, A] of (x, y, w, h) between predicted [B, A, 4] and true boxes [B, M, 4].
 
-    YOLOv1's anchor is the canvas, so these are shares of it.
+    Its unit is the anchor's side: for YOLOv1, whose anchor is the canvas, values are shares of the canvas.
     """
     scale = torch.stack(sides(anchors), dim=-1)[:, None]  # [1, 1, A, 2]
     place = ((centres(predicted)[:, None] - centres(boxes)[:, :, None]) / scale).square().sum(-1)
@@ -153,7 +154,7 @@ def _distance(predicted: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def best_overlap(predicted: Tensor, targets: Targets) -> Tensor:
-    """IoU of each predicted box [B, A, 4] with the box of its own image it overlaps most, [B, A]; crowds left out."""
+    """Highest IoU [B, A] of each predicted box [B, A, 4] with a true box of its image; crowds are left out."""
     batch, boxes = targets.labels.shape
     if boxes == 0:
         return torch.zeros_like(area(predicted))

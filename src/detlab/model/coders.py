@@ -3,7 +3,7 @@
 tx = (gx - px) / pw, ty = (gy - py) / ph, tw = ln(gw / pw), th = ln(gh / ph), each times a weight.
 
 YOLO's coders place a centre within the cell of its map position. Their references [..., 8] are an anchor and that cell,
-xyxy each (`detlab.model.anchors.AnchorGenerator.with_cells`); what reads anchors alone takes the first four.
+xyxy each (`detlab.model.anchors.AnchorGenerator.with_cells`). Code that needs the anchor only takes the first four.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class BoxCoder(nn.Module):
         self.weights, self.clip = tuple(float(w) for w in weights), clip
 
     def offsets(self, deltas: Tensor) -> Tensor:
-        """What a network's outputs [..., 4] are compared with the encoded target as: themselves."""
+        """Network outputs [..., 4] in the form of encoded targets, for losses; here unchanged."""
         return deltas
 
     def encode(self, references: Tensor, boxes: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class BoxCoder(nn.Module):
 
 
 class DirectCoder(BoxCoder):
-    """Direct location (YOLO9000 section 2): the centre is a share of the cell, the sides are those of BoxCoder.
+    """Direct location (YOLO9000 section 2): the centre is a share of the cell, the sides are coded as in BoxCoder.
 
     x = cell x + sigmoid(tx) * cell width, w = anchor width * e^tw. The outputs for x and y are logits; `encode` gives
     the shares themselves, finite also on the cell's border.
@@ -95,7 +95,7 @@ class DirectCoder(BoxCoder):
         super().__init__(clip=clip)
 
     def offsets(self, deltas: Tensor) -> Tensor:
-        """Outputs [..., 4] as encoded targets are: shares of the cell in 0..1, logarithms of sides."""
+        """Outputs [..., 4] in the form of encoded targets: shares of the cell in 0..1, logarithms of sides."""
         return torch.cat([deltas[..., :2].sigmoid(), deltas[..., 2:]], dim=-1)
 
     def encode(self, references: Tensor, boxes: Tensor) -> Tensor:
@@ -115,10 +115,10 @@ class DirectCoder(BoxCoder):
 
 
 class CellCoder(BoxCoder):
-    """YOLOv1's boxes: the centre as a share of the cell, sides as squares of the outputs in units of the anchor's.
+    """YOLOv1's boxes: the centre as a share of the cell, the sides as squares of the outputs times the anchor's sides.
 
-    x = cell x + tx * cell width, w = anchor width * tw^2; the paper's anchor is the whole image. A negative tw does no
-    harm. Nothing is activated: the outputs are linear.
+    x = cell x + tx * cell width, w = anchor width * tw^2; the paper's anchor is the whole image. The outputs have no
+    activation; a negative tw gives the same box as its absolute value.
     """
 
     reads_cells = True

@@ -1,6 +1,6 @@
 """One stage's loss: match, unreduced losses, sample, reduce; batched over the whole batch.
 
-Every stage of every family is this criterion with other parts: RPN, dense heads, default boxes, RoI heads.
+RPN, dense heads, default boxes and RoI heads all use this criterion, with different parts.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ NORMALIZERS = ("positives", "images", "sampled", "paper")
 
 
 class Assignment(NamedTuple):
-    """What each anchor is trained for; a function of boxes only, made without gradient."""
+    """Training targets of each anchor; they depend on boxes only and have no gradient."""
 
     labels: Tensor  # [B, A] int64: 0..K-1, K background
     boxes: Tensor  # [B, A, 4]: the matched box; the anchor itself where there is none
-    state: Tensor  # [B, A] int8
+    state: Tensor  # [B, A] int8: POSITIVE, NEGATIVE or IGNORED
 
 
 class Criterion(nn.Module):
@@ -69,8 +69,8 @@ class Criterion(nn.Module):
 
     @torch.no_grad()
     def assign(self, anchors: Tensor, targets: Targets, num_classes: int, usable: Tensor | None = None) -> Assignment:
-        """Labels and boxes for anchors [1 or B, A, 4] (px, xyxy); those not usable [B, A] match nothing, ignored."""
-        matches = self.matcher(_without(anchors, usable), targets)
+        """Labels and boxes for anchors [1 or B, A, 4] (px, xyxy); anchors not `usable` [B, A] are ignored."""
+        matches = self.matcher(_unusable_shrunk(anchors, usable), targets)
         if usable is not None:
             matches = matches._replace(state=torch.where(usable, matches.state, IGNORED))
         if targets.labels.shape[1] == 0:
@@ -110,7 +110,7 @@ class Criterion(nn.Module):
                 chosen = self.sampler(assignment.state, cls.detach(), draws)
             positive = chosen & (assignment.state == POSITIVE)
             deltas = _of_class(at_least_float32(prediction.deltas), assignment.labels)
-            # Rows without a box get zero offsets to themselves: finite in every loss and its gradient.
+            # Rows without a box get zero offsets and their anchor as target: every loss and gradient is finite.
             deltas = torch.where(positive[..., None], deltas, 0)
             box = self.box_loss(self.coder, deltas, anchors, assignment.boxes)  # [B, A]
             box = torch.where(positive, box, 0)
@@ -133,20 +133,21 @@ class Criterion(nn.Module):
         return cls.sum() / count, box.sum() / (locations * cls.shape[0])
 
 
-def _without(anchors: Tensor, usable: Tensor | None) -> Tensor:
-    """Anchors with those not usable shrunk to a point, which overlaps nothing."""
+def _unusable_shrunk(anchors: Tensor, usable: Tensor | None) -> Tensor:
+    """Anchors, with those that are not usable shrunk to a point, which overlaps nothing."""
     return anchors if usable is None else torch.where(usable[..., None], anchors, 0)
 
 
 def share_of_processes(count: Tensor, dtype: torch.dtype) -> Tensor:
-    """Mean of a count over all processes, at least 1 / their number; DDP averages gradients, so sums divided by it
-    equal one process's sums over the whole batch divided by the whole count.
+    """Mean of a count over all processes, at least 1 / their number.
 
-    Without gradients, in an evaluation, a batch counts for itself: its loss is that of any number of processes.
+    DDP averages gradients over the processes. Sums that are divided by this mean therefore give the gradient of the
+    whole batch's sums divided by the whole count. Without gradients, in an evaluation, each batch uses its own count,
+    so that its loss does not depend on the number of processes.
 
     Args:
-        count: int64 scalar, which no number of processes rounds.
-        dtype: of the sums that it divides.
+        count: int64 scalar; integers add up over processes without rounding.
+        dtype: of the result.
     """
     if not (torch.is_grad_enabled() and together()):
         return count.clamp(min=1).to(dtype)

@@ -1,7 +1,7 @@
 """From scores and offsets to boxes: threshold, top-k, decode, clip, NMS; and back to the original image.
 
-Nothing here looks at training mode. NMS runs image by image: grouped over a batch in one call it would be
-quadratic in the number of images on a CPU. Everything before it is batched.
+Nothing here depends on training mode. NMS runs image by image, because one call over a batch would be quadratic in the
+number of images on a CPU. Everything before it is batched.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from detlab.ranges import Count, Fraction, NonNegative
 from detlab.tensors.boxes import at_least_float32, clip, sides
 from detlab.tensors.structures import PADDING, Batch, Detections, Proposals, fixed_shapes
 
-ENOUGH = 8  # candidates to a detection wanted, among which NMS first looks for all of them
+ENOUGH = 8  # best candidates per wanted detection that NMS is tried on first, see `_first_kept`
 
 
 class Detect(nn.Module):
@@ -27,11 +27,11 @@ class Detect(nn.Module):
         score_threshold: scores must be above it.
         topk: candidates per level (RetinaNet) or per image (RoI heads) that reach NMS; null for all.
         topk_per_class: candidates of each class that reach NMS (SSD); null for all. In place of topk.
-        nms_threshold: a box goes when its IoU with a better one of its class is above it (strict, as in
+        nms_threshold: a box is dropped when its IoU with a better one of its class is above it (strict, as in
             py-faster-rcnn, detectron2 and torchvision).
         max_detections: boxes kept per image.
         min_size: shortest side of a box, px of the canvas.
-        nms_first: suppress by the boxes before they are regressed, and regress those that are left (R-CNN).
+        nms_first: NMS compares the boxes as they are before regression (R-CNN).
     """
 
     class_wise = True  # scores and suppresses each class by itself
@@ -84,12 +84,18 @@ class Detect(nn.Module):
         per_class = deltas.dim() == 4 and deltas.shape[2] > 1
         offset_row = index if per_class else row
         offsets = deltas.reshape(deltas.shape[0], -1, 4).gather(1, offset_row[..., None].expand(-1, -1, 4))
-        start = _taken(references, row)
+        start = _rows_of(references, row)
         boxes = clip(coder.decode(start, offsets), sizes)
         return self.suppress(boxes, top, label, start[..., :4] if self.nms_first else None)
 
     def suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Detections:
-        """NMS per class and image over candidates [B, C, 4], [B, C], [B, C]; it compares rivals [B, C, 4], if given."""
+        """NMS per class and image over candidates.
+
+        Args:
+            boxes: [B, C, 4] canvas px, xyxy.
+            scores, labels: [B, C].
+            rivals: [B, C, 4] boxes whose IoU NMS compares; None for `boxes`.
+        """
         rivals = boxes if rivals is None else rivals
         usable = scores > self.score_threshold
         if self.min_size > 0:
@@ -109,10 +115,10 @@ class Detect(nn.Module):
 def _first_kept(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, most: int) -> Tensor:
     """Indices of the first `most` boxes that NMS within labels keeps, by falling score.
 
-    A box is suppressed by better ones alone. So the best `ENOUGH` times `most` and their equals decide by themselves,
-    if they keep that many: most candidates of an SSD, 400 of each class, are never looked at. (`batched_nms` tells
-    classes apart by an offset below 1,000 boxes, which rounds coordinates: an IoU next to the threshold may fall on
-    its other side.)
+    Only a better box can suppress a box. If NMS over the best `ENOUGH * most` boxes (and their ties) keeps `most`, it
+    has therefore found the answer, and the rest need no comparison: most of the 400 candidates per class of an SSD.
+    (Below 1,000 boxes `batched_nms` separates classes by an offset, which rounds coordinates: an IoU close to the
+    threshold may fall on its other side.)
     """
     if len(scores) > 2 * ENOUGH * most:
         best = (scores >= scores.topk(ENOUGH * most).values[-1]).nonzero()[:, 0]
@@ -125,12 +131,12 @@ def _first_kept(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float,
 class ProposalDetect(nn.Module):
     """Proposals of an RPN: class-agnostic, NMS within each level (Faster R-CNN section 3.3; FPN section 4.1).
 
-    Order of work: top pre-NMS scores per level, decode, clip, drop small boxes, NMS, top post-NMS over all levels.
+    Steps: top pre-NMS scores per level, decode, clip, drop small boxes, NMS, top post-NMS over all levels.
 
     Args:
         pre_nms_train, pre_nms_test: candidates per level that reach NMS.
         post_nms_train, post_nms_test: proposals kept per image.
-        nms_threshold: IoU above which the lower-scored one of two boxes of a level goes.
+        nms_threshold: IoU above which the lower-scored one of two boxes of a level is dropped.
         min_size: shortest side kept, px of the canvas.
     """
 
@@ -157,7 +163,7 @@ class ProposalDetect(nn.Module):
         return self.post_nms[False]
 
     def keep_in_testing(self, count: int) -> None:
-        """Keep so many proposals per image in testing, of at least as many candidates per level."""
+        """Keep `count` proposals per image in testing, from at least as many candidates per level."""
         self.post_nms[False] = count
         self.pre_nms[False] = max(self.pre_nms[False], count)
 
@@ -177,7 +183,7 @@ class ProposalDetect(nn.Module):
         scores = at_least_float32(scores)
         top, row = _top_per_level(scores[..., None], counts, self.pre_nms[for_training])
         offsets = deltas.gather(1, row[..., None].expand(-1, -1, 4))
-        boxes = clip(coder.decode(_taken(anchors, row), offsets), sizes)
+        boxes = clip(coder.decode(_rows_of(anchors, row), offsets), sizes)
         level = _levels(counts, self.pre_nms[for_training], row)
         w, h = sides(boxes)
         usable = (w >= self.min_size) & (h >= self.min_size)
@@ -208,7 +214,7 @@ def to_original(detections: Detections, batch: Batch) -> Detections:
 def _top_per_level(scores: Tensor, counts: Sequence[int], k: int | None) -> tuple[Tensor, Tensor]:
     """The k highest of each level's scores [B, A, K]: scores [B, C] and their index in the flattened [A * K].
 
-    Levels are `counts` anchors long. Where all are taken they keep their order.
+    Level i has counts[i] anchors. If all scores of a level are taken, they keep their order.
     """
     tops, indices, start = [], [], 0
     for part in scores.split(list(counts), dim=1):
@@ -226,28 +232,28 @@ def _top(scores: Tensor, k: int | None) -> tuple[Tensor, Tensor]:
         return scores.flatten(1), torch.arange(count * classes, device=scores.device).expand(batch, -1)
     if k >= count or classes == 1:
         return scores.flatten(1).topk(k, dim=1)
-    # Only the k anchors with the highest best score can hold one of the k highest: a 90th of the work with 90 classes.
+    # The k highest scores all lie in the k anchors with the highest maximum: a 90th of the work with 90 classes.
     anchor = scores.amax(2).topk(k, dim=1, sorted=False).indices
     top, place = scores.gather(1, anchor[..., None].expand(-1, -1, classes)).flatten(1).topk(k, dim=1)
     return top, anchor.gather(1, place // classes) * classes + place % classes
 
 
 def _levels(counts: Sequence[int], k: int | None, like: Tensor) -> Tensor:
-    """The level of each column that `_top_per_level` gives, like [B, C]."""
+    """The level of each column of `_top_per_level`'s result, in the shape [B, C] of `like`."""
     widths = [count if k is None else min(k, count) for count in counts]
     parts = [like.new_full((width,), i) for i, width in enumerate(widths)]
     return torch.cat(parts).expand_as(like)
 
 
 def _kept_rows(boxes: Tensor, scores: Tensor, groups: Tensor, usable: Tensor, threshold: float, most: int) -> Tensor:
-    """`_kept` of every image, [B, most]; in one call where a graph leaves the number of images open."""
+    """`_kept` of every image, [B, most]; one NMS call where an exported graph leaves the number of images open."""
     batch: int | torch.SymInt = boxes.shape[0]
     if isinstance(batch, int):
         inputs = zip(boxes, scores, groups, usable, strict=True)
         return torch.stack([_kept(*one, threshold, most) for one in inputs])
     candidates, step = scores.shape[1], boxes.max() + 1
     image = torch.arange(batch, device=boxes.device)[:, None].expand_as(groups)
-    shift = torch.stack([groups, image, groups, image], dim=2)  # classes apart in x, images in y
+    shift = torch.stack([groups, image, groups, image], dim=2)  # separates classes in x and images in y
     apart = (boxes + shift.to(boxes.dtype) * step).flatten(0, 1)
     rows = usable.flatten().nonzero()[:, 0]
     kept = rows[nms(apart[rows], scores.flatten()[rows], threshold)]
@@ -258,24 +264,23 @@ def _kept_rows(boxes: Tensor, scores: Tensor, groups: Tensor, usable: Tensor, th
 
 
 def _kept(boxes: Tensor, scores: Tensor, groups: Tensor, usable: Tensor, threshold: float, most: int) -> Tensor:
-    """Rows that NMS within each group leaves, by falling score, always `most` of them; index C, the number of rows,
-    marks an empty slot.
+    """Rows [most] that NMS within each group keeps, by falling score; index C, the number of rows, marks an empty slot.
 
-    Groups are moved apart, as in torchvision's batched_nms. Nothing but NMS itself makes the host wait.
+    Groups are separated by an offset, as in torchvision's batched_nms. Only NMS itself makes the host wait.
     """
     apart = boxes + groups.to(boxes.dtype)[:, None] * (boxes.max() + 1)
     if boxes.is_cuda:
-        kept = nms(apart, torch.where(usable, scores, PADDING), threshold)  # what is not usable suppresses nothing
+        kept = nms(apart, torch.where(usable, scores, PADDING), threshold)  # unusable rows come last
         kept = torch.where(usable[kept], kept, len(scores))
     else:
         rows = usable.nonzero()[:, 0]
         kept = rows[nms(apart[rows], scores[rows], threshold)]
-    place = (torch.ones_like(kept).cumsum(0) - 1).clamp(max=most)  # what is too many lands behind the last place
+    place = (torch.ones_like(kept).cumsum(0) - 1).clamp(max=most)  # surplus rows share the extra slot
     return kept.new_full((most + 1,), len(scores)).scatter(0, place, kept)[:most]
 
 
 def _pick(values: Tensor, rows: Tensor, fill: float) -> Tensor:
-    """Rows [B, D] of values [B, C, ...]; row C is filled."""
+    """Rows [B, D] of values [B, C, ...]; index C gives `fill`."""
     padded = torch.cat([values, values.new_full((values.shape[0], 1, *values.shape[2:]), fill)], dim=1)
     index = rows.reshape(*rows.shape, *[1] * (values.dim() - 2)).expand(-1, -1, *values.shape[2:])
     return padded.gather(1, index)
@@ -289,7 +294,7 @@ def _top_per_class(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return top.flatten(1), index.flatten(1)
 
 
-def _taken(references: Tensor, row: Tensor) -> Tensor:
+def _rows_of(references: Tensor, row: Tensor) -> Tensor:
     """Rows [B, C] of references [1 or B, A, 4] -> [B, C, 4]."""
     if references.shape[0] == 1:
         return references[0][row]

@@ -1,6 +1,6 @@
-"""Matchers say which ground-truth box, if any, each anchor answers for.
+"""Matchers assign a ground-truth box, or none, to each anchor.
 
-A matcher sees boxes, not a ready IoU matrix, so assignment by other rules (grid cells, centres) fits as well.
+A matcher is given boxes, not an IoU matrix, so that it can assign by other rules (grid cells, centres) as well.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from detlab.tensors.boxes import pairwise_overlap
 from detlab.tensors.structures import Targets, fixed_shapes
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
-LEAST_OVERLAP = 1e-6  # of a pair in SSD's bipartite matching (Caffe)
-LARGEST_MATRIX = 2**26  # elements of one B x M x A overlap tensor (256 MB); larger batches go in parts
+LEAST_OVERLAP = 1e-6  # IoU above which SSD's bipartite matching accepts a pair (Caffe)
+LARGEST_MATRIX = 2**26  # elements of one B x M x A overlap tensor (256 MB); larger batches are split
 
 
 class Matches(NamedTuple):
@@ -25,12 +25,12 @@ class Matches(NamedTuple):
 
     state: Tensor  # [B, A] int8: POSITIVE, NEGATIVE or IGNORED
     # [B, A] int64: row of the matched box in Targets; meaningful where state is POSITIVE
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody asks of it
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which is not used
     overlap: Tensor  # [B, A] float32: best IoU with a box that is not a crowd; 0 where there is none
 
 
 class Matcher(Protocol):
-    """What a criterion asks of its matcher, an `nn.Module`."""
+    """Interface of matchers, which are `nn.Module`s."""
 
     def forward(self, anchors: Tensor, targets: Targets) -> Matches:
         """Match anchors [1 or B, A, 4] (px, xyxy) to the boxes of targets (M rows each), without gradient."""
@@ -50,7 +50,7 @@ class IoUMatcher(nn.Module):
             anchor without overlap positive there).
         crowd_overlap: a negative whose area lies in a crowd region by more than this share is ignored
             (Detectron); null to treat crowds as background.
-        negative_from: IoU below which nothing is negative but ignored (Fast R-CNN: 0.1, a heuristic for hard
+        negative_from: IoU below which an anchor is ignored instead of negative (Fast R-CNN: 0.1, a heuristic for hard
             examples); an image without boxes then gives no negative.
     """
 
@@ -76,12 +76,12 @@ class IoUMatcher(nn.Module):
         """Match anchors [1 or B, A, 4] to the boxes of targets (M rows each)."""
         batch, boxes = targets.labels.shape
         if boxes == 0:
-            return _nothing(batch, anchors, NEGATIVE if self.negative_from == 0 else IGNORED)
+            return _without_boxes(batch, anchors, NEGATIVE if self.negative_from == 0 else IGNORED)
         per_part = max(1, LARGEST_MATRIX // max(1, boxes * anchors.shape[1]))
         if per_part >= batch:
             return self._match(anchors, targets)
         parts = []
-        for start in range(0, batch, per_part):  # in parts only to bound memory
+        for start in range(0, batch, per_part):  # split only to bound memory
             rows = slice(start, start + per_part)
             part = Targets(*(t[rows] for t in targets))
             parts.append(self._match(anchors if anchors.shape[0] == 1 else anchors[rows], part))
@@ -108,7 +108,7 @@ class IoUMatcher(nn.Module):
         return Matches(state, index, best.clamp(min=0))
 
     def _force(self, iou: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Anchors that are positive whatever their IoU, [B, A] bool, and every anchor's box [B, A].
+        """Anchors that are positive regardless of `positive`, [B, A] bool, and every anchor's box [B, A].
 
         iou [B, M, A] is -1 in rows without a box; index [B, A] is each anchor's own best box.
         """
@@ -121,9 +121,9 @@ class IoUMatcher(nn.Module):
 class BipartiteMatcher(IoUMatcher):
     """SSD's assignment: first every box takes an anchor of its own, then anchors take the boxes they overlap.
 
-    The best pair of box and anchor in the image goes first, then the best of what is left of both, and so on, as in
-    Caffe. amdegroot's and torchvision's code gives each box its best anchor instead; of two boxes with the same best
-    anchor the first loses its match there.
+    The pair of box and anchor with the highest IoU in the image is matched first, then the best pair of the remaining
+    boxes and anchors, and so on, as in Caffe. amdegroot's and torchvision's code gives each box its best anchor
+    instead; if two boxes have the same best anchor, the first one loses its match there.
 
     Args:
         positive: IoU from which another anchor is positive, for its own best box.
@@ -137,7 +137,7 @@ class BipartiteMatcher(IoUMatcher):
         super().__init__(positive=positive, negative=negative, force_best=True, crowd_overlap=crowd_overlap)
 
     def _force(self, iou: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        turns = _turns if fixed_shapes(iou) else _turns_on_host
+        turns = _greedy_pairs if fixed_shapes(iou) else _greedy_pairs_on_host
         forced, index = torch.zeros_like(index, dtype=torch.bool), index.clone()
         for box, column, real in turns(iou):
             forced.scatter_(1, column, forced.gather(1, column) | real)
@@ -145,10 +145,10 @@ class BipartiteMatcher(IoUMatcher):
         return forced, index
 
 
-def _turns(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Box, anchor and whether they are a pair, [B, 1] each, of every turn; shapes depend on those of iou alone.
+def _greedy_pairs(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Greedy pairs in turn: box, anchor and whether the pair is valid, [B, 1] each; shapes depend on iou's shape only.
 
-    Of M boxes at most M - 1 take an anchor before one's turn comes: its match is among its M best anchors.
+    At most M - 1 other boxes take an anchor before a box does, so its match is among its M best anchors.
     """
     boxes, anchors = iou.shape[1:]
     width = min(boxes, anchors)
@@ -162,8 +162,8 @@ def _turns(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         values = values.masked_fill((row == box) | (columns == column), -1.0)
 
 
-def _turns_on_host(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The same pairs: each box's best anchor is looked for again only when another box has taken it."""
+def _greedy_pairs_on_host(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The same pairs on a CPU: a box's best anchor is searched again only when another box has taken it."""
     if iou.shape[2] == 0:
         return
     best, column = iou.max(dim=2)  # [B, M]
@@ -182,19 +182,19 @@ def _turns_on_host(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 
 
 def _best_columns(iou: Tensor, count: int) -> Tensor:
-    """Columns of the `count` highest of each row of iou [B, M, A], the first of equal ones before the later.
+    """Columns of the `count` highest entries of each row of iou [B, M, A]; of equal entries the first column leads.
 
-    A box inside several anchors of a level has the same IoU with all, and topk takes any of those, in an order that
-    depends on `count` and so on the other images of the batch. The bits of a float32 that is not negative order as its
-    value does.
+    A box inside several anchors of a level has the same IoU with all of them. topk orders such ties in a way that
+    depends on `count`, and so on the other images of the batch. The sort key here is the bits of the float32, which for
+    values that are not negative have the same order as the values, followed by the column.
     """
     columns = torch.arange(iou.shape[2], device=iou.device)
     keys = (iou.float().clamp(min=0).view(torch.int32).long() << 32) + (iou.shape[2] - 1 - columns)
     return keys.topk(count, dim=2).indices
 
 
-def _nothing(batch: int, anchors: Tensor, kind: int) -> Matches:
-    """All anchors of one kind: a batch without a single box."""
+def _without_boxes(batch: int, anchors: Tensor, kind: int) -> Matches:
+    """Matches of a batch without any box: every anchor has the state `kind`."""
     shape = (batch, anchors.shape[1])
     state = torch.full(shape, kind, dtype=torch.int8, device=anchors.device)
     index = torch.zeros(shape, dtype=torch.int64, device=anchors.device)

@@ -1,7 +1,7 @@
 """Samplers choose which matched anchors enter the loss.
 
-Random draws are a hash of (key, stage, position): no generator, no state, the same on every device and however
-images are dealt to batches and processes. The key holds seed, step and image id (`detlab.modules`).
+Random draws are a hash of (key, stage, position). They need no generator and no state, and are the same on every device
+and for every split of images into batches and processes. The key holds seed, step and image id (`draw_keys`).
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def draw(keys: Tensor, stage: int, count: int) -> Tensor:
 
 
 class Sampler(Protocol):
-    """What a criterion and a RoI stage ask of their sampler, an `nn.Module`."""
+    """Interface of samplers, which are `nn.Module`s."""
 
     @property
     def size(self) -> int | None:
-        """Most rows chosen per image; None where it is not bounded."""
+        """Most rows chosen per image; None for no bound."""
 
     def forward(self, state: Tensor, losses: Tensor, draws: Tensor) -> Tensor:
         """state [B, A] int8, losses [B, A], draws [B, A] in [0, 1) -> the chosen ones, [B, A] bool."""
@@ -50,7 +50,7 @@ class Sampler(Protocol):
 class AllSampler(nn.Module):
     """Every anchor that is positive or negative (RetinaNet)."""
 
-    size: int | None = None  # per image; None where it is not bounded
+    size: int | None = None  # no bound per image
 
     def forward(self, state: Tensor, losses: Tensor, draws: Tensor) -> Tensor:
         """state [B, A] int8, losses [B, A], draws [B, A] in [0, 1) -> the chosen ones, [B, A] bool."""
@@ -86,7 +86,7 @@ class HardNegativeSampler(nn.Module):
     """All positives and the negatives of highest loss, at most `ratio` per positive in each image (SSD 2.2)."""
 
     ranks_by_loss = True
-    by_positives = True  # no positive, no negative
+    by_positives = True  # an image without positives gives no negatives
 
     size: int | None = None
 
@@ -109,7 +109,7 @@ class HardNegativeSampler(nn.Module):
 class OHEMSampler(nn.Module):
     """The anchors of highest loss in each image, positive or negative (OHEM, section 4; RetinaNet table 1 d).
 
-    Without the NMS by which the paper keeps one of several boxes on the same spot.
+    The paper's NMS, which keeps one of several overlapping boxes, is left out.
 
     Args:
         size: anchors per image.
@@ -129,7 +129,7 @@ class OHEMSampler(nn.Module):
 
 
 def _highest(mask: Tensor, values: Tensor, most: int, room: Tensor | None = None) -> Tensor:
-    """Of the rows in mask [B, A] the `most` (and at most room [B]) with highest values, [B, A] bool."""
+    """The `most` rows of mask [B, A] (and at most room [B]) with the highest values (not negative), [B, A] bool."""
     top, index = torch.where(mask, values, -1.0).topk(min(most, mask.shape[1]), dim=1)
     keep = top >= 0
     if room is not None:
@@ -138,6 +138,6 @@ def _highest(mask: Tensor, values: Tensor, most: int, room: Tensor | None = None
 
 
 def draw_keys(seed: int, step: int, ids: Tensor) -> Tensor:
-    """[B] int64 seeds of a batch's random draws: a function of (seed, step, image id) alone."""
-    start = ids.new_full((), seed)  # filled on the device: a tensor made of numbers would make a GPU's host wait
+    """[B] int64 seeds of a batch's random draws: a function of (seed, step, image id) only."""
+    start = ids.new_full((), seed)  # filled on the device: copying a number to a GPU makes the host wait
     return mix(mix(mix(start + 1) + step + 1) + ids)

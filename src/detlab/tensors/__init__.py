@@ -1,1 +1,1 @@
-"""Padded tensors and box geometry: what every other room stands on."""
+"""Padded tensors, box geometry, convs and norms, used by every other package."""

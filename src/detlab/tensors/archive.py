@@ -1,8 +1,8 @@
-"""Files of tensors from strangers: what `torch.load` would do is looked at before it does it.
+"""Loading of tensor files from untrusted sources: the pickle is checked before `torch.load` runs it.
 
-`weights_only=True` keeps a pickle from calling what it likes. It does not keep it from being endless: a set of tuples
-that hold each other twice, forty deep, is hashed in 2^40 steps; `bytearray(10**12)` and a tensor of stride 0 take more
-memory than there is; a compressed part grows a thousandfold.
+`weights_only=True` stops a pickle from calling arbitrary functions. It bounds neither time nor memory: a tuple that
+holds the next tuple twice, forty levels deep, takes 2^40 steps to hash; `bytearray(10**12)` or a tensor of stride 0
+asks for more memory than the machine has; a compressed part can grow a thousandfold.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ import torch
 
 from detlab.system.foreign import open_regular, walk
 
-MAX_PICKLE = 64 << 20  # bytes beside the tensors; a ResNet-152 with its optimiser has about 1 million
-MAX_TUPLES = 16  # tuples within tuples; torch's own are 3 deep
-CALLED = re.compile(  # names that tensors, their sizes and plain containers are made of
+MAX_PICKLE = 64 << 20  # bytes without the tensors' data; a ResNet-152 with its optimiser needs about 1 million
+MAX_TUPLES = 16  # nesting depth of tuples; torch's own files reach 3
+CALLED = re.compile(  # the globals that a pickle of tensors, sizes and plain containers needs
     r"collections (OrderedDict|Counter)|(__)?builtins?(__)? set|_codecs encode|torch\.serialization _get_layout"
     r"|torch\._utils _rebuild_(tensor(_v2|_v3)?|parameter(_with_state)?)|torch\._tensor _rebuild_from_type_v2"
     r"|torch\.nn\.parameter Parameter|torch (Size|device|[A-Z][A-Za-z0-9]*Storage)"
     r"|torch (u?int\d+|float\d+|bfloat16|bool|complex\d+|float8_\w+)"
 )
-LEGACY_PICKLES = 4  # magic number, version, system, content
+LEGACY_PICKLES = 4  # in a file of torch before 1.6: magic number, version, system, content
 
 
 class ArchiveError(ValueError):
-    """A file that `torch.load` should not meet; the reason."""
+    """A file that is unsafe to pass to `torch.load`; the message says why."""
 
 
 def load_tensors(path: Path) -> Any:
-    """What a file of `torch.save` holds, on the CPU: tensors and plain containers, with weights_only=True.
+    """Load a file of `torch.save` onto the CPU: tensors and plain containers, with weights_only=True.
 
     Raises:
-        ArchiveError, ForeignFileError, or whatever torch.load raises: not such a file, damaged, or built to do harm.
+        ArchiveError, ForeignFileError, or an error of torch.load: the file is of another kind, damaged or malicious.
     """
     with open_regular(path) as file:
         size = file.seek(0, io.SEEK_END)
@@ -57,11 +57,11 @@ def load_tensors(path: Path) -> Any:
 
 
 def _check_zip(file: BinaryIO, size: int) -> None:
-    """Compare the parts of a torch archive with their checksums, which torch writes and does not look at, and scan it.
+    """Check a torch zip archive: its pickle, and its checksums, which torch writes but never verifies.
 
     Raises:
-        ArchiveError: parts that torch never writes.
-        zipfile.BadZipFile: names the part that differs.
+        ArchiveError: a part is compressed, overlaps another, or is an unsafe pickle.
+        zipfile.BadZipFile: a part differs from its checksum; the message names it.
     """
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
@@ -79,10 +79,10 @@ def _check_zip(file: BinaryIO, size: int) -> None:
 
 
 def _check_pickle(file: BinaryIO) -> None:
-    """Follow a pickle's instructions without obeying them, up to its end.
+    """Walk through a pickle's opcodes up to its end without executing them.
 
     Raises:
-        ArchiveError: a name outside CALLED, tuples too deep, or no pickle.
+        ArchiveError: it imports a global outside CALLED, nests tuples too deep, or is no pickle.
     """
     try:
         _follow(file)
@@ -93,7 +93,7 @@ def _check_pickle(file: BinaryIO) -> None:
 
 
 def _follow(file: BinaryIO) -> None:
-    """Of every object on the stack only its depth as a tuple is kept, and None for a mark."""
+    """Simulate the pickle's stack; an entry is an object's depth of nested tuples, or None for a mark."""
     stack: list[int | None] = []
     memo: dict[int, int | None] = {}
     start = file.tell()
@@ -128,7 +128,7 @@ def _follow(file: BinaryIO) -> None:
 
 
 def _apply(op: pickletools.OpcodeInfo, stack: list[int | None], pop_to_mark: Any) -> None:
-    """What any other instruction does to the stack, as pickletools describes it."""
+    """Apply the effect of any other opcode on the stack, as pickletools describes it."""
     before = op.stack_before
     if pickletools.stackslice in before:
         pop_to_mark()

@@ -1,6 +1,6 @@
 """Box geometry over padded batches. Boxes are (x1, y1, x2, y2) in continuous pixels, w = x2 - x1.
 
-Intersection and union are the COCO convention's (no +1). Losses follow the definitions of torchvision.ops.
+Intersection and union follow the COCO convention (no +1). Losses follow the definitions of torchvision.ops.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """bfloat16 and float16 as float32; float64 stays, so that a run in double precision is one throughout."""
+    """Cast bfloat16 and float16 to float32; keep float64, so that a run in double precision stays in it."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -39,7 +39,7 @@ def pairwise_overlap(boxes: Tensor, anchors: Tensor, crowd: Tensor | None = None
         [B, M, A] in [0, 1], without gradient; 0 where either box has no area or is not finite.
     """
     b = boxes[:, :, None].unbind(-1)
-    a = [side.contiguous() for side in anchors[:, None].unbind(-1)]  # a stride of 4 numbers is not vectorised
+    a = [side.contiguous() for side in anchors[:, None].unbind(-1)]  # torch does not vectorise over a stride of 4
     w = torch.minimum(b[2], a[2]).sub_(torch.maximum(b[0], a[0])).clamp_(min=0)
     h = torch.minimum(b[3], a[3]).sub_(torch.maximum(b[1], a[1])).clamp_(min=0)
     inter = w.mul_(h)
@@ -52,7 +52,7 @@ def pairwise_overlap(boxes: Tensor, anchors: Tensor, crowd: Tensor | None = None
 
 @torch.no_grad()
 def paired_overlap(boxes: Tensor, others: Tensor) -> Tensor:
-    """IoU [...] of boxes [..., 4] with others [..., 4], one by one, without gradient; 0 where a box has no area."""
+    """IoU [...] of boxes [..., 4] with others [..., 4], row by row, without gradient; 0 where a box has no area."""
     low, high = torch.maximum(boxes[..., :2], others[..., :2]), torch.minimum(boxes[..., 2:], others[..., 2:])
     w, h = (high - low).clamp(min=0).unbind(-1)
     whole = area(boxes) + area(others) - w * h

@@ -1,15 +1,17 @@
-"""Convolutions whose backward pass on a CPU gathers the locations that matter, where that is the faster way.
+"""Convolutions with a faster backward pass on CPUs: one matrix product over gathered locations.
+
+It helps in two cases:
 
 A sampled loss leaves most of a dense head's outputs without gradient: an RPN learns from 256 anchors of an image, SSD
-from its positives and three times as many negatives, a box branch from the positives alone. The backward pass of a
-convolution multiplies the zeros all the same: 12 % of all products of a training step of Faster R-CNN R50-FPN at
-320 px, 10 % of RetinaNet's and 7 % of SSD300's.
+from its positives and three times as many negatives, a box branch from the positives only. torch's backward pass
+multiplies these zeros all the same: 12 % of all products of a training step of Faster R-CNN R50-FPN at 320 px, 10 % of
+RetinaNet's and 7 % of SSD300's.
 
-On small maps the products are few, and the dense pass moves the gradient of the weights three times, from one layout
-into another: 9 MB for each conv of conv5, whatever the size of the image.
+On small maps there are few products, and copies take most of the time: torch's backward pass copies the gradient of the
+weights three times between memory layouts, 9 MB for each conv of conv5, whatever the size of the image.
 
-Both are one matrix product of gathered rows. How many rows have a gradient is read on the host, so a GPU, which would
-have to wait for it, takes torch's own pass, and so do compiled and exported graphs.
+The number of rows with a gradient is read on the host, and a GPU would have to wait for it. GPUs and compiled or
+exported graphs therefore use torch's own pass.
 """
 
 from __future__ import annotations
@@ -23,14 +25,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d
 
 WIDE = 64  # output channels above which the product costs more than the gather
-DENSE_FROM = {True: 0.5, False: 0.2}  # by width: share of locations from which the dense pass is the faster one
-FEW = 3  # output channels to a location from which all are gathered: the weights are then most of what is moved
+DENSE_FROM = {True: 0.5, False: 0.2}  # by "is it WIDE": share of locations from which torch's dense pass is faster
+FEW = 3  # output channels per location from which all locations are gathered: copying weights then dominates
 
 
 class SmallMapConv2d(nn.Conv2d):
-    """`torch.nn.Conv2d` of an odd kernel padded by half of it, with the same values and gradients (but no second ones).
+    """`torch.nn.Conv2d` with an odd kernel and padding kernel // 2: same values and gradients, no second derivatives.
 
-    All locations are gathered where their number is a third of that of the output channels, or less.
+    It gathers all locations where there are at most a third as many as output channels.
     """
 
     sampled = False  # whether the loss may leave most locations without gradient
@@ -40,7 +42,7 @@ class SmallMapConv2d(nn.Conv2d):
 
     @classmethod
     def over_weights_of(cls, conv: nn.Conv2d) -> SmallMapConv2d:
-        """The same conv: its very parameters, its mode."""
+        """A conv that shares the parameters of `conv` and is in the same training mode."""
         with torch.device("meta"):  # draws no random numbers for weights that are replaced at once
             made = cls(
                 conv.in_channels,
@@ -57,11 +59,11 @@ class SmallMapConv2d(nn.Conv2d):
         return self.over([x])[0]
 
     def over(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """The conv on every level's map; under autocast the weights are cast once for all."""
+        """Apply the conv to every level's map [B, C, h, w]; under autocast the weights are cast once for all maps."""
         if not any(self._gathers(x) for x in maps):
             return [super(SmallMapConv2d, self).forward(x) for x in maps]
         weight, bias = self.weight, self.bias
-        if torch.is_autocast_enabled("cpu") and weight.dtype != torch.float64:  # which autocast leaves alone
+        if torch.is_autocast_enabled("cpu") and weight.dtype != torch.float64:  # autocast skips float64
             dtype = torch.get_autocast_dtype("cpu")
             maps = [x.to(dtype) for x in maps]
             weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
@@ -75,20 +77,20 @@ class SmallMapConv2d(nn.Conv2d):
 
 
 class SparseConv2d(SmallMapConv2d):
-    """The same for the dense heads, whose loss may be sampled: locations with a gradient of zero are left out.
+    """For dense heads, whose loss may be sampled: the backward pass skips locations whose gradient is zero.
 
-    A location counts with all its channels. Where too many have a gradient the pass is torch's own.
+    A location is skipped only if all its channels are zero. If too few can be skipped, torch's own pass runs.
     """
 
     sampled = True
 
 
 def gather_on_small_maps(module: nn.Module) -> None:
-    """Replace the plain convs of larger kernels inside a module by `SmallMapConv2d` over the same parameters.
+    """Replace the plain convs with kernels above 1x1 inside a module by `SmallMapConv2d` with the same parameters.
 
-    Names in the state dict stay. A conv with hooks stays as well, since they would not come along.
+    Names in the state dict do not change. A conv with hooks is left alone, since the replacement would lose them.
     """
-    made: dict[nn.Conv2d, SmallMapConv2d] = {}  # a conv that stands in two places stays one
+    made: dict[nn.Conv2d, SmallMapConv2d] = {}  # a conv used in two places gets one replacement
     for parent in list(module.modules()):
         for name, conv in list(parent.named_children()):
             if type(conv) is nn.Conv2d and _fits(conv):
@@ -98,7 +100,7 @@ def gather_on_small_maps(module: nn.Module) -> None:
 
 
 def _fits(conv: nn.Conv2d) -> bool:
-    """Whether a conv is one of those: a 1x1 conv's weights have but one layout and gain nothing."""
+    """Whether `SmallMapConv2d` can replace a conv; a 1x1 conv gains nothing, its weights have only one layout."""
     if conv._forward_hooks or conv._forward_pre_hooks or conv._backward_hooks or conv._backward_pre_hooks:
         return False
     kernel = conv.kernel_size[0]
@@ -151,10 +153,10 @@ def _by_location(x: Tensor) -> Tensor:
 
 
 def _windows(live: Tensor, size: torch.Size, entry: torch.Size, kernel: int, stride: int) -> Tensor:
-    """Rows of the input that output locations read: [n, kernel^2], i + 1 for row i, 0 outside the map.
+    """Rows of the input that each output location reads: [n, kernel^2], i + 1 for row i, 0 outside the map.
 
     Args:
-        live: [n] numbers of the locations, over the whole batch.
+        live: [n] indices of the output locations, over the whole batch.
         size, entry: (height, width) of the output and of the input.
     """
     (rows, columns), (h, w) = size, entry
@@ -167,7 +169,7 @@ def _windows(live: Tensor, size: torch.Size, entry: torch.Size, kernel: int, str
 
 
 def _to_weight(rows: Tensor, places: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of the weight, laid out channels-last, as a detector's weights are."""
+    """Gradient of the weight [O, C, k, k], channels-last in memory, as a detector's weights are."""
     table = _by_location(x)
     patches = table[(places - 1).clamp(min=0)]  # [n, k * k, C]
     patches.masked_fill_((places == 0)[..., None], 0)
@@ -177,7 +179,7 @@ def _to_weight(rows: Tensor, places: Tensor, x: Tensor, weight: Tensor) -> Tenso
 
 
 def _to_input(rows: Tensor, places: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of the input, summed in at least float32."""
+    """Gradient of the input [B, C, h, w], summed in at least float32."""
     b, channels, h, w = x.shape
     product = rows @ weight.permute(0, 2, 3, 1).reshape(len(weight), -1)  # [n, k * k * C]
     dtype = torch.promote_types(x.dtype, torch.float32)

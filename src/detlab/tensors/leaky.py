@@ -33,7 +33,7 @@ def leaky_conv(
     """
     bare = norm == "none"
     conv = nn.Conv2d(entry, width, kernel, stride=stride, padding=kernel // 2, bias=bare)
-    nn.init.kaiming_normal_(conv.weight)  # darknet's: deviation sqrt(2 / (k * k * entry))
+    nn.init.kaiming_normal_(conv.weight)  # as in darknet: standard deviation sqrt(2 / (k * k * entry))
     if conv.bias is not None:
         nn.init.zeros_(conv.bias)
     layers: list[nn.Module] = [conv]

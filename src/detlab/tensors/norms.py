@@ -1,4 +1,4 @@
-"""Normalisation layers by the names used in configs: bn, frozen_bn, sync_bn, gn; and how to do without them."""
+"""Normalisation layers by the names used in configs (bn, frozen_bn, sync_bn, gn), and folding them into convs."""
 
 from __future__ import annotations
 
@@ -37,16 +37,20 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
 NormName = Annotated[str, OneOf(tuple(NORMS))]
 LeakyNorm = Annotated[
     str, OneOf(("none", "bn", "sync_bn", "gn"))
-]  # of a conv with a leaky ReLU, where none means a bias
+]  # of a conv with a leaky ReLU; none: no norm, but a bias
 LayerNorm = Annotated[str, OneOf(("bn", "sync_bn", "gn"))]  # of new layers, which have no statistics to freeze
 
 FOLDED = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)  # linear once their statistics are fixed
-IN_ORDER = (nn.Sequential.forward, BasicBlock.forward, Bottleneck.forward)
+IN_ORDER = (nn.Sequential.forward, BasicBlock.forward, Bottleneck.forward)  # run a norm right after the conv before it
 Module = TypeVar("Module", bound=nn.Module)
 
 
 def norm_layer(name: str, option: str) -> Callable[..., nn.Module]:
-    """The layer class for a config value; `option` is the config key, for the message."""
+    """The layer class for a config value.
+
+    Raises:
+        ValueError: an unknown name; the message names the config key `option`.
+    """
     if name not in NORMS:
         raise ValueError(f"{option}={name} is not known; use one of {', '.join(NORMS)}.")
     return NORMS[name]
@@ -54,11 +58,11 @@ def norm_layer(name: str, option: str) -> Callable[..., nn.Module]:
 
 @torch.no_grad()
 def fold_norms(module: Module) -> Module:
-    """Multiply the batch norms of a module that will not be trained again into the convs before them, in place.
+    """Fold batch norms into the convs before them, in place, for a module that will not be trained again.
 
-    Only where the order of children is known to be that of the work: in `nn.Sequential`, torchvision's residual blocks
-    and modules that say `norms_follow_convs`; other modules keep their norms. The outputs are those of evaluation mode
-    but for rounding; the state dict is another one.
+    A norm is folded only where it is known to run right after the child before it: in `nn.Sequential`, in torchvision's
+    residual blocks and in modules that set `norms_follow_convs`. Outputs equal those of evaluation mode up to rounding;
+    the state dict changes.
     """
     parents = Counter(id(child) for parent in module.modules() for child in parent.children())
     for parent in module.modules():
@@ -73,8 +77,8 @@ def fold_norms(module: Module) -> Module:
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
-    """Multiply a batch norm's evaluation into the conv before it; FrozenBatchNorm2d has the same five tensors."""
-    assert norm.running_mean is not None  # the caller has asked
+    """Fold a batch norm in evaluation mode into the conv before it; FrozenBatchNorm2d has the same tensors."""
+    assert norm.running_mean is not None  # checked by the caller
     assert norm.running_var is not None
     conv.weight, conv.bias = fuse_conv_bn_weights(
         conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias

@@ -1,4 +1,4 @@
-"""What the processes of one run do together through `torch.distributed`; alone, a process needs no other."""
+"""Collective operations over the processes of a run (`torch.distributed`); all of them work in a single process too."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def of_all(value: Value) -> list[Value]:
 
 
 def own_share(count: int) -> range:
-    """Which of `count` pieces of work this process does."""
+    """Indices of the pieces of work, out of `count`, that this process does."""
     return range(distributed.get_rank(), count, distributed.get_world_size()) if together() else range(count)
 
 
@@ -39,7 +39,7 @@ def mean_of_all(values: Tensor) -> Tensor:
 
 
 def meet(patience: timedelta | None = None) -> None:
-    """Wait for the other processes, as long as for any collective operation or as long as said."""
+    """Wait for the other processes; `patience` sets the group's timeout first, for this and later operations."""
     if together():
         if patience is not None:
             set_timeout(patience)
@@ -47,7 +47,7 @@ def meet(patience: timedelta | None = None) -> None:
 
 
 def set_timeout(patience: timedelta) -> None:
-    """Of the collective operations of the group that all processes make."""
+    """Set the timeout of collective operations in the default process group."""
     if hasattr(distributed, "set_timeout"):
         distributed.set_timeout(patience)
     else:  # torch before 2.13

@@ -19,18 +19,19 @@ PADDING = -1  # the label of a padded row
 
 
 def fixed_shapes(x: Tensor) -> bool:
-    """Whether work on `x` should have fixed shapes, masking what is not wanted, rather than select what is.
+    """Whether code on `x` should keep fixed shapes and mask unwanted rows, instead of selecting the wanted ones.
 
-    On a GPU selecting makes the host wait for a count, and a compiled or exported graph cannot choose; on a CPU it
-    saves work.
+    On a GPU selecting makes the host wait for the number of rows, and a compiled or exported graph cannot have shapes
+    that depend on values. On a CPU selecting saves work.
     """
-    return x.is_cuda or torch.compiler.is_compiling()  # true of exporting too
+    return x.is_cuda or torch.compiler.is_compiling()  # also true while exporting
 
 
 class Level(NamedTuple):
     """One feature map: its name ("C4", "P3"), its channels and its stride in canvas pixels.
 
-    `shrink` counts the rows (and columns) that unpadded convs took off: 2 behind one 3x3, as SSD's 3x3 map of 5x5.
+    `shrink` is the number of rows (and columns) that unpadded convs removed: 2 for one 3x3, as on SSD's way from 5x5
+    to 3x3.
     """
 
     name: str
@@ -82,7 +83,7 @@ class Proposals(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What the data layer hands to a detector.
+    """A batch, as the data layer gives it to a detector.
 
     Every image lies in the top left corner of its canvas. `keys` seeds the random draws of assignment (see
     `detlab.model.samplers`); where it is None the image ids are used.
@@ -104,7 +105,7 @@ class Batch(NamedTuple):
 
     @property
     def truth(self) -> Targets:
-        """The targets, which a loss needs.
+        """The targets, for a loss.
 
         Raises:
             ValueError: the batch has none.
@@ -128,14 +129,14 @@ class Prediction(NamedTuple):
 
     logits: Tensor  # [B, A, O]
     deltas: Tensor  # [B, A, 4], or [B, A, K, 4] for a RoI head with one box per class
-    objectness: Tensor | None = None  # [B, A], for families that score objectness apart from class
+    objectness: Tensor | None = None  # [B, A], for families that score objectness and class separately
 
     @property
     def scored(self) -> Tensor:
-        """[B, A]: the objectness, of a head that scores it.
+        """[B, A] objectness logits.
 
         Raises:
-            ValueError: the head does not.
+            ValueError: the head gives none.
         """
         if self.objectness is None:
             raise ValueError("model/head gives no objectness, and this family needs it; use model/head=yolo.")
@@ -159,7 +160,7 @@ class Detections(NamedTuple):
 
 
 class GroundTruth(NamedTuple):
-    """Annotations of one whole split in original-image pixels, as flat arrays; what a metric is given.
+    """Annotations of one whole split in original-image pixels, as flat arrays; the input of a metric.
 
     N images, G boxes. `box_image` holds image *ids*, not row numbers.
     """

@@ -1,1 +1,1 @@
-"""Annotation formats: one file a format, each read into records of images and boxes."""
+"""Annotation formats, one file per format; each is read into records of images and boxes."""

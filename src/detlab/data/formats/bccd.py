@@ -23,7 +23,7 @@ from detlab.ranges import OptionsOf
 URL = "https://github.com/Shenggan/BCCD_Dataset/archive/refs/heads/master.zip"
 CACHE = "~/.cache/detlab"
 TIMEOUT_S = 60
-LARGEST_FILE = 5_000_000  # bytes; the archive's pictures have 10 to 30 kB
+LARGEST_FILE = 5_000_000  # bytes; larger entries are not unpacked (the archive's pictures have 10 to 30 kB)
 
 
 class Bccd(Source):
@@ -31,7 +31,7 @@ class Bccd(Source):
 
     Args:
         root: the folder that holds Annotations; null to download.
-        cache_dir: where a download lies; None for the usual place.
+        cache_dir: folder of the download; None for ~/.cache/detlab.
         url: of the archive.
     """
 
@@ -40,10 +40,10 @@ class Bccd(Source):
         self.cache = Path(cache_dir or CACHE).expanduser() / "bccd"
 
     def prepare(self) -> None:
-        """Download and check the archive where no root is given and no earlier download lies in the cache.
+        """Download and check the archive, unless a root is given or the cache holds an earlier download.
 
         Raises:
-            DataError: no network, or files that differ from the manifest.
+            DataError: the download failed, or files differ from the manifest.
         """
         if self.root is not None or self.cache.is_dir():
             return
@@ -80,12 +80,12 @@ def bccd(
     url: str = URL,
     **loading: Annotated[Any, OptionsOf(DetectionData)],
 ) -> DetectionData:
-    """BCCD; `loading` goes to `DetectionData`."""
+    """The BCCD data set; `loading` goes to `DetectionData`."""
     return DetectionData(source=Bccd(root=root, cache_dir=cache_dir, url=url), cache_dir=cache_dir, **loading)
 
 
 def manifest() -> dict[str, str]:
-    """SHA-256 of every file of the data set by its path, as shipped with the package."""
+    """SHA-256 of every file of the data set by its path, from the list shipped with the package."""
     text = resources.files("detlab.data.formats").joinpath("bccd.sha256").read_text()
     return {name: digest for digest, name in (line.split(maxsplit=1) for line in text.splitlines())}
 

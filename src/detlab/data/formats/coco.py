@@ -18,7 +18,7 @@ from detlab.ranges import OptionsOf
 from detlab.system.reading import ReadError, load_json
 
 Row = dict[str, Any]  # an object of a json file, not checked yet
-Key = int | str  # an id: a whole number however written, else the text
+Key = int | str  # an id: an integer if it can be read as one, else the text
 OF_SPLIT = (
     "annotations/instances_{}2017.json",
     "annotations/instances_{}2014.json",
@@ -42,18 +42,18 @@ class Document(NamedTuple):
     images: list[Row]
     annotations: list[Row]
     categories: dict[Key, str]
-    headings: dict[str, str]  # class name -> its supercategory
+    headings: dict[str, str]  # class name -> supercategory
 
 
 class Coco(Source):
     """One json file per split, with its folder of images.
 
-    Ids belong to their file: classes are joined by name over the files, and numbered as the first file numbers them.
+    Category ids may differ between files: classes are matched by name, and have the ids of the first file.
 
     Args:
-        root: folder that all paths are relative to and may not leave.
-        annotations: {train, val, test: json file, null, or auto for one of the usual names}; one name is train's.
-        images: {train, val, test: folder of images, null for root, or auto}; one name is every split's.
+        root: folder that all paths are relative to and must lie in.
+        annotations: {train, val, test: json file, null, or auto for one of the usual names}; a single name is train's.
+        images: {train, val, test: folder of images, null for root, or auto}; a single name is for all splits.
         outside_root: read images and json files outside the root, too.
     """
 
@@ -84,7 +84,7 @@ class Coco(Source):
         return classes, splits
 
     def _files(self, root: Path, wanted: Collection[str]) -> dict[str, str]:
-        """The json file of each split that is there or was asked for."""
+        """The json file of each wanted split that has one."""
         files: dict[str, str] = {}
         for split in (s for s in SPLITS if s in wanted):
             name = self.annotations.get(split)
@@ -107,7 +107,7 @@ class Coco(Source):
         return files
 
     def _folders(self, root: Path, split: str, document: Document) -> list[Path]:
-        """Where a split's image names start."""
+        """The folders that a split's image names are relative to."""
         given = self.images.get(split)
         if given and given != AUTO:
             path = followed(root / Path(given).expanduser())
@@ -141,7 +141,7 @@ def coco(
 
 
 def _of_all(root: Path) -> str | None:
-    """The json file of a folder that has one for everything."""
+    """The json file of a data set with a single one, relative to root; None if there is none."""
     usual = next((n for n in OF_ALL if (root / n).is_file()), None)
     if usual is not None:
         return usual
@@ -189,7 +189,7 @@ def _document(finder: Finder, name: str, split: str, report: AuditReport) -> Doc
 
 
 def _classes(files: Mapping[str, Document], report: AuditReport) -> Classes:
-    """Classes by name over all files, in the order of the first file's ids, then of the next one's."""
+    """Classes of all files by name, sorted by the first file's ids, then those that only later files have."""
     ids: dict[str, Key] = {}
     documents = list(files.values())
     for document in documents:
@@ -258,7 +258,7 @@ class _Reader:
         return record(id=number, name=printable(name.replace("\\", "/")), path=path, size=size, objects=objects)
 
     def _object(self, row: Row, images: Mapping[Key, object]) -> Row | None:
-        """A box with its image; None, and a finding, where it cannot be used."""
+        """A box with its image; None, and a finding in the report, if it cannot be used."""
         image, category = _key(row.get("image_id")), _key(row.get("category_id"))
         name = f"annotation {words(row.get('id'), 40)}"
         if image is None or image not in images:
@@ -279,7 +279,7 @@ class _Reader:
 
 
 def _numbers(keys: list[Key]) -> dict[Key, int]:
-    """Whole ids as they are, ids that are text by the next free number."""
+    """Integer ids as they are; each text id gets the next free number."""
     used = {key for key in keys if isinstance(key, int)}
     fresh = (i for i in itertools.count(1) if i not in used)
     return {key: key if isinstance(key, int) else next(fresh) for key in dict.fromkeys(keys)}
@@ -293,7 +293,7 @@ def _list(document: Row, key: str, file: str) -> list[Row]:
 
 
 def _key(value: object) -> Key | None:
-    """An id as its file means it: 1, 1.0 and "1" are one; other text stays text."""
+    """An id: 1, 1.0 and "1" are the same; other text stays text; None if it is neither."""
     found = whole(value)
     if found is not None:
         return found
@@ -301,7 +301,7 @@ def _key(value: object) -> Key | None:
 
 
 def _box(value: object) -> list[float] | None:
-    """COCO's (x, y, w, h) as xyxy; None where it is no row of four numbers."""
+    """COCO's (x, y, w, h) as xyxy; None if it is not a list of four numbers."""
     if not isinstance(value, list) or len(value) != 4:
         return None
     x, y, w, h = (number(v) for v in value)

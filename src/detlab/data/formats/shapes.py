@@ -1,6 +1,6 @@
-"""Generated pictures of rectangles, ellipses and triangles: no file, no network, the same for the same (seed, index).
+"""Generated pictures of rectangles, ellipses and triangles: no files, no network, a function of (seed, index).
 
-Its knobs are what detectors differ by: object size, count, overlap, class imbalance, clutter and texture.
+Its options are properties on which detectors differ: object size, count, overlap, class imbalance, clutter, texture.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from detlab.ranges import Count, Fraction, Natural, NonNegative, OptionsOf, Posi
 
 CLASSES = ("rectangle", "ellipse", "triangle")
 SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2}
-PLACING_TRIES = 30  # before an object that would overlap too much is left out
+PLACING_TRIES = 30  # positions tried before an object that would overlap too much is left out
 BACKGROUND_RANGE, OBJECT_RANGE = (40, 215), (20, 235)  # grey values of the colours drawn
 
 
@@ -35,21 +35,21 @@ class Shape(NamedTuple):
 
 
 class Shapes(Source):
-    """Pictures made on demand.
+    """Pictures that are drawn when they are read.
 
     Args:
-        counts: {train, val, test: pictures}.
+        counts: {train, val, test: number of pictures}.
         side: height and width, px.
-        objects: least and most objects in a picture.
-        sizes: least and most width (and height) of an object, px.
+        objects: smallest and largest number of objects in a picture.
+        sizes: smallest and largest width (and height) of an object, px.
         max_overlap: largest share of an earlier object that a later one may cover.
-        imbalance: 1 gives every class the same chance; r makes each class r times rarer than the one before.
-        clutter: strokes drawn behind the objects, at most.
+        imbalance: 1 makes all classes equally frequent; r makes each class r times rarer than the one before.
+        clutter: largest number of strokes drawn behind the objects.
         texture: amplitude of the stripes on objects, grey values.
         noise: standard deviation of the noise everywhere, grey values.
-        box_noise: share of the training boxes that are labelled wrongly: moved by up to half of their sides, and longer
-            or shorter by up to half. Val and test keep the true boxes.
-        seed: of the data set, apart from the run's seed, so that runs are compared on the same pictures.
+        box_noise: share of the training boxes that are wrong: moved by up to half of their sides, and longer or
+            shorter by up to half. Val and test keep the true boxes.
+        seed: of the pictures; it is not the run's seed, so that runs are compared on the same pictures.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Shapes(Source):
         for split, count in self.counts.items():
             if split not in wanted:
                 continue
-            # Ids carry the split, so that a picture can be drawn from its id alone.
+            # Ids contain the split, so that a picture can be drawn from its id.
             start = SPLIT_NUMBERS[split] * 10_000_000 + 1
             splits[split] = [self._record(start + i, split) for i in range(count)]
         return Classes(CLASSES, tuple(range(1, len(CLASSES) + 1))), splits
@@ -128,7 +128,7 @@ class Shapes(Source):
         return shapes
 
     def _mislabelled(self, id: int, boxes: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
-        """Boxes of which some are moved and stretched, within the picture."""
+        """The boxes, some of them moved and stretched within the picture."""
         draw = random.Random(f"boxes:{self.seed}:{id}").random
 
         def side(low: int, high: int) -> tuple[int, int]:
@@ -205,7 +205,7 @@ def shapes(
     root: str | None = None,
     **loading: Annotated[Any, OptionsOf(DetectionData)],
 ) -> DetectionData:
-    """The generated data set; `loading` goes to `DetectionData`. `root` is there for a common interface only."""
+    """The generated data set; `loading` goes to `DetectionData`. `root` is not used; every data set has it."""
     source = Shapes(
         counts=counts,
         side=side,

@@ -1,4 +1,4 @@
-"""Where annotations and images come from."""
+"""Interface of annotation formats, and what they share."""
 
 from __future__ import annotations
 
@@ -17,26 +17,27 @@ from detlab.system.reading import ReadError, Text, read_text
 
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # of folders and files
-AUTO = "auto"  # an option that takes what lies there under one of the usual names
-Splits = dict[str, list[Record]]  # train, val, test; those the source has
+AUTO = "auto"  # value of an option that uses whichever of the usual names exists
+Splits = dict[str, list[Record]]  # train, val, test, as far as the source has them
 
 
 class Source(ABC):
-    """A data set in some format. `notes` says what `read` chose where an option left it the choice."""
+    """A data set in some format. `notes` tells the user which files and folders `read` chose for an `auto` option."""
 
     max_pixels = MAX_PIXELS
     notes: tuple[str, ...] = ()
 
     def prepare(self) -> None:
-        """Download what is missing; called in one process."""
+        """Download missing files; called in one process only."""
         return
 
     @abstractmethod
     def read(self, report: AuditReport, wanted: Collection[str] = SPLITS) -> tuple[Classes, Splits]:
-        """All annotations, in label order; dirt that only the format knows goes into the report.
+        """Classes in label order, and the records of each split.
 
         Args:
-            wanted: the splits to read; others need not be there.
+            report: gets the problems that only the format can see.
+            wanted: the splits to read; others need not exist.
 
         Raises:
             DataError: a file or key is missing, or of the wrong type.
@@ -46,7 +47,7 @@ class Source(ABC):
         """uint8 RGB [3, H, W] of a record.
 
         Raises:
-            ImageError: the file has gone or changed since the audit; names it.
+            ImageError: the file is missing or has changed since the audit; the message names it.
         """
         if item.path is None:
             raise ImageError(f"{item.name} has no file, and {type(self).__name__} does not draw it.")
@@ -60,10 +61,10 @@ class Source(ABC):
 
 
 def folder(root: str | Path | None, option: str, kind: str) -> Path:
-    """An existing folder given by an option, as written.
+    """An existing folder given by an option, absolute, with links not resolved.
 
     Raises:
-        DataError: the option is empty or names no folder.
+        DataError: the option is not set or names no folder.
     """
     if root is None:
         raise DataError(f"{option} is not set; give the folder of your {kind}, {option}=PATH.")
@@ -78,10 +79,10 @@ def folder(root: str | Path | None, option: str, kind: str) -> Path:
 
 
 def text_of(path: Path, report: AuditReport, split: str) -> Text:
-    """A text file's content; one whose encoding had to be guessed is counted.
+    """A text file's content; the report counts files whose encoding had to be guessed.
 
     Raises:
-        ReadError: it is no regular file, or cannot be read.
+        ReadError: the file is no regular file, or cannot be read.
     """
     try:
         text = read_text(path)
@@ -93,7 +94,7 @@ def text_of(path: Path, report: AuditReport, split: str) -> Text:
 
 
 def placed(found: Found, name: str, split: str, report: AuditReport) -> Path | None:
-    """The path of an image that was looked for; what is odd about it goes into the report."""
+    """The path of an image that was searched; an unexpected place is counted in the report."""
     if found.path is None:
         report.add(split, "image outside the root", name)
     elif found.corrected:
@@ -102,10 +103,10 @@ def placed(found: Found, name: str, split: str, report: AuditReport) -> Path | N
 
 
 def unique(names: Iterable[str], file: str) -> tuple[str, ...]:
-    """Class names, each of which may stand once.
+    """Class names as a tuple.
 
     Raises:
-        DataError: a name is empty or stands twice.
+        DataError: a name is empty or occurs twice.
     """
     found = tuple(printable(name.strip()) for name in names)
     for i, name in enumerate(found):
@@ -120,5 +121,5 @@ def unique(names: Iterable[str], file: str) -> tuple[str, ...]:
 
 
 def left_the_root(option: str, value: str, root: Path) -> DataError:
-    """The refusal of an option's path that leaves the root."""
+    """The error about an option whose path lies outside the root."""
     return DataError(f"{option}={printable(value[:200])} leaves {root}; {OUTSIDE}.")

@@ -1,4 +1,4 @@
-"""Pascal VOC folders: one XML file an image, split by lists, by folders, or not at all."""
+"""Pascal VOC folders: one XML file per image, with splits by lists, by folders, or none."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from detlab.errors import DataError
 from detlab.ranges import OptionsOf
 from detlab.system.reading import ReadError
 
-LARGEST_SIDE = 1_000_000  # px; a size beyond it counts as not given
+LARGEST_SIDE = 1_000_000  # px; a larger size in an XML file is ignored
 
 
 class Entry(NamedTuple):
@@ -34,13 +34,13 @@ class Voc(Source):
     """A VOC folder. Its 1-based inclusive corners become continuous pixels: xmin - 1, ymin - 1, xmax, ymax.
 
     Args:
-        root: the folder that holds everything.
-        sets: {train, val, test: name of a list in ImageSets/Main, null, or auto for what lies there}.
+        root: the data set's folder.
+        sets: {train, val, test: name of a list in ImageSets/Main, null, or auto for an existing list}.
         images: folder of the images below root; auto for JPEGImages, images, or beside the annotations.
         annotations: folder of the XML files below root; auto for Annotations, annotations, or beside the images.
-        names: class names in label order; null takes those in the annotations, sorted.
-        one_based: False where a tool wrote 0-based corners.
-        point_boxes: keep boxes of one pixel; False drops them as clicks without a drag.
+        names: class names in label order; null for the names in the annotations, sorted.
+        one_based: False for tools that write 0-based corners.
+        point_boxes: keep boxes of one pixel; False drops them as accidental clicks.
         outside_root: read files outside the root, too.
     """
 
@@ -89,7 +89,7 @@ class Voc(Source):
         return Classes(names, tuple(range(1, len(names) + 1))), splits
 
     def _entries(self, root: Path, layout: Layout, split: str, report: AuditReport) -> list[Entry]:
-        """The parsed annotations of a split; those that are missing, broken or listed again go into the report."""
+        """The parsed annotations of a split; the report counts missing, broken and repeated ones."""
         finder = Finder(root, [layout.annotations], outside=self.outside, suffixes=[".xml"])
         seen: set[Path] = set()
         entries = []
@@ -132,7 +132,7 @@ class Voc(Source):
     def _object(
         self, node: ObjectNode, stem: str, labels: dict[str, int], split: str, report: AuditReport
     ) -> dict[str, Any] | None:
-        """A box; None, and a finding, where it cannot be used."""
+        """A box; None, and a finding in the report, if it cannot be used."""
         if node.name not in labels:
             report.add(split, "unknown class", f"{stem}: {node.name!r}")
             return None
@@ -182,7 +182,7 @@ def _names_of(entries: dict[str, list[Entry]]) -> set[str]:
 
 
 def _image(finder: Finder, stem: str, named: str) -> Found:
-    """The image of an annotation: by its list entry, else by the name in the XML, which decides between like stems."""
+    """The image of an annotation: by its list entry, else by the name in the XML; if both have one stem, the XML's."""
     looks = [stem, named] if named else [stem]
     if named and Path(named.replace("\\", "/")).stem == Path(stem).name:
         looks.reverse()

@@ -1,4 +1,4 @@
-"""How a VOC data set lies on disk: which annotations make a split, and where its images are."""
+"""Layout of a VOC data set on disk: the annotations of each split, and the folders of its images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from detlab.system.reading import ReadError
 LISTS = "ImageSets/Main"
 IMAGES = ("JPEGImages", "images", "Images", "image", "imgs", "photos")
 ANNOTATIONS = ("Annotations", "annotations", "xml", "xmls", "labels", "Labels")
-WHOLE_LISTS = ("train", "Train", "trainval", "default")  # train's list under auto, the first that is there
+WHOLE_LISTS = ("train", "Train", "trainval", "default")  # train's list with auto: the first that exists
 
 
 class Layout(NamedTuple):
@@ -27,7 +27,7 @@ class Layout(NamedTuple):
     stems: list[str]  # names of its annotations without .xml, as paths below `annotations`
     annotations: Path
     images: list[Path]  # folders, in the order in which they are searched
-    note: str = ""  # what was chosen where the options left a choice
+    note: str = ""  # tells the user what `auto` chose
 
 
 def layouts(
@@ -43,7 +43,7 @@ def layouts(
     """The splits: by the lists that `sets` names, else by folders called train, valid, test, else one train split.
 
     Raises:
-        DataError: a folder or a list that an option names is not there, or there is nothing to read.
+        DataError: a folder or a list that an option names does not exist, or there are no annotations.
     """
     xmls = _folder(root, annotations, "data.annotations", ANNOTATIONS, outside, holding=".xml")
     pictures = _folder(root, images, "data.images", IMAGES, outside)
@@ -81,7 +81,7 @@ def layouts(
 def _folder(
     root: Path, given: str | None, option: str, usual: tuple[str, ...], outside: bool, holding: str = ""
 ) -> Path:
-    """A folder that an option names, or the first usual one (that holds such files), or the root."""
+    """The folder that an option names, or the first usual one (with `holding` files in it), or the root."""
     if given in (AUTO, None):
         places = [p for p in (real_folder(root / name) for name in usual) if p is not None]
         if holding:
@@ -97,7 +97,7 @@ def _folder(
 
 
 def _list_file(root: Path, name: str, split: str) -> Path | None:
-    """The list of a split; None where none of the usual ones is there."""
+    """The list of a split; None if it is auto and none of the usual ones exists."""
     if name == AUTO:
         usual = WHOLE_LISTS if split == "train" else SPLIT_NAMES[split]
         places = [root / LISTS / f"{n}.txt" for n in usual]
@@ -114,7 +114,7 @@ def _list_file(root: Path, name: str, split: str) -> Path | None:
 
 
 def _stems(path: Path, xmls: Path, split: str, report: AuditReport) -> list[str]:
-    """The entries of a list, whatever stands beside a name: a column of -1, 0 or 1, an extension, a folder."""
+    """The stems in a list; drops a column of -1, 0 or 1 and extensions, keeps folders."""
     try:
         text = text_of(path, report, split).content
     except ReadError as error:
@@ -127,7 +127,7 @@ def _stems(path: Path, xmls: Path, split: str, report: AuditReport) -> list[str]
 
 
 def _stem(line: str) -> str:
-    """A list's entry without its extension; of an image and its XML file on one line, the latter."""
+    """A list's entry without its extension; of a line with an image and its XML file, the XML file."""
     pair = re.fullmatch(r"(\S+)\s+(\S+\.xml)", line, re.IGNORECASE)
     name = slashed(pair[2] if pair else line)
     start, extension = os.path.splitext(name)
@@ -135,7 +135,7 @@ def _stem(line: str) -> str:
 
 
 def _by_folders(root: Path, wanted: Collection[str]) -> dict[str, Layout]:
-    """Splits in folders of their own, as Roboflow writes them."""
+    """Splits by folders, as Roboflow writes them; empty if train is wanted and has none."""
     found = {}
     for split in (s for s in SPLITS if s in wanted):
         for name in SPLIT_NAMES[split]:
@@ -147,7 +147,7 @@ def _by_folders(root: Path, wanted: Collection[str]) -> dict[str, Layout]:
 
 
 def _by_first_folder(stems: list[str]) -> dict[str, list[str]]:
-    """Annotations by the first folder of their path, if every one lies in a folder called as a split."""
+    """Annotations by the first folder of their path, if every one lies in a folder named like a split."""
     split_of = {word: split for split, words in SPLIT_NAMES.items() for word in words}
     firsts = [Path(stem).parts[0] if len(Path(stem).parts) > 1 else "" for stem in stems]
     if not all(first in split_of for first in firsts) or "train" not in firsts:
@@ -159,7 +159,7 @@ def _by_first_folder(stems: list[str]) -> dict[str, list[str]]:
 
 
 def _count_unannotated(places: list[Path], stems: list[str], report: AuditReport) -> None:
-    """Count images beside a folder of annotations that have none."""
+    """Count images without an annotation."""
     known = {Path(stem).name.casefold() for stem in stems}
     for path in {p for place in places for p in files_below(place)}:
         if path.suffix.lower() in suffixes() and path.stem.casefold() not in known:

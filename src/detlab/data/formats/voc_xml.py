@@ -1,4 +1,4 @@
-"""One VOC annotation file: parsed without entities, in whatever encoding, and read into plain text fields."""
+"""One VOC annotation file: parsed without entities, in any encoding, and read into plain text fields."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def parse(path: Path, split: str, report: AuditReport) -> ET.Element:
     """The tree of an annotation file.
 
     Raises:
-        ReadError: no regular file, not well formed, larger than MAX_XML_BYTES, or no annotation.
-        DataError: it declares a DTD.
+        ReadError: the file is no regular file, not well formed, larger than MAX_XML_BYTES, or no annotation.
+        DataError: the file declares a DTD.
     """
     try:
         data = read_bytes(path, MAX_XML_BYTES)
@@ -53,7 +53,7 @@ def parse(path: Path, split: str, report: AuditReport) -> ET.Element:
         raise DataError(
             f"{path} declares a DTD, whose entities could fill the memory; remove the declaration or the file."
         )
-    # The text is decoded already; a declaration of another encoding would only confuse the parser.
+    # The text is decoded already; a declaration of another encoding would mislead the parser.
     content = DECLARATION.sub("", text.content.strip("\ufeff\0 \t\r\n"), count=1)
     try:
         tree = ET.fromstring(content)

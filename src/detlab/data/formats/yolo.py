@@ -22,14 +22,14 @@ from detlab.system.reading import ReadError
 class Yolo(Source):
     """A YOLO data.yaml with path, train, val, test and names; or a folder with classes.txt, images and labels.
 
-    The label file of an image lies where its path has `labels` for `images` below the root, or beside it. Rows are
-    class cx cy w h, shares of the image; or a class and a polygon, whose bounding box is taken; or, where the yaml
-    has kpt_shape, class cx cy w h and key points, which are not used.
+    The label file of an image lies at the image's path with `images` replaced by `labels`, or beside the image. Rows
+    are class cx cy w h, shares of the image; or a class and a polygon, whose bounding box is used; or, where the yaml
+    has kpt_shape, class cx cy w h and key points, which are ignored.
 
     Args:
         root: the data.yaml, or the folder that holds it.
         images: folder of the images below root, where there is no data.yaml; null for images, or root.
-        labels: folder of the label files below root; null for `labels` in the place of `images`, or beside the images.
+        labels: folder of the label files below root; null for `labels` in place of `images`, or beside the images.
         names: class names, where neither data.yaml nor classes.txt has them.
         outside_root: read files outside the root, too.
     """
@@ -131,7 +131,7 @@ def _objects(
     split: str,
     report: AuditReport,
 ) -> list[dict[str, Any]]:
-    """Boxes in px of the rows of a label file; rows that cannot be used go into the report."""
+    """Boxes in px from the rows of a label file; the report counts rows that cannot be used."""
     height, width = size
     objects = []
     for where, row in rows:
@@ -149,10 +149,10 @@ def _objects(
 
 
 def _refuse_unlabelled(split: str, records: list[Record], without: list[Picture], folders: Folders) -> None:
-    """Refuse a split none of whose images has a label file; that is a wrong folder, not a split of backgrounds.
+    """Refuse a split without any label file: the folder is wrong, since a split of backgrounds only is unlikely.
 
     Raises:
-        DataError: names the folders that were searched.
+        DataError: the split is one; the message names the folders that were searched.
     """
     if not records or len(without) < len(records) or split == "test":
         return

@@ -1,4 +1,4 @@
-"""How a YOLO data set lies on disk: its data.yaml, or the folders and lists of tools that write none."""
+"""Layout of a YOLO data set on disk: its data.yaml, or the folders and lists of tools that write none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from detlab.errors import DataError
 from detlab.system.reading import ReadError, load_yaml
 
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "classes.names", "predefined_classes.txt")
-EMPTY = {"", "null", "~", "none"}  # an entry of a data.yaml that names nothing
+EMPTY = {"", "null", "~", "none"}  # entries of a data.yaml that mean "not given"
 
 
 class Picture(NamedTuple):
@@ -25,13 +25,13 @@ class Picture(NamedTuple):
     name: str  # below the root, for reports
     path: Path
     label: Path | None  # None: no label file
-    searched: list[Path]  # folders where it was looked for
+    searched: list[Path]  # folders in which it was searched
 
 
 class Folders(NamedTuple):
     """A whole data set on disk."""
 
-    file: Path  # what named the classes
+    file: Path  # the file with the class names
     names: dict[int, str]  # by class number
     key_points: tuple[int, int] | None
     splits: dict[str, list[Picture]]
@@ -51,7 +51,7 @@ def read_folders(
     """The data set of a data.yaml, or of a folder without one.
 
     Raises:
-        DataError: no yaml and no names; a yaml that is broken, or names folders that are not there.
+        DataError: there are no yaml and no names, or the yaml is broken or names folders that do not exist.
     """
     top, file = _top(root)
     if file is None:
@@ -121,7 +121,7 @@ def _names(document: dict[str, Any], file: Path) -> dict[int, str]:
 
 
 def _key_points(document: dict[str, Any], file: Path) -> tuple[int, int] | None:
-    """kpt_shape: key points of a row, and numbers of each."""
+    """kpt_shape: the number of key points of a row, and of values per key point (2 or 3); None if not given."""
     given = document.get("kpt_shape")
     if _empty(given):
         return None
@@ -133,12 +133,12 @@ def _key_points(document: dict[str, Any], file: Path) -> tuple[int, int] | None:
 
 
 def _bases(top: Path, document: dict[str, Any], outside: bool, file: Path) -> list[Path]:
-    """Folders that entries are relative to: the yaml's `path` where it is there, and the yaml's own folder."""
+    """Folders that entries are relative to: the yaml's `path` if it exists, and the yaml's own folder."""
     given = document.get("path")
     if _empty(given) or not isinstance(given, str):
         return [top]
     path = real_folder(top / Path(slashed(given)).expanduser())
-    if path is None:  # written for another machine, or for the folder above
+    if path is None:  # written for another machine or for the parent folder
         return [top]
     if outside or Finder(top, []).allowed(path):
         return list(dict.fromkeys([path, top]))
@@ -168,10 +168,10 @@ class _Walk:
         return list(self._of_folder(base, written, real) if real.is_dir() else self._of_list(base, real))
 
     def _place(self, entry: str, option: str) -> tuple[Path, Path, Path]:
-        """Where an entry lies: a base, the path as written below it, and the path through links."""
+        """Find an entry: its base, the path as written below the base, and the path with links resolved."""
         plain = slashed(entry)
         ways = [plain]
-        while plain.startswith("../"):  # Roboflow's yamls are written for a folder below
+        while plain.startswith("../"):  # Roboflow writes its yamls for a subfolder
             plain = plain[3:]
             ways.append(plain)
         left = False
@@ -227,7 +227,7 @@ class _Walk:
         return Picture(inner.as_posix().removeprefix("/"), path, label, folders)
 
     def _label_files(self, base: Path, inner: Path) -> Iterator[Path]:
-        """Where an image's label file may lie, likeliest first; `inner` is the image's path as written below base."""
+        """Possible paths of an image's label file, the likeliest first; `inner` is the image's path below base."""
         name = inner.with_suffix(".txt")
         parts = list(name.parts)
         if self.labels is not None:
@@ -251,7 +251,7 @@ def _without_yaml(
     wanted: Collection[str],
     report: AuditReport,
 ) -> Folders:
-    """A folder of LabelImg, Label Studio or CVAT: classes.txt or obj.names, images, labels, perhaps lists."""
+    """A folder of LabelImg, Label Studio or CVAT: classes.txt or obj.names, images, labels, and optionally lists."""
     file = next((p for name in NAME_FILES for p in (top / name, top / "labels" / name) if p.is_file()), None)
     if file is None:
         file = next((p for p in files_below(top) if p.name in NAME_FILES), None)

@@ -6,9 +6,7 @@ from typing import NamedTuple
 
 from detlab.data.values import number, whole
 
-BEYOND = (
-    0.5  # share of the image that a polygon may lie beyond its border; key points' visibility of 2 is no coordinate
-)
+BEYOND = 0.5  # share of the image that a polygon may reach beyond its border; rejects key points (visibility 2)
 
 
 class Row(NamedTuple):
@@ -19,10 +17,11 @@ class Row(NamedTuple):
 
 
 def parse_row(line: str, key_points: tuple[int, int] | None) -> Row | str | None:
-    """A row; what is wrong with it where it cannot be used; None for a blank line.
+    """A row; a text that says what is wrong, if it cannot be used; None for a blank line.
 
     Args:
-        key_points: kpt_shape of the data.yaml: how many key points a row has, and how many numbers each (2 or 3).
+        line: the line of the file.
+        key_points: kpt_shape of the data.yaml: key points per row, and numbers per key point (2 or 3).
     """
     fields = line.split()
     if not fields:

@@ -1,1 +1,1 @@
-"""Region proposals from outside the detector: how they are stored, and selective search."""
+"""Region proposals that are computed outside the detector: files of proposals, grids, and selective search."""

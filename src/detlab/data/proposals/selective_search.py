@@ -1,4 +1,4 @@
-"""Selective search (Uijlings et al., 2013), OpenCV contrib's, as the proposals of R-CNN, SPPnet and Fast R-CNN."""
+"""Selective search (Uijlings et al., 2013) by OpenCV contrib: the proposals of R-CNN, SPPnet and Fast R-CNN."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from detlab.data.proposals.store import Boxes
 from detlab.errors import DataError
 
 MODES = ("fast", "quality")
-RESOLUTION = 2**31  # of a seed of C's rand()
+RESOLUTION = 2**31  # number of different seeds for C's rand()
 
 
 def check_opencv() -> None:
-    """Refuse to start without OpenCV contrib.
+    """Check that OpenCV contrib is installed.
 
     Raises:
-        DataError: names the extra.
+        DataError: it is not; the message names the extra to install.
     """
     try:
         from cv2.ximgproc import segmentation  # noqa: F401
@@ -31,20 +31,20 @@ def check_opencv() -> None:
 
 
 def selective_search(image: Tensor, *, mode: str, side: int | None, seed: int) -> Boxes:
-    """Regions of an image, best first; scores fall from 1 by rank, since regions have none of their own.
+    """Regions of an image, best first; scores fall from 1 by rank, since selective search gives no scores.
 
     Args:
         image: uint8 RGB [3, H, W].
         mode: fast (about 2,000 regions of a VOC image) or quality (about 10,000).
-        side: px, the longer side it works at (R-CNN's code: a width of 500); null for the image's own.
+        side: px, longer side of the image that is searched (R-CNN's code: a width of 500); null for the image's own.
         seed: of the order within a level of the hierarchy.
 
     Returns:
-        Boxes [n, 4] xyxy in px of the image, each once, and scores [n] in (0, 1].
+        Boxes [n, 4] xyxy in px of the image, without duplicates, and scores [n] in (0, 1].
     """
     import cv2
 
-    cv2.setNumThreads(1)  # images are dealt to processes
+    cv2.setNumThreads(1)  # there is one process per core already
     height, width = image.shape[-2:]
     scale = 1.0 if side is None else min(1.0, side / max(height, width))
     work = F.resize(image, [max(1, round(height * scale)), max(1, round(width * scale))], antialias=True)
@@ -67,8 +67,8 @@ def selective_search(image: Tensor, *, mode: str, side: int | None, seed: int) -
 
 
 def _seed(seed: int) -> None:
-    """Make the order of regions repeatable: OpenCV draws it from C's rand()."""
+    """Make the order of regions reproducible: OpenCV draws it from C's rand()."""
     try:
         ctypes.CDLL(None).srand(seed % RESOLUTION)
-    except (TypeError, AttributeError, OSError):  # a system whose C library is not in the process, such as Windows
+    except (TypeError, AttributeError, OSError):  # systems without a C library in the process, such as Windows
         return

@@ -1,6 +1,6 @@
-"""Proposals from outside a detector: a grid made per image, or files written by `detlab proposals`.
+"""Proposals that a detector reads: a grid computed per image, or files written by `detlab proposals`.
 
-A file holds one split: a plain .npz that is read without pickle, with the arrays
+A file holds one split. It is an .npz without pickled objects, with the arrays
     format []         FORMAT
     method []         how the boxes were made
     fingerprint []    of the split's images, see `fingerprint`
@@ -23,18 +23,18 @@ from detlab.data.records import Record
 from detlab.errors import DataError
 
 FORMAT = "detlab proposals 1"
-SLACK = 1.0  # px a box may pass the border before the file counts as another data set's
+SLACK = 1.0  # px that a box may lie across the border; beyond it the file is taken for another data set's
 AGAIN = "write it again with detlab proposals, or use data.proposals=grid"
 
 GRID_SIDES = (0.8, 0.5, 0.3, 0.2, 0.12)  # of square boxes, as shares of the image's shorter side
 GRID_RATIOS = (0.5, 1.0, 2.0)  # height / width
-GOLDEN = 0.6180339887498949  # 1 / golden ratio: multiples of it modulo 1 spread evenly
+GOLDEN = 0.6180339887498949  # 1 / golden ratio: multiples of it modulo 1 are spread evenly
 
 Boxes = tuple[np.ndarray, np.ndarray]  # [n, 4] float32 xyxy in px of the image as stored, [n] float32 scores
 
 
 class ProposalFile(NamedTuple):
-    """The proposals of N images, P in all."""
+    """The P proposals of N images."""
 
     method: str
     fingerprint: str
@@ -47,7 +47,7 @@ class ProposalFile(NamedTuple):
 
     @property
     def starts(self) -> np.ndarray:
-        """[N + 1]: where each image's rows begin."""
+        """[N + 1]: index of each image's first row, and the number of rows."""
         return np.concatenate([[0], self.counts.cumsum()])
 
 
@@ -66,8 +66,8 @@ class StoredProposals:
     """The proposals of files, by image.
 
     Args:
-        files: read ones.
-        count: most per image, those of the highest score; null for all.
+        files: proposal files that have been read.
+        count: most proposals per image, those of the highest score; null for all.
     """
 
     def __init__(self, files: Sequence[ProposalFile], count: int | None = None) -> None:
@@ -88,10 +88,10 @@ class StoredProposals:
         return file.boxes[start:end][order], file.scores[start:end][order]
 
     def check(self, records: Sequence[Record], split: str, source: str) -> None:
-        """Refuse files that are not of these records.
+        """Check that the files were made for these records.
 
         Raises:
-            DataError: an image is missing, or its size is another one.
+            DataError: the files lack an image, or have another size for it.
         """
         if fingerprint(records) in {file.fingerprint for file in self.files}:
             return
@@ -119,7 +119,7 @@ def open_proposals(source: str, count: int | None) -> StoredProposals:
     """A proposal file, or all files of a folder.
 
     Raises:
-        DataError: no such file, or one that is damaged, foreign, or has boxes outside its images.
+        DataError: there is no such file, or a file is damaged, of another kind, or has boxes outside its images.
     """
     path = Path(source).expanduser()
     files = sorted(path.glob("*.npz")) if path.is_dir() else [path] if path.is_file() else []
@@ -135,7 +135,7 @@ def read_proposals(path: Path) -> ProposalFile:
     """Read and check one file.
 
     Raises:
-        DataError: damaged, foreign, or with boxes outside its images.
+        DataError: the file is damaged, of another kind, or has boxes outside its images.
     """
     try:
         with np.load(path, allow_pickle=False) as content:
@@ -155,7 +155,7 @@ def read_proposals(path: Path) -> ProposalFile:
 
 
 def write_proposals(path: Path, file: ProposalFile) -> None:
-    """Write a file so that it is there whole or not at all."""
+    """Write a file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     with part.open("wb") as stream:
@@ -167,7 +167,7 @@ def write_proposals(path: Path, file: ProposalFile) -> None:
 
 
 def proposal_file(method: str, records: Sequence[Record], found: Sequence[Boxes]) -> ProposalFile:
-    """Boxes of records as a file; each image's rows are put into order of falling score."""
+    """Boxes of records as a file; each image's rows are sorted by falling score."""
     ordered = []
     for boxes, scores in found:
         order = np.argsort(-np.asarray(scores), kind="stable")
@@ -185,23 +185,23 @@ def proposal_file(method: str, records: Sequence[Record], found: Sequence[Boxes]
 
 
 def fingerprint(records: Sequence[Record]) -> str:
-    """Sixteen hex digits of a split's images: ids, names and sizes, in order."""
+    """Hash, sixteen hex digits, of a split's images: ids, names and sizes, in order."""
     lines = "\n".join(f"{r.id}\t{r.name}\t{r.size[0]}x{r.size[1]}" for r in records)
     return hashlib.sha256(lines.encode()).hexdigest()[:16]
 
 
 def grid_proposals(size: tuple[int, int], count: int) -> Boxes:
-    """About `count` boxes that slide over an image of (height, width), the same at every call.
+    """About `count` boxes on a multi-scale sliding grid over an image of (height, width), the same at every call.
 
-    Each side and ratio slides in steps that are one share of its own width and height; the share is chosen to give
-    the count. Scores fall in an order that is spread over the image, so that the best k are a thinner grid.
+    A box slides in steps of a share of its own width and height; the share is the same for all sides and ratios and is
+    chosen to give the count. Scores are spread evenly over the image, so that the best k boxes are a thinner grid.
     """
     height, width = size
     sides = np.array([share * min(size) for share in GRID_SIDES])
     root = np.sqrt(np.array(GRID_RATIOS))
     w = np.minimum(np.outer(1 / root, sides).ravel(), width)
     h = np.minimum(np.outer(root, sides).ravel(), height)
-    low, high = 0.01, 16.0  # shares of a box's side between neighbours
+    low, high = 0.01, 16.0  # bounds of the step, as a share of a box's side
     for _ in range(30):
         share = np.sqrt(low * high)
         columns, rows = _steps(width, w, share), _steps(height, h, share)
@@ -214,12 +214,12 @@ def grid_proposals(size: tuple[int, int], count: int) -> Boxes:
 
 
 def _steps(length: int, sides: np.ndarray, share: float) -> np.ndarray:
-    """Positions of boxes of these sides along an axis."""
+    """Number of positions along an axis of `length` px for boxes of these sides."""
     return np.round((length - sides) / (share * sides)).astype(int) + 1
 
 
 def _slide(size: tuple[int, int], w: float, h: float, columns: int, rows: int) -> np.ndarray:
-    """Boxes of one shape, evenly from border to border; a single one in the middle."""
+    """Boxes [columns * rows, 4] of one shape, evenly from border to border; a single one is centred."""
     height, width = size
     x = np.linspace(0, width - w, columns) if columns > 1 else np.array([(width - w) / 2])
     y = np.linspace(0, height - h, rows) if rows > 1 else np.array([(height - h) / 2])
@@ -244,7 +244,7 @@ def _check_boxes(file: ProposalFile, path: Path) -> None:
     limit = np.repeat(file.sizes[:, ::-1], file.counts, axis=0).astype(np.float32)  # (width, height)
     low, high = file.boxes[:, :2], file.boxes[:, 2:]
     good = (low >= -SLACK).all(1) & (high <= limit + SLACK).all(1) & (low < high).all(1) & (file.scores >= 0)
-    if not good.all():  # comparisons with NaN are false, so those are bad, too
+    if not good.all():  # comparisons with NaN are false, so NaN is not good either
         row = int(np.argmin(good))
         image = int(np.searchsorted(file.starts, row, side="right")) - 1
         box = [round(float(v), 1) for v in file.boxes[row]]
@@ -255,7 +255,7 @@ def _check_boxes(file: ProposalFile, path: Path) -> None:
 
 
 def proposal_notes(proposals: str | None, count: int, needed: bool) -> list[str]:
-    """What is worth knowing about a choice of proposals before work starts."""
+    """Notes for the user, before work starts, about the choice of proposals."""
     if proposals is not None or not needed:
         return []
     return [
@@ -267,7 +267,7 @@ def proposal_notes(proposals: str | None, count: int, needed: bool) -> list[str]
 def proposals_of(
     splits: Mapping[str, list[Record]], source: str | None, count: int
 ) -> Callable[[Record], Boxes] | None:
-    """What gives each image's proposals; files are checked against every split.
+    """A function that gives each image's proposals; files are checked against every split.
 
     Args:
         source: grid, a file or folder of `detlab proposals`, or None for none.

@@ -1,7 +1,7 @@
 """torchvision's published detection models as detectors of this project: same architecture, same weights.
 
-Differences kept on purpose: background is the last class here and the first there, and the RoI head has no box
-outputs for background (4 * 1025 parameters fewer), because they are never trained nor read.
+Two differences are kept on purpose. Background is the last class here and the first in torchvision. The RoI head here
+has no box outputs for background (4 * 1025 parameters fewer), because they are neither trained nor read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from detlab.model.proposals import RPN
 from detlab.model.samplers import AllSampler, RandomSampler
 
 PUBLISHED_EPS = 0.0  # torchvision sets its frozen batch norms' eps to 0 for the first versions' COCO weights
-ROI_SIDE = 7  # of the pooled map that its RoI heads read
+ROI_SIDE = 7  # side of the pooled map that torchvision's RoI heads read
 BETA = 1 / 9  # smooth L1 in both stages of torchvision's Faster R-CNN
 
 
@@ -44,7 +44,7 @@ def from_torchvision(
     *,
     frozen_bn_eps: float = PUBLISHED_EPS,
 ) -> Detector:
-    """Build a torchvision detector here and fill it with torchvision's weights.
+    """Build a torchvision detector from this project's parts and load torchvision's weights into it.
 
     Args:
         name: fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2, retinanet_resnet50_fpn,
@@ -53,7 +53,7 @@ def from_torchvision(
         state_dict: a state dict of that torchvision model; None downloads the published COCO weights.
         num_classes: as torchvision counts: with background for Faster R-CNN and SSD; RetinaNet's 91 include an
             unused slot 0.
-        frozen_bn_eps: eps of frozen batch norms; 0 for published weights, 1e-5 for a state dict of one's own.
+        frozen_bn_eps: eps of frozen batch norms; 0 for published weights, 1e-5 for a state dict of your own.
 
     Returns:
         A detector in evaluation mode; `detector.class_names` holds torchvision's category names where the counts
@@ -93,14 +93,14 @@ def from_torchvision(
 
 
 def _resnet(depth: int, state: Mapping[str, Tensor], frozen_bn_eps: float) -> ResNet:
-    """With trainable batch norm where the state dict counts batches, frozen where it does not."""
+    """A ResNet with trainable batch norm if the state dict has `num_batches_tracked`, with frozen batch norm if not."""
     if any(key.endswith("num_batches_tracked") for key in state):
         return ResNet(depth=depth, norm="bn")
     return ResNet(depth=depth, norm="frozen_bn", norm_eps=frozen_bn_eps)
 
 
 def convert(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """torchvision's state dict under this project's names; files of both torchvision layouts are understood."""
+    """torchvision's state dict under this project's names; accepts the older and the newer layout of torchvision."""
     two_stage = name.startswith("fasterrcnn")
     v2 = name.endswith("_v2")
     finest = 2 if two_stage else 3
@@ -119,12 +119,12 @@ def convert(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def by_location(weight: Tensor) -> Tensor:
-    """The first layer behind a RoI pool of side 7, [out, C * 49], for features by row, column, channel."""
+    """Weight [out, C * 49] of the first layer after a 7x7 RoI pool, reordered for features by row, column, channel."""
     return weight.unflatten(1, (-1, ROI_SIDE, ROI_SIDE)).permute(0, 2, 3, 1).flatten(1)
 
 
 def _rename(key: str, finest: int, two_stage: bool, v2: bool) -> str | None:
-    """This project's name of a torchvision entry; None for one that has no place here."""
+    """This project's name of a torchvision entry; None for an entry that has no counterpart here."""
     if key.startswith("backbone.body."):
         return "backbone." + key.removeprefix("backbone.body.")
     if m := re.fullmatch(r"backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(?:(\d)\.)?(\w+)", key):

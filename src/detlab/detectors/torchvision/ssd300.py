@@ -22,13 +22,13 @@ from detlab.model.necks import SSDExtras
 from detlab.model.samplers import HardNegativeSampler
 
 SSD300 = "ssd300_vgg16"
-MEAN = (0.48235, 0.45882, 0.40784)  # of RGB in [0, 1], of the Caffe weights it started from; no division by a deviation
+MEAN = (0.48235, 0.45882, 0.40784)  # of RGB in [0, 1], from the Caffe weights it started from; their std is 1 of 255
 LEVELS = ("C3", "fc7", "extra1", "extra2", "extra3", "extra4")
 CONV5 = 24  # index of conv5_1 in VGG-16's features; torchvision counts 1 from pool4 on
 
 
 def ssd300(num_classes: int) -> SSD:
-    """torchvision's SSD300 for num_classes outputs, background among them."""
+    """torchvision's SSD300 for num_classes outputs, including background."""
     return SSD(
         num_classes=num_classes - 1,
         backbone=VGG16(),

@@ -20,25 +20,25 @@ from detlab.tensors.structures import Level
 CLIPS = ("none", "sides", "corners")
 
 
-Ratio = Annotated[float, Range(1, open_low=True)]  # each is used upside down as well
+Ratio = Annotated[float, Range(1, open_low=True)]  # its inverse is used as well
 
 
 class DefaultBoxes(AnchorGenerator):
     """Default boxes, w = s * sqrt(ratio) and h = s / sqrt(ratio).
 
     A scale s is a share of the canvas' shorter side, so the boxes follow the canvas. Levels take the scales and
-    ratios in order; where there are fewer levels (blocks without room), the last ones stay unused. Where a level in
-    the midst is left out, `levels` keeps the others' boxes as they are.
+    ratios in order. With fewer levels (extra blocks that found no room), the last scales stay unused. Where a level in
+    the middle is left out, `levels` keeps the boxes of the others unchanged.
 
     Args:
         levels: names of the levels that scales and ratios belong to, in order, such as [C3, C4, C5, extra2]; None for
-            the levels there are.
+            the neck's own levels.
         scales: one per level, and one more for the last level's extra square; None for the paper's formula, evenly
-            from s_min to s_max over the levels there are.
-        s_min, s_max: of the formula, equation 4.
-        ratios: width / height of the boxes besides the square, each also upside down: one list for all levels, or
+            from s_min to s_max over the levels.
+        s_min, s_max: scales of the first and the last level in the formula (equation 4).
+        ratios: width / height of the boxes besides the square, each with its inverse: one list for all levels, or
             one list for each.
-        extra_square: the box of scale sqrt(s_k * s_k+1).
+        extra_square: add a square of scale sqrt(s_k * s_k+1).
         clip: none (Caffe); sides: no side longer than the canvas' (torchvision); corners: cut at the canvas.
     """
 
@@ -72,7 +72,7 @@ class DefaultBoxes(AnchorGenerator):
         self.scales = None if scales is None else [float(s) for s in scales]
         self.s_min, self.s_max = s_min, s_max
         per_level = any(isinstance(row, Sequence) for row in ratios)
-        self.ratios = [] if per_level else [ratio for row in rows for ratio in row]  # of every level
+        self.ratios = [] if per_level else [ratio for row in rows for ratio in row]  # the same for every level
         self.ratios_by_level = rows if per_level else None
         self.extra_square, self.clip = extra_square, clip
 
@@ -96,7 +96,7 @@ class DefaultBoxes(AnchorGenerator):
         return made
 
     def level_scales(self, levels: int) -> list[float]:
-        """The scale of each of the first levels, and one more.
+        """The scales of the first `levels` levels, and one more.
 
         Raises:
             ValueError: more levels than scales.
@@ -112,7 +112,7 @@ class DefaultBoxes(AnchorGenerator):
         return self.scales[: levels + 1]
 
     def _places(self, levels: Sequence[Level]) -> list[int]:
-        """The place of each level among the scales and ratios."""
+        """The index of each level in the scales and ratios."""
         count = len(self.levels or levels)
         if self.ratios_by_level is not None and count > len(self.ratios_by_level):
             raise ValueError(
@@ -147,9 +147,9 @@ class DefaultBoxes(AnchorGenerator):
 
 
 def _steps(level: Level, size: tuple[int, int], canvas: tuple[int, int]) -> tuple[float, float]:
-    """Px between locations, (down, across): the stride; behind unpadded convs the map is spread over the canvas.
+    """Px between locations, (down, across): the stride; after unpadded convs, the canvas divided by the map's size.
 
-    So SSD300 has steps 8, 16, 32, 64, 100 and 300 as in Caffe, where the paper divides by the map's size throughout.
+    SSD300's steps are 8, 16, 32, 64, 100 and 300, as in Caffe; the paper divides by the map's size on every level.
     """
     if not level.shrink:
         return level.stride, level.stride

@@ -1,4 +1,4 @@
-"""What every anchor generator offers: a number per location, and the boxes of a canvas."""
+"""Interface of anchor generators: a number per location, and the boxes of a canvas."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CACHED_CANVASES = 64  # varied canvases come from aspect-ratio grouping; each en
 
 
 class AnchorGenerator(nn.Module, ABC):
-    """Boxes of all levels of a canvas, made once and kept.
+    """Boxes of all levels of a canvas, computed once and cached.
 
     Attributes:
         twins: whether boxes of one location are equal, so that only their predictions tell them apart.
@@ -36,14 +36,14 @@ class AnchorGenerator(nn.Module, ABC):
         """Anchors of each level, [h * w * anchors, 4] float32, for a canvas of (height, width)."""
 
     def forward(self, levels: Sequence[Level], canvas: tuple[int, int], device: torch.device) -> Tensor:
-        """All anchors of a canvas, [1, A, 4] float32; made once per canvas and device."""
+        """All anchors of a canvas, [1, A, 4] float32 (px, xyxy); cached per canvas and device."""
         key = (tuple(levels), canvas, device)
         if key not in self._cache:
             self._keep(key, torch.cat(self.per_level(levels, canvas))[None].to(device))
         return self._cache[key]
 
     def with_cells(self, levels: Sequence[Level], canvas: tuple[int, int], device: torch.device) -> Tensor:
-        """All anchors of a canvas beside the cell of their map position, [1, A, 8] float32 (px, xyxy each)."""
+        """All anchors of a canvas, each with the cell of its map position, [1, A, 8] float32 (px, xyxy each)."""
         key = (tuple(levels), canvas, device, "cells")
         if key not in self._cache:
             counts = self.num_anchors(levels)
@@ -61,7 +61,7 @@ class AnchorGenerator(nn.Module, ABC):
 def cells(level: Level, canvas: tuple[int, int]) -> Tensor:
     """The cells that a level's map divides a canvas of (height, width) into, [rows * columns, 4] float32 (px, xyxy).
 
-    Their sides are the stride; behind unpadded convs the map is spread over the canvas.
+    Their sides are the stride; after unpadded convs, the canvas divided by the map's size.
     """
     down, across = steps(level, canvas)
     cell = torch.tensor([[0, 0, across, down]], dtype=torch.float64)

@@ -19,8 +19,8 @@ class Shapes(AnchorGenerator):
     """Boxes of given shapes, centred on each cell.
 
     Args:
-        shapes: (width, height) of each, px of the canvas; dealt to the levels by ascending area. A list that does not
-            divide by the levels goes on by doubling its last until it does.
+        shapes: (width, height) of each, px of the canvas; dealt to the levels by ascending area. If their number is not
+            a multiple of the number of levels, the last shape is doubled and appended until it is.
     """
 
     def __init__(self, *, shapes: Annotated[Sequence[Annotated[Sequence[Positive], Size(2, 2)]], Size(1)]) -> None:
@@ -50,7 +50,7 @@ class CanvasBoxes(AnchorGenerator):
     """The whole canvas, centred on each cell, once for each of the boxes that a cell predicts (YOLOv1).
 
     Args:
-        boxes: of each cell, the paper's B.
+        boxes: boxes per cell, the paper's B.
     """
 
     twins = True

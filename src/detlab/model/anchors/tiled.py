@@ -23,7 +23,7 @@ from detlab.tensors.structures import Level
 def deal(sizes: Sizes, levels: int) -> list[list[float]]:
     """Sizes in ascending order, an equal number per level.
 
-    A list that does not divide by the levels goes on by doubling its last size until it does.
+    If their number is not a multiple of `levels`, the last size is doubled and appended until it is.
     """
     dealt = sorted(float(s) for s in sizes)
     while len(dealt) % levels:
@@ -88,7 +88,7 @@ class Anchors(AnchorGenerator):
         return [self._tile(level, sizes, canvas) for level, sizes in zip(levels, dealt, strict=True)]
 
     def _tile(self, level: Level, sizes: Sizes, canvas: tuple[int, int]) -> Tensor:
-        first = self.centre(level.stride) + level.shrink / 2 * level.stride  # unpadded convs move it inwards
+        first = self.centre(level.stride) + level.shrink / 2 * level.stride  # unpadded convs shift it inwards
         return tile(self.base(sizes, level.stride), level.size(canvas), (level.stride, level.stride), (first, first))
 
 

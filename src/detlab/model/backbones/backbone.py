@@ -1,4 +1,4 @@
-"""What every backbone offers: levels, normalisation of uint8 images, frozen stages, and its tail."""
+"""Interface of backbones: levels, normalisation of uint8 images, frozen stages, and the tail."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STAGES = ("C2", "C3", "C4", "C5")  # levels of the built-in networks, at strides
 
 
 class Tail(NamedTuple):
-    """The layers behind C4 that a RoI head may take over, as facts."""
+    """Shapes of the layers behind C4 that a RoI head may take over."""
 
     channels: int  # of the map it reads, C4's
     size: int  # side of the pooled map it reads
@@ -29,7 +29,7 @@ Frozen = Annotated[int, Range(0, 5)]  # stages
 
 
 class Backbone(nn.Module, ABC):
-    """A network as maps C2-C5 at strides 4-32; each map is ceil(side / stride).
+    """A network that gives maps C2-C5 at strides 4-32; each map is ceil(side / stride).
 
     Only the stages that something reads are kept (`keep`), because parameters without gradient break DDP.
 
@@ -56,17 +56,17 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def stages(self) -> list[tuple[str, nn.Module]]:
-        """(name, module) in order of depth: the stem, then what makes C2, C3, C4, C5; only those still there."""
+        """(name, module) in order of depth: the stem, then the stages of C2, C3, C4, C5; without removed ones."""
 
     @abstractmethod
     def take_tail(self) -> nn.Module:
-        """Give the tail away, to be part of a RoI head; the backbone then ends at C4."""
+        """Remove and return the tail, for a RoI head; the backbone then ends at C4."""
 
     @property
     def fc_weights(self) -> Mapping[str, Tensor] | None:
-        """Weights of the fc6 and fc7 a network ends in, for a neck that makes convs of them (SSD).
+        """Weights of the network's fc6 and fc7, for a neck that turns them into convs (SSD).
 
-        "fc6.weight" [4096, 512 * 7 * 7] and so on; empty where they are random, None where there is no fc6.
+        "fc6.weight" [4096, 512 * 7 * 7] and so on; empty for random weights, None for a network without fc6.
         """
         return None
 
@@ -81,7 +81,7 @@ class Backbone(nn.Module, ABC):
     def normalize(self, images: Tensor, sizes: Tensor, grey: float | None = None) -> Tensor:
         """uint8 images [B, 3, H, W] -> float32, channels-last.
 
-        Padding outside `sizes` [B, 2] becomes 0, or what a pixel of that grey value, 0 to 255, would become.
+        Padding outside `sizes` [B, 2] becomes 0, or the normalised value of `grey` (0 to 255) where it is given.
         """
         x = (images.to(self.mean.dtype) - self.mean) / self.std
         rows = torch.arange(images.shape[2], device=images.device) < sizes[:, :1]

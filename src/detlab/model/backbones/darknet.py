@@ -21,7 +21,7 @@ from detlab.tensors.structures import Level
 
 POOL = (0, 0)  # in a plan: max-pool 2x2 of stride 2
 Plan = tuple[tuple[int, int], ...]  # (channels, kernel) of each conv
-PLAIN: dict[str, tuple[Plan, ...]] = {  # what makes the stem, then C2 to C5; a stage begins with its pool
+PLAIN: dict[str, tuple[Plan, ...]] = {  # the stem, then C2 to C5; a stage begins with its pool
     "extraction": (
         ((64, 7),),  # of stride 2
         (POOL, (192, 3)),
@@ -113,7 +113,7 @@ class Darknet(Backbone):
             fill(self, load_state(weights) | {"mean": self.mean, "std": self.std}, "model.backbone.weights")
 
     def stages(self) -> list[tuple[str, nn.Module]]:
-        """(name, module) in order of depth; only those still there."""
+        """(name, module) in order of depth, without removed stages."""
         layers = [self.stem, self.stage2, self.stage3, self.stage4, self.stage5]
         return [(s, m) for s, m in zip(("stem", *STAGES), layers, strict=True) if m is not None]
 
@@ -123,7 +123,7 @@ class Darknet(Backbone):
             raise ValueError("The backbone has given its last stage away already; one RoI head can have it.")
         tail = nn.Sequential(self.stage5, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.stage5 = None
-        return tail.requires_grad_(True)  # part of the head now, which frozen_stages does not reach
+        return tail.requires_grad_(True)  # now part of the head: frozen_stages does not apply
 
     def keep(self, names: Iterable[str]) -> None:
         """Remove every stage behind the deepest of `names`."""

@@ -3,7 +3,7 @@
 Header: int32 major, minor, revision; then the number of images seen, 8 bytes from version 0.2 on, 4 before. A
 convolution with batch norm is beta, gamma, mean, variance, weight; without, bias and weight; a connected layer bias and
 weight; a local layer bias [channels, location] and weight [location, channels, input]. Other layers hold nothing.
-Nothing in the file says what it is for, so it must be consumed to the last byte (darknet's src/parser.c).
+The file does not say which network it is for, so reading checks that every byte was used (darknet's src/parser.c).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 
 
 class Header(NamedTuple):
-    """What precedes the numbers."""
+    """The header of a darknet file."""
 
     major: int
     minor: int
@@ -40,7 +40,7 @@ class Header(NamedTuple):
         return self.major * 10 + self.minor >= 2 and self.major < TRANSPOSED and self.minor < TRANSPOSED
 
     def packed(self) -> bytes:
-        """As darknet writes it."""
+        """The header's bytes, as darknet writes them."""
         return struct.pack("<iiiQ" if self.long else "<iiiI", *self)
 
 
@@ -52,7 +52,7 @@ class DarknetFile:
         option: the config key that named it, for messages.
 
     Raises:
-        WeightsError: no such file, no room for a header, a transposed or cut one.
+        WeightsError: the file does not exist, is too short for a header, is transposed or is cut off.
     """
 
     def __init__(self, path: str | Path, option: str = "model.backbone.weights") -> None:
@@ -87,7 +87,7 @@ class DarknetFile:
         """Fill a module's convs, norms and connected layers, in the order of its children.
 
         Raises:
-            WeightsError: the file ends before.
+            WeightsError: the file has too few numbers left.
         """
         for tensor in tensors_of(module):
             if tensor.numel() > self.left:
@@ -100,10 +100,10 @@ class DarknetFile:
             self.at += tensor.numel()
 
     def finish(self, spare: Iterable[int] = ()) -> None:
-        """Check that nothing is left, or as much as a known layer that has no place here.
+        """Check that no numbers are left, or as many as one of `spare`, sizes of known layers that are not needed.
 
         Raises:
-            WeightsError: something is.
+            WeightsError: another amount is left.
         """
         if self.left and self.left not in spare:
             raise WeightsError(
@@ -113,12 +113,12 @@ class DarknetFile:
 
 
 def is_darknet_file(path: str) -> bool:
-    """Whether a name is that of a darknet file: .weights, or .conv.N for the first N layers."""
+    """Whether a path has the name of a darknet file: .weights, or .conv.N for the first N layers."""
     return bool(re.search(r"\.(weights|conv\.\d+)$", path))
 
 
 def fill_trunk(stages: list[nn.Module], width: int, path: str) -> None:
-    """Fill a backbone from its own file; the ImageNet classifier behind it, a conv of `width` channels, may be there.
+    """Fill a backbone from a file, which may also hold the ImageNet classifier behind it, a conv on `width` channels.
 
     Raises:
         WeightsError: the file is another network's.
@@ -152,7 +152,7 @@ def tensors_of(module: nn.Module) -> list[Tensor]:
 
 
 def write(path: str | Path, modules: Iterable[nn.Module], header: Header) -> None:
-    """Write modules as darknet would."""
+    """Write modules to a file in darknet's format."""
     with Path(path).open("wb") as file:
         file.write(header.packed())
         for module in modules:

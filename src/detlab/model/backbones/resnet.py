@@ -62,7 +62,7 @@ class ResNet(Backbone):
         self.freeze()
 
     def stages(self) -> list[tuple[str, nn.Module]]:
-        """(name, module) in order of depth; only those still there."""
+        """(name, module) in order of depth, without removed stages."""
         rows = [("stem", nn.ModuleList([self.conv1, self.bn1]))]
         layers = [self.layer1, self.layer2, self.layer3, self.layer4]
         return rows + [(s, m) for s, m in zip(STAGES, layers, strict=True) if m is not None]
@@ -73,7 +73,7 @@ class ResNet(Backbone):
             raise ValueError("The backbone has given conv5 away already; one RoI head can have it.")
         tail = nn.Sequential(self.layer4, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.layer4 = None
-        return tail.requires_grad_(True)  # part of the head now, which frozen_stages does not reach
+        return tail.requires_grad_(True)  # now part of the head: frozen_stages does not apply
 
     def keep(self, names: Iterable[str]) -> None:
         """Remove every stage behind the deepest of `names`."""

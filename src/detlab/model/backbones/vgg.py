@@ -28,7 +28,7 @@ class VGG16(Backbone):
         weights: null for random weights, "imagenet", or the path of a torchvision state dict.
         norm: none (the paper), or bn, frozen_bn, sync_bn, gn after every conv.
         frozen_stages: 0 trains everything, 1 freezes conv1, 2 also conv2 (the papers' choice), 3 also conv3 ...
-        dropout: of fc6 and fc7 where a RoI head takes them.
+        dropout: share of fc6's and fc7's outputs dropped, where a RoI head takes them.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class VGG16(Backbone):
         self.freeze()
 
     def stages(self) -> list[tuple[str, nn.Module]]:
-        """(name, module) of conv1 .. conv5 in order of depth; only those still there."""
+        """(name, module) of conv1 .. conv5 in order of depth, without removed ones."""
         names = ("conv1", "conv2", "conv3", "conv4", "conv5")
         spans = zip(names, self._bounds[:5], self._bounds[1:6], strict=True)
         return [(n, self.features[a:b]) for n, a, b in spans if a < len(self.features)]
@@ -100,7 +100,7 @@ class VGG16(Backbone):
 
     @property
     def fc_weights(self) -> dict[str, Tensor]:
-        """Pretrained weights of fc6 and fc7 by name; empty where the network started from random ones."""
+        """Pretrained weights of fc6 and fc7 by name; empty for random weights."""
         places = {"fc6": "classifier.0", "fc7": "classifier.3"}
         leaves = [(fc, place, leaf) for fc, place in places.items() for leaf in ("weight", "bias")]
         return {

@@ -15,7 +15,7 @@ VERSION = "IMAGENET1K_V1"  # the papers' recipe; torchvision's V2 weights were t
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be had, in one sentence that names the option and what would work."""
+    """Weights that cannot be loaded; the message names the option at fault and what would work."""
 
 
 def load_weights(architecture: str, weights: str) -> dict[str, Tensor]:
@@ -74,7 +74,7 @@ def _download(url: str) -> dict[str, Tensor]:
 
 
 def fill(network: torch.nn.Module, state: dict[str, Tensor], option: str) -> None:
-    """Load `state` into `network`; classifier entries left over are fine, missing or misshapen ones are not.
+    """Load `state` into `network`; extra entries, such as a classifier, are ignored.
 
     Raises:
         WeightsError: names the first few entries that are missing or of another shape.

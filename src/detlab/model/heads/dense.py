@@ -23,7 +23,7 @@ class DenseHead(nn.Module):
     Args:
         levels: maps it reads.
         num_anchors: anchors per location of each level; they must be equal.
-        cls_loss: says how many outputs an anchor has and what a prior means.
+        cls_loss: gives the number of outputs per anchor and the bias of a prior.
         num_classes: K.
         width: channels of the towers; null takes the levels' (the first level's, where they differ).
         depth: 3x3 convs in a tower (RetinaNet 4, RPN 1).
@@ -35,7 +35,7 @@ class DenseHead(nn.Module):
     """
 
     reads = "maps"
-    one_for_all_levels = True  # so every level needs the same number of anchors per location
+    one_for_all_levels = True  # one set of weights: every level needs the same number of anchors per location
 
     def __init__(
         self,

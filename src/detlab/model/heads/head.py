@@ -1,4 +1,4 @@
-"""What one-stage families, the RPN and RefineDet ask of their heads."""
+"""Interface of the heads of one-stage families, the RPN and RefineDet."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class PerLevelHead(nn.Module):
     Args:
         levels: maps it reads.
         num_anchors: anchors per location of each level.
-        cls_loss: says how many outputs an anchor has and what a prior means.
+        cls_loss: gives the number of outputs per anchor and the bias of a prior.
         num_classes: K.
         kernel: side of the convs.
         prior: foreground probability of the untrained head; null leaves the bias 0 (heads that mine negatives).

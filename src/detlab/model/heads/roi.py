@@ -60,7 +60,7 @@ class RoIHead(nn.Module):
         return self.predict(self.describe(features, rois))
 
     def describe(self, features: Mapping[str, Tensor], rois: Tensor) -> Tensor:
-        """RoIs [N, 5] -> what the last two layers read, [N, width]."""
+        """RoIs [N, 5] -> the input of the two last layers, [N, width]."""
         return self.body(self.pool(features, rois))
 
     def predict(self, x: Tensor) -> Prediction:
@@ -71,7 +71,7 @@ class RoIHead(nn.Module):
 class FlattenMap(nn.Flatten):
     """[N, C, h, w] -> [N, h * w * C], by row, column, channel: the order in which a channels-last map lies in memory.
 
-    In a step of Faster R-CNN with 1024 RoIs, the order (channel, row, column) copies 51 MB four times.
+    In a step of Faster R-CNN with 1024 RoIs, the order (channel, row, column) would copy 51 MB four times.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,6 +171,6 @@ class StemmedPool(nn.Module):
         self.stems = nn.ModuleDict({lv.name: nn.Conv2d(lv.channels, channels, 1) for lv in differ})
 
     def forward(self, features: Mapping[str, Tensor], rois: Tensor) -> Tensor:
-        """As the pool inside."""
+        """Maps {level: [B, C, h, w]} and RoIs [N, 5] -> the features that the inner pool gives."""
         even = {name: self.stems[name](x) if name in self.stems else x for name, x in features.items()}
         return self.pool(even, rois)

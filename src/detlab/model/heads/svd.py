@@ -12,14 +12,14 @@ from torch import nn
 def truncate_svd(body: nn.Sequential, ranks: Sequence[int]) -> nn.Sequential:
     """A RoI head's body with its first fully connected layers replaced by two smaller ones each.
 
-    W = U S V^T becomes S V^T without bias and U with the layer's own bias, at the `rank` largest singular values.
+    W = U S V^T becomes S V^T without bias and U with the layer's own bias, with the `rank` largest singular values.
 
     Args:
-        body: of a `RoIHead`; left as it is.
+        body: of a `RoIHead`; it is not changed.
         ranks: of its linear layers in order (Fast R-CNN: 1024 for fc6, 256 for fc7).
 
     Raises:
-        ValueError: a rank without a layer, or beyond its smaller side.
+        ValueError: more ranks than layers, or a rank above the smaller side of its layer's weight.
     """
     linear = [module for module in body if isinstance(module, nn.Linear)]
     if len(ranks) > len(linear):

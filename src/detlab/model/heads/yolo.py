@@ -25,8 +25,8 @@ class YOLOHead(nn.Module):
     Args:
         levels: maps it reads.
         num_anchors: anchors per location of each level.
-        cls_loss: says how many outputs the classes have.
-        obj_loss: says what a prior means.
+        cls_loss: gives the number of outputs for the classes.
+        obj_loss: gives the bias of a prior.
         num_classes: K.
         width: channels of the 3x3 convs; null: twice the map's (YOLOv3); YOLOv2: 1024.
         norm: bn, sync_bn, gn or none, of the 3x3 convs.
@@ -77,7 +77,7 @@ class YOLOHead(nn.Module):
 
 
 class GridHead(nn.Module):
-    """YOLOv1: the whole map to all cells at once, through layers that share no weights between places.
+    """YOLOv1: predicts all cells at once from the whole map, with layers whose weights differ between places.
 
     Args:
         levels: the one map it reads.
@@ -88,7 +88,7 @@ class GridHead(nn.Module):
         body: local: a 3x3 conv with weights of its own at each place (darknet's released network). fc: a fully
             connected layer (the paper).
         width: outputs of the body: channels (local), neurons (fc).
-        dropout: behind the body.
+        dropout: share of the body's outputs dropped.
         prior: objectness of the untrained head.
     """
 
@@ -135,7 +135,7 @@ class GridHead(nn.Module):
         nn.init.zeros_(self.out.bias)
         with torch.no_grad():
             _, confidence, deltas = self._blocks(self.out.bias)
-            deltas.copy_(torch.tensor([0.5, 0.5, 0.3, 0.3]).expand_as(deltas))  # a tenth of the canvas: no root is 0
+            deltas.copy_(torch.tensor([0.5, 0.5, 0.3, 0.3]).expand_as(deltas))  # sides start at 0.3^2 of the canvas
             if prior is not None:
                 confidence.fill_(obj_loss.prior_bias(prior))
 

@@ -1,6 +1,6 @@
-"""Linear models on features of regions, fitted whole and not by gradient steps: R-CNN's SVMs and box regressors.
+"""Linear models on features of regions, fitted by solvers instead of gradient steps: R-CNN's SVMs and box regressors.
 
-Pure arrays in, weights out; nothing here knows of images or detectors.
+They take arrays and give weights; they know neither images nor detectors.
 """
 
 from detlab.model.linear.ridge import BoxRidge

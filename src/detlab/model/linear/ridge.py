@@ -49,7 +49,7 @@ class BoxRidge:
 
 
 def whitening(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """The symmetric [4, 4] that makes the covariance of centred rows [n, 4] the identity, and its inverse."""
+    """The symmetric [4, 4] matrix that makes the covariance of centred rows [n, 4] the identity, and its inverse."""
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
     root = (values.clamp(min=0) + WHITENING).sqrt()
     return vectors / root @ vectors.T, vectors * root @ vectors.T

@@ -1,6 +1,6 @@
 """Linear SVM of one class against the rest, with one pass of hard-negative mining (R-CNN section 2.3, appendix B).
 
-n regions, d features. Constants are those of R-CNN's `rcnn_train.m` and `rcnn_scale_features.m`; the solver is
+n regions, d features. Constants are from R-CNN's `rcnn_train.m` and `rcnn_scale_features.m`; the solver is
 liblinear's dual coordinate descent (its solver type 3, as R-CNN's), through scikit-learn.
 """
 
@@ -28,7 +28,7 @@ class LinearModel(NamedTuple):
 
 
 class NormMeter:
-    """Mean Euclidean norm of features that pass by, and the scale that brings it to 20."""
+    """Running mean of the features' Euclidean norm, and the scale that brings it to TARGET_NORM."""
 
     def __init__(self) -> None:
         self.total, self.count = 0.0, 0
@@ -40,12 +40,12 @@ class NormMeter:
 
     @property
     def scale(self) -> float:
-        """Factor of the features; 1 where they are all zero or none."""
+        """Factor of the features; 1 if all are zero or there are none."""
         return TARGET_NORM * self.count / self.total if self.total > 0 else 1.0
 
 
 class MinedSVM:
-    """The SVM of one class. Images hand over their negatives one by one; only hard ones are kept.
+    """The SVM of one class. It takes the negatives of one image at a time and keeps the hard ones.
 
     The first image's negatives are all taken. Later images give those that the current model puts above
     `hard_margin`; after `retrain_after` new ones the model is fitted again, and negatives that have become easy
@@ -57,8 +57,8 @@ class MinedSVM:
         bias: constant feature whose weight, regularised like the others, is the bias (liblinear's -B).
         positive_weight: factor of C for positives.
         hard_margin, evict_margin: see above; -1 is the margin of a negative without loss.
-        retrain_after: new negatives.
-        seed: of the solver's order.
+        retrain_after: number of new negatives after which the model is fitted again.
+        seed: of the solver's random order.
     """
 
     def __init__(
@@ -144,7 +144,7 @@ def fit_svm(
 
 
 def without_duplicates(boxes: Tensor, iou: float) -> Tensor:
-    """Rows of boxes [n, 4] (px, xyxy) of which none overlaps an earlier kept one above `iou`, ascending.
+    """Indices, ascending, of the boxes [n, 4] (px, xyxy) whose IoU with every earlier kept box is at most `iou`.
 
     SPPnet section 4.1: a negative is left out where it overlaps another by more than 70 %.
     """

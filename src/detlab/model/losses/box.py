@@ -1,7 +1,7 @@
-"""Box losses. Each owns whether the target is encoded (L1 kinds) or the prediction decoded (IoU kinds).
+"""Box losses. Each decides whether the target is encoded (L1 kinds) or the prediction decoded (IoU kinds).
 
-So GIoU and its kin replace smooth L1 in any stage without a second key. All values are float32; decoded boxes are
-in absolute pixels.
+GIoU and the like therefore replace smooth L1 in any stage without a second option. All values are float32; decoded
+boxes are in absolute pixels.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ EPSILON = 1e-7  # in both divisions of the IoU losses (generalized-iou's code, t
 
 
 class BoxLoss(nn.Module, ABC):
-    """What a stage asks of its box loss.
+    """Interface of box losses.
 
     Args:
-        weight: factor of the loss; a property of the loss because kinds differ in scale.
+        weight: factor of the loss; it belongs to the loss because kinds differ in scale.
 
     Attributes:
-        needs_logits: whether it reads logits of the centre's place in a cell, as `DirectCoder` has them.
+        needs_logits: whether it reads logits of the centre's position in a cell, as `DirectCoder` has them.
     """
 
     needs_logits = False
@@ -85,10 +85,10 @@ class SquaredLoss(BoxLoss):
 
 
 class CellBoxLoss(BoxLoss):
-    """What darknet trains YOLOv2 and YOLOv3 with: cross entropy of the centre's place in its cell, squared sides.
+    """darknet's loss of YOLOv2 and YOLOv3: cross entropy of the centre's position in its cell, squared error of sides.
 
-    The papers speak of squared errors throughout, but darknet leaves the sigmoid's derivative out of its gradient,
-    which then is that of the binary cross entropy.
+    The papers give squared errors for both. But darknet leaves the sigmoid's derivative out of the gradient, which is
+    then the gradient of binary cross entropy.
     """
 
     needs_logits = True
@@ -139,7 +139,7 @@ class DIoULoss(IoULoss):
 class CIoULoss(IoULoss):
     """DIoU loss + a term for the difference of aspect ratios (CIoU equation 10).
 
-    Sides are at least EPSILON, where torchvision's gives NaN for a box that shrank to a point.
+    Sides are clamped to EPSILON; without it, as in torchvision, a box that shrank to a point gives NaN.
     """
 
     def of_ordered(self, predicted: Tensor, boxes: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Classification losses. Each owns its activation, its number of outputs and the bias that encodes a prior.
+"""Classification losses. Each defines its activation, its number of outputs and the bias that encodes a prior.
 
 Labels are 0..K-1, background is K. With K + 1 outputs background is the last one.
 """
@@ -20,11 +20,11 @@ IGNORE = -100  # a label without loss
 
 
 class ClassificationLoss(nn.Module, ABC):
-    """What a stage asks of its classification loss.
+    """Interface of classification losses.
 
     Attributes:
-        knows_background: whether label K, background, has a loss; without, objectness must be scored apart.
-        multi_label: whether `labels` may be the classes of each anchor as 0 and 1, [..., K] of the logits' type.
+        knows_background: whether label K, background, has a loss; if not, the head must score objectness separately.
+        multi_label: whether `labels` may also be 0/1 for every class of each anchor, [..., K] in the logits' dtype.
     """
 
     knows_background = True
@@ -67,7 +67,7 @@ class CrossEntropyLoss(ClassificationLoss):
 
 
 class SoftmaxLoss(ClassificationLoss):
-    """Softmax cross entropy over K outputs, for anchors that hold an object (YOLO9000); background costs nothing."""
+    """Softmax cross entropy over K outputs, for anchors that hold an object (YOLO9000); background has no loss."""
 
     knows_background = False
 
@@ -87,7 +87,7 @@ class SoftmaxLoss(ClassificationLoss):
 
 
 class _SigmoidLoss(ClassificationLoss):
-    """K independent outputs; background is all of them low."""
+    """K independent outputs; background means that all are low."""
 
     def outputs(self, num_classes: int) -> int:
         return num_classes
@@ -100,7 +100,7 @@ class _SigmoidLoss(ClassificationLoss):
 
     @staticmethod
     def one_hot(logits: Tensor, labels: Tensor) -> Tensor:
-        """0/1 targets like logits [..., K] of labels [...], zeros for background; labels [..., K] as they are."""
+        """0/1 targets [..., K] of labels [...], zeros for background; labels [..., K] are returned as they are."""
         if labels.shape == logits.shape and labels.is_floating_point():
             return labels
         targets = torch.zeros_like(logits)
@@ -141,7 +141,7 @@ class FocalLoss(_SigmoidLoss):
 class HingeLoss(_SigmoidLoss):
     """K linear SVMs, one class against the rest: hinge losses of margins, summed (R-CNN section 2.3).
 
-    A score is the sigmoid of the margin: the order of margins, 0.5 at the SVM's own boundary.
+    A score is the sigmoid of the margin: it keeps the order of margins and is 0.5 at the SVM's boundary.
     """
 
     multi_label = True

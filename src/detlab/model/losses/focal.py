@@ -1,8 +1,9 @@
 """The focal loss with its gradient in one pass over the logits.
 
-A dense head gives millions of logits of which a handful belong to a positive. So every logit is first treated as a
-negative, and each positive row's one entry is replaced. In parts that stay in a CPU's cache this takes a fifth of the
-time of the same formula as separate autograd operations, and keeps one tensor for the backward pass instead of eight.
+A dense head gives millions of logits, of which a handful belong to a positive. So every logit is first treated as a
+negative, and then the one entry of each positive row is replaced. Done in parts that fit a CPU's cache, this takes a
+fifth of the time of the same formula as separate autograd operations, and stores one tensor for the backward pass
+instead of eight.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class Focal(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, alpha: float, gamma: float) -> Tensor:
-        """-alpha_t (1 - p_t)^gamma ln p_t summed over K (RetinaNet equation 5); alpha below 0 weighs nothing."""
+        """-alpha_t (1 - p_t)^gamma ln p_t summed over K (RetinaNet equation 5); alpha < 0: no alpha_t."""
         count, classes = logits.shape
         loss = logits.new_empty(count)
         slope = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
@@ -67,7 +68,7 @@ def _terms(z: Tensor, gamma: float, with_slope: bool) -> tuple[Tensor, Tensor | 
 
 
 def _softplus(z: Tensor) -> Tensor:
-    """ln(1 + e^z), to 1e-7 of its value where it is above 1e-7; torch's own takes several times as long on CPUs.
+    """ln(1 + e^z), relative error 1e-7 where it is above 1e-7; torch's own takes several times as long on CPUs.
 
     ln(1 + e) = ln(u) e / (u - 1) with u = 1 + e rounded, since ln(u) / (u - 1) hardly changes with u (Kahan).
     """

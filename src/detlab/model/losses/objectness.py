@@ -1,6 +1,6 @@
-"""Losses of objectness: does an anchor hold an object, and how well does its box fit? (YOLO)
+"""Losses of objectness (YOLO): whether an anchor holds an object, and how well its box fits.
 
-Targets are soft, between 0 and 1, which the classification losses cannot take.
+Targets may be any number from 0 to 1, which the classification losses do not accept.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from detlab.ranges import Fraction, NonNegative, Range
 
 
 class ObjectnessLoss(nn.Module, ABC):
-    """What YOLO asks of its objectness loss.
+    """Interface of objectness losses.
 
     Args:
-        rescore: the target of a matched anchor is the IoU of its predicted box with the box, not 1 (darknet's word).
+        rescore: the target of a matched anchor is the IoU of its predicted and matched box, not 1 (darknet's term).
         positive, negative: weights of matched anchors and of the others.
         ignore: IoU of a predicted box with any box of its image above which an unmatched anchor has no loss; null:
             none is left out.
@@ -72,7 +72,7 @@ class FocalObjectness(BCEObjectness):
     """Focal loss of a sigmoid (RetinaNet equation 5; the YOLOv3 paper tried it: -2 mAP).
 
     Args:
-        alpha: weight of the target's share, 1 - alpha of the rest's; below 0 no weighting is done.
+        alpha: weight of the loss towards 1; the loss towards 0 has 1 - alpha. Below 0 no weighting is done.
         gamma: focusing exponent.
     """
 

@@ -1,4 +1,4 @@
-"""Necks: backbone maps to the maps that heads read."""
+"""Necks turn backbone maps into the maps that heads read."""
 
 from detlab.model.necks.fpn import FPN
 from detlab.model.necks.maps import Hierarchy, SingleMap

@@ -25,11 +25,11 @@ class FPN(Neck):
         finest: number of the finest map: 2 for P2-P5, 3 for P3-P5.
         coarsest: number of the coarsest backbone map; 4 for P2-P4 or P3-P4, where objects are small.
         width: channels of every map.
-        extra: coarser maps for anchors, here with coarsest=5. pool: P6 by subsampling P5 (FPN). conv_c: P6 = 3x3/2 on
+        extra: coarser maps for anchors (names for coarsest=5). pool: P6 by subsampling P5 (FPN). conv_c: P6 = 3x3/2 on
             C5, P7 = 3x3/2 on ReLU(P6) (RetinaNet). conv_p: the same on P5 (torchvision's first RetinaNet). none.
         lateral: False cuts the laterals of all but the coarsest map (table 1 e).
         top_down: False cuts the upsampling path (table 1 d).
-        finest_only: give the finest map alone (table 1 f).
+        finest_only: give only the finest map (table 1 f).
         norm: null, or bn, gn, ... after every conv.
         spp_kernels: null, or the pools of an SPP block on the coarsest backbone map.
     """
@@ -127,8 +127,8 @@ def _p(name: str) -> str:
 def _halved(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """A 3x3 conv of stride 2 and padding 1.
 
-    A map of one cell gets a row and a column of zeros, which changes no value: on CPUs the weight gradient of such a
-    conv in bfloat16 is read from memory that was never written (torch 2.15: NaN in most tries).
+    A map of one cell is padded with a row and a column of zeros, which changes no value. Without them torch 2.15 on
+    CPUs reads the weight gradient in bfloat16 from memory that was never written (NaN in most tries).
     """
     return conv(F.pad(x, (0, 1, 0, 1)) if x.shape[-2:] == (1, 1) else x)
 

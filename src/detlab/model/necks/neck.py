@@ -1,4 +1,4 @@
-"""What every neck offers."""
+"""Interface of necks."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from detlab.tensors.structures import Level
 
 
 class Neck(nn.Module, ABC):
-    """Maps to maps.
+    """Turns the backbone's maps into the maps that heads read.
 
     Attributes:
         reads: names of the backbone levels it needs.
-        levels: what it gives, by ascending stride.
-        for_rois: names of the levels RoIs are read from; the others are for anchors only.
-        note: what a user should know before training, one line; empty where there is nothing to say.
-        single_map: whether it always gives one map (a fact of the class, which rules ask for).
+        levels: the maps it gives, by ascending stride.
+        for_rois: names of the levels that RoIs are read from; the others are for anchors only.
+        note: one line that the user should read before training; empty for none.
+        single_map: whether it always gives one map (a class attribute, which the config rules read).
     """
 
     single_map = False
@@ -37,7 +37,7 @@ class Neck(nn.Module, ABC):
         return tuple(level for level in self.levels if level.name in self.for_rois)
 
     def without_anchors(self) -> None:
-        """Leave out levels that are for anchors only, and their weights, which nothing would train."""
+        """Remove levels that are for anchors only, and their weights, which nothing would train."""
         self.levels = self.roi_levels()
 
 

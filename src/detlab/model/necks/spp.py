@@ -1,4 +1,4 @@
-"""Spatial pyramid pooling at stride 1: a map sees max-pools of itself (YOLOv3-SPP's block, after SPPnet)."""
+"""Spatial pyramid pooling at stride 1: max-pools of a map are concatenated with it (YOLOv3-SPP, after SPPnet)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detlab.tensors.structures import Level
 
 
 class SPPBlock(nn.Module):
-    """Max-pools of several kernels, concatenated with their input, 1x1 back to the input's width.
+    """Max-pools of several kernels, concatenated with their input; a 1x1 conv restores the number of channels.
 
     Args:
         channels: of the map, in and out.

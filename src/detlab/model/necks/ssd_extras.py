@@ -1,6 +1,7 @@
-"""The source maps of SSD (section 3.1) and RefineDet (section 3.1): a backbone's maps, carried on by extra blocks.
+"""The source maps of SSD (section 3.1) and RefineDet (section 3.1): a backbone's maps, continued by extra blocks.
 
-On VGG-16 the trunk ends in its own pool5, fc6 and fc7, the latter two as convs; on a ResNet in C5.
+The trunk is what precedes the extra blocks. It ends in fc7 on VGG-16 (pool5, and fc6 and fc7 as convs), in C5 on a
+ResNet.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class L2Norm(nn.Module):
 
     Args:
         channels: of the map.
-        scale: the factors' start.
+        scale: initial value of the factors.
     """
 
     def __init__(self, channels: int, scale: float) -> None:
@@ -45,9 +46,9 @@ class L2Norm(nn.Module):
 class ExtraBlock(nn.Module):
     """1x1 conv, ReLU, k x k conv, ReLU.
 
-    A map below the kernel (an image smaller than those trained on) gets rows and columns of zeros, so that at least
-    one cell comes out. A map of one cell that a conv halves gets some too, which changes no value: on CPUs the weight
-    gradient of such a conv in bfloat16 is read from memory that was never written (torch 2.15).
+    A map smaller than the kernel (of an image smaller than those trained on) is padded with rows and columns of zeros,
+    so that at least one cell comes out. So is a map of one cell before a conv of stride 2, which changes no value:
+    without it torch 2.15 on CPUs reads the weight gradient in bfloat16 from memory that was never written.
 
     Args:
         channels: of the map.
@@ -75,21 +76,21 @@ class SSDExtras(Neck):
     """Source maps of SSD and RefineDet.
 
     The maps in order: C3 (conv4_3 on VGG) and, where the trunk goes on to stride 32, C4 (conv5_3); then fc7 on VGG, C5
-    on a ResNet; then extra1, extra2, ... What lies behind the deepest of `sources` is not built.
+    on a ResNet; then extra1, extra2, ... Layers behind the deepest of `sources` are not built.
 
     Args:
         levels: the backbone's levels.
         fc_weights: weights of VGG's fc6 and fc7, empty for random ones; None on a network without them.
-        canvas: px, a side or [height, width] of the images trained on. A block without room there is not built, nor
-            are those behind it, since their weights would see nothing but padding; None builds all.
+        canvas: px, a side or [height, width] of the images trained on. A block whose kernel is larger than its input
+            there is not built, nor are those behind it: their weights would only see padding. None builds all.
         blocks: [width of the 1x1, channels, kernel, stride, padding] of each extra block.
-        blocks_from: stride of the map the first block continues. A trunk that ends deeper leaves the first ones out:
-            C5 of a ResNet stands in the place of SSD's first.
+        blocks_from: stride of the map that the first block reads. A trunk that ends deeper replaces the first blocks:
+            C5 of a ResNet replaces SSD's first.
         sources: names of the maps to give; None for all.
         atrous: VGG's pool5 is 3x3 with stride 1 and fc6 dilated, fc7 has stride 16 (SSD). False: pool5 is 2x2 with
             stride 2, fc7 has stride 32, and conv5_3 is a source as well.
         dilation: of fc6; None for 6 with atrous and 1 without. RefineDet: 3.
-        l2_scales: {map: start of its L2 norm's factors}, on VGG, whose early maps have far larger values.
+        l2_scales: {map: initial factors of its L2 norm}, only on VGG, whose early maps have far larger values.
         norm: None, or bn, gn, ... after every conv of the extra blocks.
     """
 
@@ -153,7 +154,7 @@ class SSDExtras(Neck):
 
 
 def _continuing(trunk: Level, blocks: Sequence[Sequence[int]], start: int) -> list[tuple[Level, Sequence[int]]]:
-    """(level, block) of the extra blocks behind a trunk; those it makes superfluous are left out."""
+    """(level, block) of the extra blocks behind a trunk, without the first ones that it replaces."""
     if any(len(block) != 5 for block in blocks):
         raise ValueError(
             f"model.neck.blocks needs five numbers for each: width, channels, kernel, stride, padding; got {blocks}."
@@ -181,7 +182,7 @@ def _continuing(trunk: Level, blocks: Sequence[Sequence[int]], start: int) -> li
 def _with_room(
     trunk: Level, specs: list[tuple[Level, Sequence[int]]], canvas: int | Sequence[int] | None
 ) -> tuple[list[tuple[Level, Sequence[int]]], str]:
-    """The blocks whose kernel finds room in their input map on the smallest canvas, and a note on the others."""
+    """The blocks whose kernel fits into their input map on the canvas, and a note on the others."""
     if canvas is None:
         return specs, ""
     side = canvas if isinstance(canvas, int) else min(canvas)
@@ -197,7 +198,7 @@ def _with_room(
 
 
 def _deepest(maps: Sequence[Level], sources: Sequence[str] | None) -> int:
-    """Index of the deepest map of `sources`; of the last where there are none."""
+    """Index of the deepest map of `sources`; of the last map where `sources` is None."""
     names = [level.name for level in maps]
     unknown = [name for name in sources or () if name not in names]
     if unknown or sources == []:

@@ -1,4 +1,4 @@
-"""RefineDet's transfer connection block (RefineDet section 3.2): source maps to the maps the second stage reads."""
+"""RefineDet's transfer connection block, which turns source maps into the second stage's (RefineDet section 3.2)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _conv(channels: int, width: int) -> nn.Conv2d:
 
 
 def _fit(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """x cut to `size`, where a side was odd; the nearest cells where it is smaller (maps that do not halve)."""
+    """x cut to `size` where the finer side is odd; upsampled (nearest) where x is smaller (maps that do not halve)."""
     if x.shape[-2] >= size[0] and x.shape[-1] >= size[1]:
         return x[..., : size[0], : size[1]]
     return F.interpolate(x, size=tuple(size), mode="nearest")

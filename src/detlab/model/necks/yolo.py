@@ -25,7 +25,7 @@ class YOLOGrid(Neck):
     Args:
         levels: the backbone's levels.
         width: channels.
-        norm: bn, sync_bn, gn, or none (the paper's network, before darknet's).
+        norm: bn, sync_bn, gn, or none (the paper's network; darknet's later one has bn).
         norm_momentum: weight of a batch in the running statistics.
     """
 
@@ -52,8 +52,8 @@ class Reorg(nn.Module):
     """Each 2x2 square of places becomes one place of four times the channels.
 
     Args:
-        order: which number goes where. darknet: as its reorg layer does, which reads the map [C, H, W] as if it were
-            [C / 4, 2 H, 2 W], so that neighbours do not stay together; trained weights need it. space_to_depth: the
+        order: how the values move. darknet: as its reorg layer does, which reads the map [C, H, W] as if it were
+            [C / 4, 2 H, 2 W], so that neighbours are separated; darknet's trained weights need it. space_to_depth: the
             four places of a square, as the YOLO9000 paper describes.
     """
 
@@ -162,7 +162,7 @@ class YOLOFPN(Neck):
             name = "P" + level.name[1:]
             if above:
                 self.up[name] = leaky_conv(above, width, 1, norm=norm, momentum=norm_momentum)
-            self.convs[name] = _five(level.channels + (width if above else 0), width, norm, norm_momentum)
+            self.convs[name] = _five_convs(level.channels + (width if above else 0), width, norm, norm_momentum)
             above = width
         self.levels = tuple(
             Level(name, width, level.stride) for name, width, level in zip(self.names, widths, inputs, strict=True)
@@ -182,7 +182,7 @@ class YOLOFPN(Neck):
         return {name: out[name] for name in self.names}
 
 
-def _five(entry: int, width: int, norm: str, momentum: float) -> nn.Sequential:
+def _five_convs(entry: int, width: int, norm: str, momentum: float) -> nn.Sequential:
     """1x1, 3x3, 1x1, 3x3, 1x1: `width` channels and twice as many in turn."""
     double = 2 * width
     plan = ((entry, width, 1), (width, double, 3), (double, width, 1), (width, double, 3), (double, width, 1))

@@ -3,8 +3,8 @@
 Every output bin is a weighted sum of 4 * samples^2 rows of a table that holds all maps channels-last. Values and
 gradients equal torchvision.ops.roi_align's; its CPU backward is a single-threaded scatter.
 
-In bfloat16 the table is read and the bins are written as they are (sums are float32 inside), but gradients are summed
-in float32: a cell near many RoIs takes hundreds of terms.
+With bfloat16 maps, the table and the bins are bfloat16 (sums inside are float32). Gradients are summed in float32,
+since a cell near many RoIs gets hundreds of terms.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _Bags(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
-        """The sums, in the table's number format."""
+        """The sums, in the table's dtype."""
         ctx.save_for_backward(rows, weights)
         ctx.table = table.shape[0], table.dtype
         return F.embedding_bag(rows, table, per_sample_weights=weights.to(table.dtype), mode="sum")

@@ -1,4 +1,4 @@
-"""What a RoI head asks of its pool."""
+"""Interface of RoI pools."""
 
 from __future__ import annotations
 

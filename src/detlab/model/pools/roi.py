@@ -20,7 +20,7 @@ from detlab.tensors.boxes import area
 from detlab.tensors.structures import Level, fixed_shapes
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # FPN section 4.2: a 224 px RoI is read at stride 2^4
-NOWHERE = -1e4  # px; a RoI there reads no sample of any map
+NOWHERE = -1e4  # px; a RoI there lies outside every map
 NUDGE = 1e-6  # torchvision's: a RoI of exactly 112 or 224 px belongs to the coarser level
 
 
@@ -30,13 +30,13 @@ def fpn_level(boxes: Tensor, strides: Sequence[int]) -> Tensor:
     k = torch.floor(CANONICAL_LEVEL + torch.log2(area(boxes).sqrt() / CANONICAL_SIDE) + NUDGE)
     wanted = 2.0 ** k.clamp(low, high)
     level = torch.zeros(boxes.shape[0], dtype=torch.int64, device=boxes.device)
-    for stride in strides[:-1]:  # not bucketize: strides as a tensor on a GPU would make the host wait
+    for stride in strides[:-1]:  # not bucketize: copying strides to a GPU makes the host wait
         level = level + (wanted > stride)
     return level
 
 
 class _LevelPool(nn.Module, ABC):
-    """Shared by the pools: which levels, which output, and reading each RoI from its level."""
+    """Common part of the pools: holds levels and output size, and reads each RoI from its level."""
 
     spatial = True
 
@@ -64,12 +64,12 @@ class _LevelPool(nn.Module, ABC):
         return out
 
     def _read_own(self, x: Tensor, rois: Tensor, stride: int, own: Tensor) -> Tensor:
-        """Zeros [N, ...] but for the RoIs of this level."""
-        if fixed_shapes(x):  # the others are read where nothing is, and masked
+        """Pooled RoIs of this level, zeros for the others: [N, ...]."""
+        if fixed_shapes(x):  # the others are read outside the map, then masked
             image, box = rois[:, :1], rois[:, 1:]
             part = self.read(x, torch.cat([image, torch.where(own[:, None], box, NOWHERE)], dim=1), stride)
             return torch.where(own.view(-1, *[1] * (part.dim() - 1)), part, 0)
-        rows = own.nonzero()[:, 0]  # on a CPU selecting costs nothing and reading all RoIs L times would
+        rows = own.nonzero()[:, 0]  # on a CPU selecting is cheaper than reading all RoIs L times
         part = self.read(x, rois[rows], stride)
         return part.new_zeros(rois.shape[0], *part.shape[1:]).index_copy(0, rows, part)
 
@@ -121,7 +121,7 @@ class SpatialPyramidPool(_LevelPool):
 
     Args:
         levels: the maps.
-        size: ignored, since the grids are the choice here; heads ask every pool for a size.
+        size: ignored, since `grids` sets the output; heads pass a size to every pool.
         grids: sides of the grids; (4, 2, 1) gives 21 bins, (6, 3, 2, 1) 50.
     """
 
@@ -147,7 +147,7 @@ class SpatialPyramidPool(_LevelPool):
 
 
 def _wide(x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:
-    """Map and RoIs in one type of at least float32: torchvision's kernels take no bfloat16, which besides would move a
+    """Map and RoIs in one dtype of at least float32: torchvision's kernels take no bfloat16, which would also move a
     corner at 300 px by up to a pixel."""
     kind = torch.promote_types(x.dtype, torch.float32)
     return x.to(kind), rois.to(kind)

@@ -14,15 +14,15 @@ from detlab.tensors.structures import Level
 
 
 class WarpedCrop(nn.Module):
-    """RoIs as crops of one size, whatever their shape, and the maps that a backbone makes of them.
+    """Crops every RoI to one size, and pools the maps that the backbone makes of the crops.
 
-    The network stands between the two steps: `crop` gives its input, calling the pool fits its map to the head.
+    The backbone runs between the two steps: `crop` makes its input, `forward` fits its map to the head.
 
     Args:
-        levels: the one map that is made of a crop.
+        levels: the one map that the backbone makes of a crop.
         size: side of the pooled map; a smaller map stays as it is.
-        crop: side of the crop, px (R-CNN: 227, with a map of one to one as torchvision's networks see 224).
-        context: px of the crop around the RoI (R-CNN: 16 of 227); beyond the image lies the mean.
+        crop: side of the crop, px (R-CNN's network takes 227, torchvision's take 224).
+        context: px of the crop around the RoI (R-CNN: 16 of 227); outside the image they are the mean.
     """
 
     gives = "crops"
@@ -60,7 +60,7 @@ class WarpedCrop(nn.Module):
     def forward(self, features: Mapping[str, Tensor], rois: Tensor) -> Tensor:
         """The map of N crops, [N, C, h, w] -> [N, C, size, size] by maxima (VGG-16's pool5 at 224 px).
 
-        The RoIs [N, 5] are those of `crop`; nothing is left to be read from them.
+        The RoIs [N, 5] are those of `crop` and are not read again.
         """
         x = features[self.names[0]]
         return x if x.shape[-1] == self.size else F.adaptive_max_pool2d(x, self.size)
