@@ -178,7 +178,7 @@ def test_the_grey_of_padding_is_the_models() -> None:
     assert all(torch.equal(v, features[k]) for k, v in grey.features(given._replace(images=painted)).items())
     grey.pad_value = None
     assert not torch.equal(grey.features(given)["C3"], features["C3"])
-    with pytest.raises(ValueError, match="model.pad_value=300.0 must be a grey value"):
+    with pytest.raises(ValueError, match="model.pad_value=300.0 must be a number from 0 to 255, or null"):
         build_detector(["model=yolo", "model.pad_value=300.0"], num_classes=3)
 
 

@@ -138,7 +138,7 @@ def test_a_run_killed_between_stages_goes_on_to_the_same_weights(trained: Path, 
 
 def test_stages_of_another_run_are_refused(tmp_path: Path) -> None:
     (tmp_path / "stages").mkdir()
-    with pytest.raises(ConfigError, match=r"holds the stages of an earlier run; resume=true"):
+    with pytest.raises(ConfigError, match=r"holds an unfinished run \(stages\); resume=true"):
         run(tmp_path, *STAGED)
     with pytest.raises(ConfigError, match="training.hand_over=first is not known"):
         run(tmp_path / "new", *STAGED, "training.hand_over=first")
