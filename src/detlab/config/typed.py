@@ -62,7 +62,7 @@ def check_overrides(overrides: Iterable[str]) -> None:
 
 
 def check_once(overrides: Iterable[str]) -> None:
-    """Refuse a key that is given twice; Hydra would take the last. A shell makes two of data.limit={train:8,val:4}.
+    """Refuse a key that is given two values; Hydra would take the last. A shell makes two of data.limit={train:8,val:4}.
 
     Raises:
         ConfigError: names both.
@@ -70,7 +70,7 @@ def check_once(overrides: Iterable[str]) -> None:
     given: dict[str, str] = {}
     for text in overrides:
         key = text.partition("=")[0]
-        if key in given and not key.startswith("hydra"):
+        if given.get(key, text) != text and not key.startswith("hydra"):
             split = all(":" in word.partition("=")[2] for word in (given[key], text))
             hint = (
                 f"a shell has made two of braces: put the whole argument in quotes, '{key}={{...}}'"
