@@ -229,9 +229,8 @@ def test_views_in_testing_are_chosen_by_one_key(trained: Path, tmp_path: Path) -
 @pytest.mark.parametrize("name", [f.stem for f in sorted((config_dir() / "experiment").glob("*.yaml"))])
 def test_every_experiment_runs(name: str, tmp_path: Path) -> None:
     """Papers' recipes run without their downloads, on small pictures in their data's format, on the CPU."""
-    composed = plain_config(
-        compose_config("train", ["name=x", "paths.run_dir=/x", f"experiment={name}"]), ("model", "data", "training", "multiscale")
-    )
+    whole = compose_config("train", ["name=x", "paths.run_dir=/x", f"experiment={name}"])
+    composed = plain_config(whole, ("model", "data", "training", "multiscale"))
     backbone = composed["model"]["backbone"]
     extra = ["trainer=cpu", "model.backbone.weights=null"]
     extra += ["model.backbone.norm=bn"] if backbone["norm"] == "frozen_bn" else []
@@ -326,8 +325,8 @@ def test_a_sweep_with_wandb_offline_and_an_option_of_ones_own(tmp_path: Path) ->
         "        super().__init__(depth=18, **k)\n"
     )
     done = command(
-        "--config-dir", str(tmp_path / "conf"), "-m", "model/backbone=mine", "seed=0,1", *small("retinanet"), "logger=wandb",
-        f"hydra.sweep.dir={tmp_path / 'sweep'}", cwd=tmp_path,
+        "--config-dir", str(tmp_path / "conf"), "-m", "model/backbone=mine", "seed=0,1", "logger=wandb",
+        *small("retinanet"), f"hydra.sweep.dir={tmp_path / 'sweep'}", cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     for job in "01":

@@ -62,7 +62,9 @@ def check_overrides(overrides: Iterable[str]) -> None:
 
 
 def check_once(overrides: Iterable[str]) -> None:
-    """Refuse a key that is given two values; Hydra would take the last. A shell makes two of data.limit={train:8,val:4}.
+    """Refuse a key that is given two values; Hydra would take the last.
+
+    A shell makes two of data.limit={train:8,val:4}.
 
     Raises:
         ConfigError: names both.
