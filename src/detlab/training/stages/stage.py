@@ -204,7 +204,7 @@ class Stages:
 
 
 def unaugmented(config: Mapping[str, Any], split: str) -> DetectionData:
-    """Data that yields a split's images without augmentation: in the test loader, or in the val loader for val."""
+    """Data whose test dataset (for split val: val dataset) holds the split's images without augmentation."""
     same = {"same_images": True} if split == "train" else {}
     return make_data({**config, "data": {**config["data"], **same}})
 
