@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no file beside it."""
+"""The report as one self-contained HTML page: no network, no other files."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from detlab.report.sheet import picture_of
 from detlab.report.tradeoffs import front_words, tradeoffs
 
 METHOD = (
-    "Each difference is shown with its own 95 % interval (Student's t): of the noise that seeds make, and of the noise "
-    "of the {images:,} test images, from {resamples:,} resamples of them, the same for all rows. The verdicts of a "
-    "table are corrected together (Holm): the probability that any of them is wrong is at most 5 %, so that an "
-    "interval may leave out 0 and its row still be undecided. Would decide: seeds of each row, or images, at which a "
-    "difference as large as the one seen would be decided. Finds from: the smallest true difference that these runs "
-    "would have told with probability 0.8."
+    "Each difference has its own 95 % interval (Student's t). It covers the noise between seeds and the noise of the "
+    "{images:,} test images, estimated from {resamples:,} resamples that are the same for all rows. The verdicts of a "
+    "table are corrected together (Holm): the probability that any of them is wrong is at most 5 %. An interval may "
+    "therefore exclude 0 although its row is undecided. Would decide: number of seeds per row, or of images, at which "
+    "a difference as large as the observed one would be decided. Finds from: the smallest true difference that these "
+    "runs would have found with probability 0.8."
 )
 OVER_SEEDS = (
-    "Each difference is shown with its own 95 % interval (Student's t) over seeds alone, on these very test images: "
+    "Each difference has its own 95 % interval (Student's t), over seeds only and for these test images only: "
     "{why}. The verdicts of a table are corrected together (Holm)."
 )
-OPEN_ROWS = 12  # of a table that is shown open
-MOST_LINES = 10  # rows drawn as curves or pictures
-MOST_PICTURES = 1_500_000  # characters of all pictures
+OPEN_ROWS = 12  # longer tables are folded
+MOST_LINES = 10  # largest number of rows drawn as curves or pictures
+MOST_PICTURES = 1_500_000  # largest size of all pictures together, in characters
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 
 
 def html_page(analysis: Analysis, title: str, when: str, reload: int = 0) -> str:
-    """The whole page; with `reload`, it loads itself anew after so many seconds."""
+    """The whole page; with `reload`, the browser reloads it after that many seconds."""
     parts = [section for section in _sections(analysis) if section[2]]
     links = "".join(f'<a href="#{name}">{for_html(head)}</a>' for name, head, _ in parts)
     body = "".join(f'<section id="{name}"><h2>{for_html(head)}</h2>{inside}</section>' for name, head, inside in parts)
@@ -57,7 +57,7 @@ def html_page(analysis: Analysis, title: str, when: str, reload: int = 0) -> str
 
 
 def method(analysis: Analysis) -> str:
-    """How intervals and verdicts are made; "" where there are none."""
+    """How intervals and verdicts are computed, in words; "" if there are none."""
     if not any(analysis.differences()):
         return ""
     if analysis.why_no_draws or not analysis.resamples:
@@ -104,7 +104,7 @@ def _sections(analysis: Analysis) -> list[tuple[str, str, str]]:
 
 
 def _folded(table: tables.Table) -> str:
-    """A table that needs more than a screen is closed."""
+    """A table, folded if it has more than OPEN_ROWS rows."""
     shown = tables.as_html(table)
     return shown if len(table.rows) <= OPEN_ROWS else _fold(f"{len(table.rows)} rows", shown)
 
@@ -162,7 +162,7 @@ def _curves(analysis: Analysis) -> str:
 
 
 def _chosen(analysis: Analysis, most: int) -> list[int]:
-    """Rows to show where not all can be: the baseline, and the best by the metric; in the table's order."""
+    """Rows to show if there are too many: the baseline and the best by the metric, in the table's order."""
     order = sorted(range(len(analysis.sweep.rows)), key=lambda i: -(analysis.point(i) or 0.0))
     first = [analysis.sweep.baseline, *(i for i in order if i != analysis.sweep.baseline)]
     return sorted(first[:most])
@@ -206,7 +206,7 @@ def _sheet(analysis: Analysis) -> str:
 
 
 def markdown_report(analysis: Analysis, title: str, made: Sequence[tables.Table]) -> str:
-    """The same tables and sentences as Markdown."""
+    """The report's sentences and tables as Markdown."""
     parts = [f"# {for_markdown(title)}", *map(for_markdown, answer(analysis))]
     parts += [f"**Warning.** {for_markdown(text)}" for text in [*unfair(analysis.sweep), *front_words(analysis)]]
     if said := method(analysis):
