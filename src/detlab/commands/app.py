@@ -21,7 +21,7 @@ from detlab.system.printing import complain
 
 MISTAKES = (HydraException, OmegaConfBaseException, ConfigError, DataError)
 FULL = "HYDRA_FULL_ERROR"  # Hydra's variable; 1: show tracebacks
-OURS = "DETLAB_FULL_ERROR"  # marks that FULL was set here, not by the user; child processes inherit it
+SET_HERE = "DETLAB_FULL_ERROR"  # marks that FULL was set here, not by the user; child processes inherit it
 Result = TypeVar("Result")
 
 
@@ -52,7 +52,7 @@ def run_app(main: Callable[[], Any], name: str) -> None:
     HYDRA_FULL_ERROR=1 shows the traceback.
     """
     if os.environ.get(FULL) != "1":
-        os.environ[FULL] = os.environ[OURS] = "1"  # makes Hydra raise errors instead of printing them
+        os.environ[FULL] = os.environ[SET_HERE] = "1"  # makes Hydra raise errors instead of printing them
     words = [argument for argument in sys.argv[1:] if argument[0] != "-"]
     try:
         typed = [word for word in words if "=" in word]
@@ -66,7 +66,7 @@ def run_app(main: Callable[[], Any], name: str) -> None:
 
 def end(error: Exception, name: str, overrides: list[str]) -> NoReturn:
     """Print a mistake of the user as one sentence and exit with status 2; raise other errors again."""
-    shown = os.environ.get(FULL) == "1" and OURS not in os.environ
+    shown = os.environ.get(FULL) == "1" and SET_HERE not in os.environ
     told = "" if shown else _sentence(error, name, overrides)
     if not told:
         raise error

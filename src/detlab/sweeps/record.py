@@ -93,7 +93,7 @@ class SweepRecord:
 
     def write(self) -> None:
         """Write sweep.json with all jobs of the folder; `asked` lists those of this command."""
-        others = [_at_rest(entry) for entries in self._known.values() for entry in entries]
+        others = [_without_process(entry) for entries in self._known.values() for entry in entries]
         jobs = sorted([*others, *(job.as_dict() for job in self.jobs)], key=lambda entry: entry["number"])
         write_json(
             self.folder / FILE,
@@ -193,7 +193,7 @@ def read_entry(path: Path) -> dict[str, Any] | None:
     return {**entry, "number": int(path.parent.name), "folder": str(path.parent)}
 
 
-def _at_rest(entry: dict[str, Any]) -> dict[str, Any]:
+def _without_process(entry: dict[str, Any]) -> dict[str, Any]:
     """The record of an earlier command's job. Except on a cluster it cannot be running: this command holds the lock."""
     if entry["state"] == "running" and entry.get("cluster_id") is None:
         return {**entry, "state": "stopped"}

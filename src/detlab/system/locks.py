@@ -48,7 +48,7 @@ class Lock:
                 raise
             if held and _is(descriptor, self.path):
                 self.descriptor, self._process = descriptor, os.getpid()
-                self._sign()
+                self._write_holder()
                 return True
             os.close(descriptor)
             if not held:
@@ -67,7 +67,7 @@ class Lock:
             os.close(self.descriptor)
             self.descriptor = self._process = -1
 
-    def _sign(self) -> None:
+    def _write_holder(self) -> None:
         text = json.dumps({"process": os.getpid(), "host": platform.node()})
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, text.encode(), 0)

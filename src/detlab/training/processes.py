@@ -82,7 +82,7 @@ class Watch:
         self.patience = timedelta(minutes=30)  # timeout of collective operations; set by the strategy
         self._started = False
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._farewell: str | None = None  # result of `end_children`; None before the call
+        self._killed: str | None = None  # result of `end_children`; None before the call
 
     def children(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
         """Watch the ranks that this process has started."""
@@ -114,7 +114,7 @@ class Watch:
 
         A second call only returns the same text.
         """
-        if self._farewell is None:
+        if self._killed is None:
             end = time.monotonic() + FAREWELL_S
             while any(process.poll() is None for process in self._processes) and time.monotonic() < end:
                 time.sleep(0.05)
@@ -124,13 +124,13 @@ class Watch:
                     process.kill()
                     process.wait()
                     killed.append(f"local rank {number} (process {process.pid}) did not end and was killed")
-            self._farewell = "; ".join(killed)
-        return self._farewell
+            self._killed = "; ".join(killed)
+        return self._killed
 
     def _children(self) -> None:
         while not self.expected:
             time.sleep(LOOK_EVERY_S)
-            if self._farewell is None and (reason := self.dead()):
+            if self._killed is None and (reason := self.dead()):
                 self._end(reason)
 
     def _parent(self, first: int) -> None:

@@ -108,20 +108,20 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        wish = self._agreement.largest(self._wish())
-        if wish == NOTHING or self._evaluation_follows(trainer, batch_idx):
+        request = self._agreement.largest(self._request())
+        if request == NOTHING or self._evaluation_follows(trainer, batch_idx):
             return
         self._row = self._unlogged(trainer)
         self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         self._row = None
-        self._stop(wish)
+        self._stop(request)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """Save best.ckpt and last.ckpt."""
         super().on_train_epoch_end(trainer, module)
         if self._last_global_step_saved != trainer.global_step:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
-        self._stop(self._agreement.largest(self._wish()))
+        self._stop(self._agreement.largest(self._request()))
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         """Keep the weights of a run that fails before its first last.ckpt, such as in its first evaluation."""
@@ -138,7 +138,7 @@ class RunCheckpoint(ModelCheckpoint):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
         """Stop if any process received a signal; a resumed run repeats the whole test."""
-        self._stop(self._agreement.largest(self._wish()))
+        self._stop(self._agreement.largest(self._request()))
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Let signals end the process at once, since this callback no longer looks for them."""
@@ -178,17 +178,17 @@ class RunCheckpoint(ModelCheckpoint):
             raise ValueError("callbacks.checkpoint.dirpath is not set; give the folder of the checkpoints.")
         return Path(self.dirpath)
 
-    def _wish(self) -> int:
+    def _request(self) -> int:
         if STOP.received:
             return SAVE + STOP.received
         steps = self.every_n_steps is not None and self._step - self._saved_step >= self.every_n_steps
         minutes = self.every_n_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
         return SAVE if steps or minutes else NOTHING
 
-    def _stop(self, wish: int) -> None:
-        if wish > SAVE:
+    def _stop(self, request: int) -> None:
+        if request > SAVE:
             WATCH.expected = True
-            raise Stopped(wish - SAVE)
+            raise Stopped(request - SAVE)
 
     @staticmethod
     def _evaluation_follows(trainer: L.Trainer, batch_idx: int) -> bool:

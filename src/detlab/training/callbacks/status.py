@@ -25,7 +25,7 @@ from detlab.system.parent import first_rank
 from detlab.system.printing import complain
 from detlab.training.processes import FAREWELL_S, WATCH, process_state
 
-WORDS_S = 1.0  # wait for the error messages of other ranks
+ERRORS_S = 1.0  # wait for the error messages of other ranks
 WAITED_FOR_ANOTHER = re.compile("(?i)timed ?out|connection|gloo|nccl|process group|socket|recv")
 PACKAGES = (
     "detlab",
@@ -61,7 +61,7 @@ class RunStatus(L.Callback):
     def note(self, **facts: Any) -> None:
         """Add facts to status.json that this callback cannot know, such as the config's hash."""
         self._notes |= facts
-        WATCH.on_death = self._bereaved  # set early: a rank may die before the process group exists
+        WATCH.on_death = self._on_rank_death  # set early: a rank may die before the process group exists
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
         """Write the facts that do not change."""
@@ -113,32 +113,32 @@ class RunStatus(L.Callback):
             if self.stage is not None and state == "finished":
                 state = "running"
             if state == "failed" and self._rank == 0:
-                reason = "; ".join([*self._words(str(reason)), str(reason)])
+                reason = "; ".join([*self._errors_of_ranks(str(reason)), str(reason)])
             self.facts = self._notes | self.facts | {"state": state, "reason": reason, "ended": _now(), **facts}
             if self._rank == 0:
                 self._put(self.path)
             elif state == "failed":
                 leave_words(self.path.parent, self._rank, str(reason))
-                self._speak_for_rank_0(str(reason))
+                self._write_for_rank_0(str(reason))
 
-    def _bereaved(self, reason: str) -> None:
+    def _on_rank_death(self, reason: str) -> None:
         """Write that another rank is dead."""
         self.finish("failed", reason)
 
-    def _words(self, reason: str) -> list[str]:
+    def _errors_of_ranks(self, reason: str) -> list[str]:
         """Errors that other ranks wrote, one text per rank.
 
         If this rank failed while waiting for others, the ranks that wrote nothing are listed too.
         """
         waited = self._processes > 1 and WAITED_FOR_ANOTHER.search(reason) is not None
-        end = time.monotonic() + WORDS_S
+        end = time.monotonic() + ERRORS_S
         while len(words := words_of(self.path.parent)) < self._processes - 1 and time.monotonic() < end:
             time.sleep(0.05)
         silent = [f"no word from rank {number}" for number in range(1, self._processes) if number not in words]
         said = [f"rank {number}: {text}" for number, text in words.items() if text != reason]
         return said + (silent if waited else [])
 
-    def _speak_for_rank_0(self, reason: str) -> None:
+    def _write_for_rank_0(self, reason: str) -> None:
         """Write status.json in place of rank 0 if that is dead, stopped or does not react."""
 
         def state() -> str:
