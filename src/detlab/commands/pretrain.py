@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error)
         return 2
     if file.is_file():
-        print(f"weights     {file}, made before; remove it to train anew")
+        print(f"weights     {file}, made before; remove it to train again")
         return 0
     status = subprocess.run(command, check=False).returncode
     if status:

@@ -26,13 +26,13 @@ QUIET_S = 10.0  # interval between lines of progress without a terminal
 
 OPTIONS = {
     "baseline": "choices of the row that the others are compared with, such as baseline=neck=none; the first row",
-    "metric": "of result.json that rows are ranked and judged by, such as map_small, ap/person or map_voc07; the one "
-    "that the runs name in answer=, else map, or ar_300 for proposals",
-    "resamples": "of the intervals; 0 for none; 1000",
+    "metric": "key of result.json by which rows are ranked and compared, such as map_small, ap/person or map_voc07; "
+    "the runs' answer=, else map, or ar_300 for proposals",
+    "resamples": "bootstrap samples for the intervals; 0 for none; 1000",
     "out": "folder of the report; FOLDER/report of the first folder",
-    "title": "of the page",
-    "follow": "true: write the page anew while the sweep runs, which then loads itself; false",
-    "reload": "seconds after which the page loads itself anew; null",
+    "title": "title of the page",
+    "follow": "true: update the page while the sweep runs, and let the browser reload it; false",
+    "reload": "seconds after which the browser reloads the page; null",
 }
 HELP = "usage: detlab report FOLDER ... [KEY=VALUE ...]\n\n" + "\n".join(f"  {k:10} {v}" for k, v in OPTIONS.items())
 

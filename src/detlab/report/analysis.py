@@ -159,7 +159,7 @@ def _why_no_draws(analysis: Analysis) -> str:
     if not analysis.resamples:
         return "none were resampled (resamples=0)"
     metric = analysis.sweep.metric
-    return "" if analysis.draws(metric) is not None else f"{metric} is not made anew for other test images"
+    return "" if analysis.draws(metric) is not None else f"{metric} cannot be computed on resampled test images"
 
 
 def _add_precision(analysis: Analysis) -> None:

@@ -56,7 +56,7 @@ def across(analysis: Analysis, effect: Effect) -> str:
 def effect_text(contrast: Contrast | None) -> str:
     """An effect with its interval, as text."""
     if contrast is None or contrast.value is None:
-        return "no pair of rows tells it"
+        return "no pair of rows to compare"
     span = "" if contrast.low is None else f" [{contrast.low:+.3f}, {contrast.high:+.3f}]"
     return f"{contrast.value:+.3f}{span}"
 
@@ -96,14 +96,14 @@ def decided(analysis: Analysis) -> list[str]:
     }
     told = [f"{count['better']} better", f"{count['worse']} worse", f"{count['undecided']} undecided"]
     if count["one seed"]:
-        told.append(f"{count['one seed']} with one seed, which says nothing of the choice")
+        told.append(f"{count['one seed']} with one seed, which allows no verdict")
     sentences = [f"Beside the baseline, {analysis.sweep.label(analysis.sweep.base)}: {', '.join(told)}."]
     if more := needed(found):
         sentences.append(more)
     sizes = [c.detectable for c in found if c.detectable is not None]
     if count["undecided"] and sizes:
         size, title = float(np.median(sizes)), metric_title(analysis.sweep.metric)
-        sentences.append(f"These runs would have told a true difference of {size:.3f} {title} (probability 0.8).")
+        sentences.append(f"These runs would have found a true difference of {size:.3f} {title} (probability 0.8).")
     return sentences
 
 

@@ -207,7 +207,7 @@ def cell_table(analysis: Analysis) -> Table:
 
 def _where(run: Run | None) -> str:
     if run is None:
-        return "nobody ran it"
+        return "not run"
     return str(run.folder) if run.done else f"{run.reason or 'no result'} ({run.folder})"
 
 

@@ -45,7 +45,7 @@ def html_page(analysis: Analysis, title: str, when: str, reload: int = 0) -> str
     runs = sum(len(row.done) for row in sweep.rows)
     facts = f"{len(sweep.rows)} rows, {runs} runs with a result, seeds {', '.join(map(str, sweep.seeds))}; {when}"
     again = f'<meta http-equiv="refresh" content="{reload}">' if reload else ""
-    facts += "; a sweep is running, this page loads itself anew" if reload else ""
+    facts += "; a sweep is running, this page is reloaded" if reload else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'{again}<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -72,8 +72,8 @@ def _warnings(analysis: Analysis) -> str:
         said.append(f"{len(missing)} of the cells are missing or failed; see Every run.")
     if len(analysis.sweep.seeds) == 1 and len(analysis.sweep.rows) > 1:
         said.append(
-            "There is one seed: nothing can be said of the choice, for another seed may say otherwise; intervals tell "
-            "of other test images alone. Run a second seed."
+            "There is one seed, so there is no verdict about the choice: another seed may give another result. The "
+            "intervals cover the test images only. Run a second seed."
         )
     return "".join(f'<p class="warning">{for_html(text)}</p>' for text in said)
 
@@ -85,7 +85,7 @@ def _sections(analysis: Analysis) -> list[tuple[str, str, str]]:
     text = f'<p class="soft">{for_html(said)}</p>' if said else ""
     effects = made.get("effects", "")
     effects_text = (
-        '<p class="soft">A level beside the baseline\'s level, averaged over all pairs of rows that differ in it '
+        '<p class="soft">Each level against the baseline\'s level, averaged over all pairs of rows that differ in it '
         "alone.</p>"
     )
     return [
@@ -116,8 +116,8 @@ def _fold(summary: str, inside: str) -> str:
 def _costs(analysis: Analysis) -> str:
     shown = tradeoffs(analysis)
     text = (
-        '<p class="soft">Each row with the interval of its mean. The line joins the rows that no other beats at their '
-        "cost (Pareto front).</p>"
+        '<p class="soft">Each row with the interval of its mean. The line joins the Pareto front: rows that no other '
+        "row beats at the same or lower cost.</p>"
     )
     return shown and text + shown
 
@@ -184,8 +184,8 @@ def _errors(analysis: Analysis) -> str:
     if not rows:
         return ""
     text = (
-        '<p class="soft">AP at IoU 0.5 regained if errors of one kind alone were fixed (TIDE). '
-        "The parts do not add up to what is lost.</p>"
+        '<p class="soft">AP at IoU 0.5 regained if only errors of one kind were fixed (TIDE). '
+        "The parts do not add up to the lost AP.</p>"
     )
     return text + f"<figure>{figures.share_chart(rows, KINDS, 'AP50 regained')}</figure>"
 

@@ -62,9 +62,7 @@ def measure(folder: Path, rows: Sequence[Mapping[str, str]], seeds: Sequence[int
     analysis = analyse(sweep, RESAMPLES)
     drawn = analysis.draws(metric)
     if drawn is None:
-        why = (
-            f"intervals are over seeds alone: {analysis.why_no_draws or f'{metric} is not made anew for other images'}"
-        )
+        why = f"intervals are over seeds alone: {analysis.why_no_draws or f'{metric} cannot be resampled'}"
         return Measured(values, None, analysis.images or None, why)
     draws = np.full((*values.shape, RESAMPLES), np.nan)
     for place, each in enumerate(sweep.rows):
