@@ -96,7 +96,7 @@ class DetectionModule(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Total loss of a batch (scalar); every term is logged."""
         batch = self._prepared(batch)
-        with told_of_lone_images(batch):
+        with explain_single_value_norm(batch):
             losses = (self._compiled or self.detector).loss(batch)
         total = torch.stack(list(losses.values())).sum()
         values = torch.stack([*losses.values(), total]).detach()
@@ -233,7 +233,7 @@ class DetectionModule(L.LightningModule):
 
 
 @contextmanager
-def told_of_lone_images(batch: Batch) -> Iterator[None]:
+def explain_single_value_norm(batch: Batch) -> Iterator[None]:
     """Context manager that explains torch's error about a batch norm with one value per channel.
 
     Raises:
