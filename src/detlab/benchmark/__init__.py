@@ -1,5 +1,5 @@
-"""`detlab benchmark target=...`: this project beside torchvision's reference code, in one process, interleaved.
+"""`detlab benchmark target=...`: compare detlab with torchvision's reference code, interleaved in one process.
 
-A target is a module with a function `run`, whose keyword arguments are the options and whose result is a dict with a
-`ratio`: ours over theirs, below 1 is better. Needs torch, torchvision and lightning alone (no Hydra).
+A target is a module with a function `run`. Its keyword arguments are the options. Its result is a dict with a `ratio`:
+ours / theirs, so below 1 is better. Needs only torch, torchvision and lightning (no Hydra).
 """

@@ -1,4 +1,4 @@
-"""Time of a detection: normalisation, network, selection, boxes back in the image's own pixels."""
+"""target=inference: time of detection: normalisation, network, selection, boxes in pixels of the original image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from detlab.model.detect import to_original
 from detlab.tensors.norms import fold_norms
 from detlab.tensors.structures import Batch, Detections
 
-TOLERANCE = 1e-4  # of scores; of coordinates, as a share of the canvas
+TOLERANCE = 1e-4  # largest difference of scores, and of coordinates as a share of the canvas size
 
 
 def run(
@@ -33,7 +33,7 @@ def run(
     profile: bool = True,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Ours over theirs, and whether both detect the same (384 px: torchvision's RetinaNet wants multiples of 128)."""
+    """Time ratio, and whether both detect the same (384 px, since torchvision's RetinaNet needs multiples of 128)."""
     where = set_up(threads, device)
     their_precision = their_precision or ("fp32" if where.type == "cpu" else precision)
     pair = make_pair(model, classes=classes, side=side, device=where)
@@ -74,14 +74,14 @@ def run(
 
 @torch.inference_mode()
 def agreement(pair: Pair, batch: Batch) -> dict[str, Any]:
-    """How many boxes we find in fp32, and whether torchvision finds the same."""
+    """Number of boxes that detlab finds in fp32, and whether torchvision finds the same boxes."""
     found = to_original(pair.ours.detect(batch), batch)
     expected = pair.theirs(as_lists(batch, pair.shift)[0])
     return {"found": int(found.real.sum()), "equal": same_detections(found, expected, pair.shift, batch.canvas[0])}
 
 
 def same_detections(found: Detections, expected: list[dict[str, Tensor]], shift: int, side: int) -> bool:
-    """Whether both are the same sets of (box, score, label); rows of equal score may come in another order."""
+    """Whether both are equal sets of (box, score, label); rows of equal score may be in a different order."""
     for i, want in enumerate(expected):
         real = found.real[i]
         scores, labels = found.scores[i][real], found.labels[i][real] + shift

@@ -1,7 +1,7 @@
-"""Images per second of the data path: decode, augment, resize, collate; in this process, so a figure of one core.
+"""target=loader: images per second of decoding, augmentation, resizing and collation, in this process (one core).
 
-Theirs is torchvision's detection reference with its v2 transforms: PIL image, random flip, float image in [0, 1], a
-tuple of lists; then the resize and padding that its detectors do themselves (ours does both before the batch).
+Theirs is torchvision's detection reference with v2 transforms: PIL image, random flip, float image in [0, 1], a tuple
+of lists; then the resizing and padding inside its detectors (detlab does both before batching).
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from detlab.model.backbones.backbone import IMAGENET_MEAN, IMAGENET_STD
 
 
 class Folder(Source):
-    """A data source of files alone, whose records are made by `write_images`."""
+    """A data source without annotations; its records come from `write_images`."""
 
     def read(self, report: AuditReport, wanted: Collection[str] = SPLITS) -> tuple[Classes, Splits]:
-        """Nothing: there are no annotations to read."""
+        """Return empty classes and splits."""
         return Classes((), ()), {}
 
 
@@ -49,7 +49,7 @@ def run(
     warm_up: int = 1,
     clock: str = "wall",
 ) -> dict[str, Any]:
-    """Seconds per batch of all images, ours over theirs; cache=true keeps our resized images, as data.cache=ram."""
+    """Seconds per batch of all images, ours / theirs; cache=true caches our resized images, as data.cache=ram does."""
     where = set_up(threads, "cpu")
     with tempfile.TemporaryDirectory() as folder:
         records = write_images(Path(folder), images, (height, width), boxes)
@@ -70,7 +70,7 @@ def run(
 
 
 def write_images(folder: Path, count: int, size: tuple[int, int], boxes: int) -> list[Record]:
-    """JPEG files that look like photographs to a decoder: smooth, with some noise."""
+    """Write JPEG files that cost a decoder about as much as photographs: smooth, with some noise."""
     rng = np.random.default_rng(0)
     records = []
     for i in range(count):
@@ -93,7 +93,7 @@ def write_images(folder: Path, count: int, size: tuple[int, int], boxes: int) ->
 
 
 def our_pipeline(records: list[Record], size: int, max_size: int, cache: bool) -> Callable[[], Any]:
-    """All records as one uint8 batch."""
+    """A function that loads all records as one uint8 batch."""
     resize = Resize(mode="short_side", size=size, max_size=max_size)
     data = DetectionDataset(records, Folder(), resize, augment=v2.RandomHorizontalFlip(0.5), cache=cache)
     collate = Collate(divisor=32)
@@ -101,14 +101,14 @@ def our_pipeline(records: list[Record], size: int, max_size: int, cache: bool) -
 
 
 def their_pipeline(records: list[Record], size: int, max_size: int) -> Callable[[], Any]:
-    """All records as torchvision's detectors batch them."""
+    """A function that loads all records as a batch of torchvision's detectors."""
     augment = v2.Compose(
         [v2.PILToTensor(), v2.RandomHorizontalFlip(0.5), v2.ToDtype(torch.float, scale=True), v2.ToPureTensor()]
     )
     batch = GeneralizedRCNNTransform(size, max_size, list(IMAGENET_MEAN), list(IMAGENET_STD))
 
     def sample(record: Record) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        assert record.path is not None  # of `write_images`
+        assert record.path is not None  # set by `write_images`
         image = Image.open(record.path).convert("RGB")
         boxes = tv_tensors.BoundingBoxes(
             torch.as_tensor(record.boxes, dtype=torch.float32), format="XYXY", canvas_size=record.size

@@ -1,4 +1,4 @@
-"""Interleaved timing, spread, and where the time of a function goes."""
+"""Interleaved timing with spread, profiles, and peak memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from detlab.benchmark.options import OptionError
 
-LIMIT = (  # convolution and matrix products: what no code around the network can save
+LIMIT = (  # convolutions and matrix products: a lower limit that code around the network cannot reduce
     "aten::convolution_backward",
     "aten::mkldnn_convolution",
     "aten::cudnn_convolution",
@@ -31,14 +31,14 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class Shares(NamedTuple):
-    """Where the time of one call goes, as shares of its total."""
+    """Profile of one call, as shares of its total time."""
 
-    limit: float  # convolution and matrix products
-    top: list[tuple[str, float]]  # the largest costs outside them
+    limit: float  # share of convolutions and matrix products
+    top: list[tuple[str, float]]  # (operation, share) of the largest other costs
 
 
 def set_up(threads: int | None, device: str) -> torch.device:
-    """Set threads, and choose the device: auto is a GPU if there is one."""
+    """Set the number of threads and choose the device; auto is a GPU if there is one."""
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "auto":
@@ -47,7 +47,7 @@ def set_up(threads: int | None, device: str) -> torch.device:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Facts that a figure is worth nothing without."""
+    """Machine, threads and versions, to be reported with every measurement."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
         "device": name,
@@ -61,12 +61,13 @@ def machine(device: torch.device) -> dict[str, Any]:
 def interleave(
     sides: Mapping[str, Callable[[], Any]], *, repeats: int, warm_up: int, device: torch.device, clock: str = "wall"
 ) -> dict[str, list[float]]:
-    """Seconds of each call, by side, the sides called in turn (A B A B) so that a machine's moods fall on all.
+    """{side: seconds of each call}; the sides alternate (A B A B), so that other load on the machine affects all.
 
     Args:
-        sides: what to call, by name.
-        warm_up: rounds before those that count.
-        clock: wall, or cpu for the process's own time (with one thread, on a machine that does other work too).
+        sides: {name: function to call}.
+        repeats: number of measured rounds.
+        warm_up: number of rounds before the measured ones.
+        clock: "wall", or "cpu" for the CPU time of the process (for one thread on a machine with other load).
     """
     if clock not in CLOCKS:
         raise OptionError(f"clock={clock} is not known; use one of {', '.join(CLOCKS)}.")
@@ -94,7 +95,7 @@ def shares(call: Callable[[], Any], device: torch.device, rows: int = 8) -> Shar
         _synchronize(device)
     key = "self_device_time_total" if on_gpu else "self_cpu_time_total"
     spent = {e.key: float(getattr(e, key)) for e in profiled.key_averages()}
-    if on_gpu:  # kernels are listed beside the operations that launch them
+    if on_gpu:  # keep operations only; the profiler also lists the kernels that they launch
         spent = {k: v for k, v in spent.items() if "::" in k}
     total = sum(spent.values()) or 1.0
     outside = sorted(((k, v / total) for k, v in spent.items() if k not in LIMIT), key=lambda row: -row[1])
@@ -102,7 +103,7 @@ def shares(call: Callable[[], Any], device: torch.device, rows: int = 8) -> Shar
 
 
 def synchronisations(call: Callable[[], Any]) -> int:
-    """How often a call makes the host wait for the GPU."""
+    """Number of times that a call makes the host wait for the GPU."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -115,10 +116,10 @@ def synchronisations(call: Callable[[], Any]) -> int:
 
 
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
-    """Most memory that a call holds at once beyond what was held before it.
+    """Peak memory of a call in bytes, without the memory allocated before it.
 
-    On a CPU it is counted from the allocator's own record, so the figure is the same on every machine; memory that
-    libraries take for themselves (scratch space of matrix products) is not in it.
+    On a CPU it is computed from the events of torch's allocator, so it is the same on every machine. Memory that
+    libraries allocate themselves (scratch space of matrix products) is not included.
     """
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -137,13 +138,13 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
             blocks[block.ptr] = block.alloc_size
             held += block.alloc_size
         else:
-            held -= blocks.pop(block.ptr, 0)  # what was made before the call, such as old gradients, does not count
+            held -= blocks.pop(block.ptr, 0)  # 0 for memory allocated before the call, such as old gradients
         peak = max(peak, held)
     return peak
 
 
 def _allocations(profiled: profile) -> Iterator[Any]:
-    """Every event of the CPU's allocator."""
+    """All events of the CPU allocator."""
     results: Any = profiled.profiler.kineto_results if profiled.profiler is not None else None
     waiting = [] if results is None else list(results.experimental_event_tree())
     while waiting:
@@ -154,7 +155,7 @@ def _allocations(profiled: profile) -> Iterator[Any]:
 
 
 def summarise(times: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Median, fastest and slowest of each side, in milliseconds."""
+    """Median, minimum and maximum of each side, in milliseconds."""
     return {
         name: {
             "median_ms": 1e3 * statistics.median(values),
@@ -166,20 +167,20 @@ def summarise(times: Mapping[str, list[float]]) -> dict[str, dict[str, float]]:
 
 
 def ratio(times: Mapping[str, list[float]], ours: str = "ours", theirs: str = "theirs") -> tuple[float, float, float]:
-    """Median, smallest and largest of the ratios of neighbouring calls."""
+    """Median, minimum and maximum of the ratios ours / theirs within each round."""
     pairs = [a / b for a, b in zip(times[ours], times[theirs], strict=True)]
     return statistics.median(pairs), min(pairs), max(pairs)
 
 
 def print_times(facts: Mapping[str, Any], summary: Mapping[str, Mapping[str, float]]) -> None:
-    """The machine and the table of times."""
+    """Print the machine and the table of times."""
     print("  ".join(f"{k} {v}" for k, v in facts.items()))
     for name, row in summary.items():
         print(f"{name:14} median {row['median_ms']:9.1f} ms   {row['min_ms']:.1f} to {row['max_ms']:.1f}")
 
 
 def print_shares(name: str, found: Shares) -> None:
-    """The share of the limit and the top costs outside it."""
+    """Print the share of the limit and the largest other costs."""
     print(f"{name}: convolution and matrix products {found.limit:.1%}; outside them:")
     for operation, share in found.top:
         print(f"    {share:6.1%}  {operation}")

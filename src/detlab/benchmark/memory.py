@@ -1,4 +1,4 @@
-"""Peak memory of a training step, beyond weights, optimiser state and images."""
+"""target=memory: peak memory of a training step, without weights, optimiser state and images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(
     threads: int | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Ours over theirs; one step each, after one that makes the optimiser's state."""
+    """Ratio ours / theirs of one step each, after a first step that creates the optimiser's state."""
     where = set_up(threads, device)
     their_precision = their_precision or ("fp32" if where.type == "cpu" else precision)
     pair = make_pair(model, classes=classes, side=side, device=where)

@@ -1,4 +1,4 @@
-"""target=metrics: COCO AP of a validation set, update + gather + compute, beside torchmetrics' MeanAveragePrecision."""
+"""target=metrics: time of COCO AP of a validation set (update, gather, compute) against torchmetrics."""
 
 from __future__ import annotations
 
@@ -32,16 +32,19 @@ def run(
     backend: str = "pycocotools",
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Time both sides in turn on the same detections; they must agree.
+    """Time both sides in turn on the same detections; theirs is torchmetrics' MeanAveragePrecision.
 
     Args:
-        images: of the validation set (COCO val2017: 5000).
-        detections: per image.
-        classes: of the data set (COCO: 80).
+        images: images of the validation set (COCO val2017: 5000).
+        detections: detections per image.
+        classes: number of classes (COCO: 80).
         boxes: ground-truth boxes per image (COCO val2017: 7.3).
-        repeats: of each side, alternating.
-        backend: torchmetrics' own (its default is pycocotools; it needs that package, or faster_coco_eval).
-        seed: of the boxes.
+        repeats: measurements of each side, alternating.
+        backend: backend of torchmetrics: pycocotools (its default) or faster_coco_eval; the package must be installed.
+        seed: seed of the random boxes.
+
+    Raises:
+        RuntimeError: the two sides compute different APs.
     """
     if backend not in BACKENDS:
         raise OptionError(f"backend={backend} is not known; use one of {', '.join(BACKENDS)}.")
@@ -78,7 +81,7 @@ def run(
 
 
 def made(images: int, detections: int, classes: int, boxes: int, seed: int) -> tuple[GroundTruth, Detections]:
-    """A split of random boxes of all sizes, and detections: some near a box with its class, the rest anywhere."""
+    """A split with random boxes of all sizes, and detections: some close to a box of their class, the others random."""
     rng = np.random.default_rng(seed)
     count = images * boxes
     corner, side = rng.uniform(0, 500, (count, 2)), np.exp(rng.uniform(np.log(8), np.log(300), (count, 2)))
@@ -129,8 +132,8 @@ def _ours(truth: GroundTruth, found: Detections) -> Callable[[], float]:
 def _theirs(truth: GroundTruth, found: Detections, backend: Backend) -> Callable[[], float]:
     from torchmetrics.detection import MeanAveragePrecision
 
-    # Its own thresholds are COCO's rounded to float32, so that a recall of exactly 0.29 may miss its point; given
-    # COCO's, both sides agree.
+    # torchmetrics rounds COCO's recall thresholds to float32, so a recall of exactly 0.29 may miss its point. With
+    # COCO's own thresholds both sides agree.
     per = len(truth.labels) // len(truth.image_ids)
     boxes, labels = truth.boxes.float().unflatten(0, (-1, per)), truth.labels.unflatten(0, (-1, per))
     predicted = [{"boxes": b, "scores": s, "labels": k} for b, s, k in zip(*found, strict=True)]
@@ -148,7 +151,7 @@ def _theirs(truth: GroundTruth, found: Detections, backend: Backend) -> Callable
 
 
 class MemoryWatch:
-    """The process's resident memory, sampled every 20 ms by a thread; 0 where /proc is missing."""
+    """Resident memory of the process, sampled every 20 ms by a thread; 0 on systems without /proc."""
 
     def __init__(self) -> None:
         self.start = self.peak = _resident()
@@ -157,7 +160,7 @@ class MemoryWatch:
         self._thread.start()
 
     def stop(self) -> float:
-        """MB above the start at the peak."""
+        """Peak memory above the start, in MB."""
         self._done.set()
         self._thread.join()
         return max(self.peak, _resident()) - self.start

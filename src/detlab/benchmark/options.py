@@ -1,4 +1,4 @@
-"""KEY=VALUE options of the benchmark, typed by the signature of what they are for."""
+"""KEY=VALUE options of the benchmarks, typed by the signature of the target's `run`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Option = bool | int | float | str | None
 
 
 class OptionError(ValueError):
-    """An option that does not exist, or a value that does not fit."""
+    """An option does not exist, or its value has the wrong type."""
 
 
 def parse(arguments: Sequence[str]) -> dict[str, str]:
     """KEY=VALUE arguments as a dict.
 
     Raises:
-        OptionError: an argument without =, or a key twice.
+        OptionError: an argument has no =, or a key is given twice.
     """
     given: dict[str, str] = {}
     for argument in arguments:
@@ -32,10 +32,10 @@ def parse(arguments: Sequence[str]) -> dict[str, str]:
 
 
 def settle(run: Callable[..., Any], given: Mapping[str, str]) -> dict[str, Option]:
-    """Values of the options given, of the type of their default in `run`'s signature.
+    """Convert the given options to the types of their defaults in `run`'s signature.
 
     Raises:
-        OptionError: a key that `run` does not have, or a value of another type.
+        OptionError: `run` has no such option, or the value has another type.
     """
     known = inspect.signature(run).parameters
     options: dict[str, Option] = {}

@@ -1,4 +1,4 @@
-"""The two sides of a comparison: a detector of this project and torchvision's, with the same weights and images."""
+"""The two sides of a comparison: a detlab detector and torchvision's, with equal weights and images."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from detlab.detectors.detector import Detector
 from detlab.detectors.torchvision.convert import from_torchvision
 from detlab.tensors.structures import Batch, Targets
 
-SSD_SIDE = 300  # the one canvas that torchvision's SSD300 takes
+SSD_SIDE = 300  # px; the only canvas size of torchvision's SSD300
 
 
 class Pair(NamedTuple):
-    """Both detectors, on one device."""
+    """Both detectors, on the same device."""
 
     ours: Detector
     theirs: nn.Module
-    shift: int  # torchvision's number of our class 0
+    shift: int  # label of our class 0 in torchvision
 
 
 def make_pair(model: str, *, classes: int, side: int, device: torch.device, norm: str = "bn") -> Pair:
-    """Both sides of a model with equal random weights, every layer trainable.
+    """Build both sides of a model with equal random weights and all layers trainable.
 
     Args:
         model: one of `MODELS`.
-        classes: as torchvision counts them, with background.
-        side: of the square canvas, px.
-        norm: of the backbone: bn (trained) or frozen_bn (as for fine-tuning).
+        classes: number of classes including background, as in torchvision.
+        side: side of the square canvas, px.
+        norm: norm of the backbone: bn (trained) or frozen_bn (as in fine-tuning).
 
     Raises:
-        OptionError: a name or a norm that there is not, or a canvas that SSD300 does not take.
+        OptionError: the model or norm is unknown, or the canvas does not suit SSD300.
     """
     if model not in MODELS:
         raise OptionError(f"model={model} is not known; use one of {', '.join(MODELS)}.")
@@ -93,7 +93,7 @@ MODELS: dict[str, tuple[str, Callable[..., nn.Module]]] = {
 
 
 def make_images(batch: int, side: int, boxes: int, classes: int, device: torch.device) -> Batch:
-    """Noise images with random boxes of 16 px to 60 % of the canvas; labels among `classes` - 1."""
+    """Noise images with random boxes of 16 px to 60 % of the canvas; labels below `classes` - 1."""
     g = torch.Generator().manual_seed(3)
     size = 16 + torch.rand(batch, boxes, 2, generator=g) * (0.6 * side - 16)
     low = torch.rand(batch, boxes, 2, generator=g) * (side - size)
@@ -106,12 +106,12 @@ def make_images(batch: int, side: int, boxes: int, classes: int, device: torch.d
 
 
 def as_lists(batch: Batch, shift: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """The same batch as torchvision takes it: float images in [0, 1] and a dict per image."""
+    """The same batch in torchvision's form: float images in [0, 1] and one dict per image."""
     rows = zip(batch.truth.boxes, batch.truth.labels, strict=True)
     return list(batch.images.float() / 255), [{"boxes": b, "labels": n + shift} for b, n in rows]
 
 
-SPREAD = {  # part of a predictor's name: standard deviation at which its scores differ and do not saturate
+SPREAD = {  # {part of a predictor's name: standard deviation at which its scores differ but do not saturate}
     "classification_head.module_list": 0.005,
     "regression_head.module_list": 0.005,
     "cls_score": 1.0,
@@ -121,25 +121,25 @@ SPREAD = {  # part of a predictor's name: standard deviation at which its scores
 
 
 def spread_scores(model: nn.Module) -> None:
-    """Give a random torchvision model scores that differ, so that it detects something."""
+    """Change a random torchvision model so that its scores differ and it detects objects."""
     g = torch.Generator().manual_seed(5)
     for name, parameter in model.named_parameters():
         std = next((value for part, value in SPREAD.items() if part in name), None)
         if std is not None:
             parameter.data.copy_(torch.randn(parameter.shape, generator=g) * std)
         elif name.endswith(("bn3.weight", "bn2.weight")):
-            parameter.data.fill_(0.2)  # residual branches this small keep activations near 1
+            parameter.data.fill_(0.2)  # small residual branches keep activations near 1
 
 
 def copy_weights(pair: Pair, model: str, classes: int) -> Pair:
-    """The pair with torchvision's present weights on our side."""
+    """The pair with torchvision's current weights copied to our side."""
     device = next(pair.theirs.parameters()).device
     ours = from_torchvision(MODELS[model][0], pair.theirs.state_dict(), classes, frozen_bn_eps=1e-5)
     return pair._replace(ours=ours.to(device))
 
 
 def set_selection(pair: Pair, options: dict[str, Any]) -> None:
-    """Give both sides the same last selection: score_threshold, nms_threshold, max_detections, topk."""
+    """Set the same final selection on both sides: score_threshold, nms_threshold, max_detections, topk."""
     theirs = getattr(pair.theirs, "roi_heads", pair.theirs)
     names = {
         "score_threshold": "score_thresh",

@@ -1,4 +1,4 @@
-"""Growth of a step's time and memory with batch, side, boxes per image and classes, one at a time."""
+"""target=scaling: growth of a step's time and memory with batch, side, boxes per image and classes, one at a time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def run(
     plot: str | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """A table of both sides; the ratio is the largest of ours over theirs, in time or memory, at any point."""
+    """Print a table of both sides; `ratio` is the largest ratio ours / theirs in time or memory over all rows."""
     where = set_up(threads, device)
     base = {"batch": batch, "side": SSD_SIDE if model == "ssd300" else side, "boxes": boxes, "classes": classes}
     wanted = factors.split(",")
@@ -63,7 +63,7 @@ def run(
 
 
 def growth(rows: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """What the whole range of each factor adds, ours over theirs, in milliseconds and megabytes; None over nothing."""
+    """{factor: {"ms", "mb": growth over its range, ours / theirs}}; None if theirs does not grow."""
     found: dict[str, dict[str, float | None]] = {}
     for factor in dict.fromkeys(r["factor"] for r in rows):
         own = [r for r in rows if r["factor"] == factor]
@@ -76,7 +76,7 @@ def growth(rows: list[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
 
 
 def draw(rows: list[dict[str, Any]], path: Path, title: str) -> None:
-    """Both sides' time and memory against each factor, as a picture (needs matplotlib)."""
+    """Plot time and memory of both sides against each factor (needs matplotlib)."""
     from matplotlib.figure import Figure
 
     factors = list(dict.fromkeys(r["factor"] for r in rows))

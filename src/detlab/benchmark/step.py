@@ -1,4 +1,4 @@
-"""Time of a training step: forward, loss, backward, optimiser."""
+"""target=step: time of a training step: forward, loss, backward, optimiser."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(
     profile: bool = True,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Ours at `precision` over theirs at `their_precision` (null: fp32 on a CPU, the same on a GPU)."""
+    """Time ratio of ours at `precision` to theirs at `their_precision` (null: fp32 on a CPU, `precision` on a GPU)."""
     where = set_up(threads, device)
     their_precision = their_precision or ("fp32" if where.type == "cpu" else precision)
     pair = make_pair(model, classes=classes, side=side, device=where, norm=norm)
@@ -73,7 +73,7 @@ def run(
 
 
 def our_step(pair: Pair, batch: Batch, precision: str, compile: bool = False) -> Callable[[], None]:
-    """A step of this project as `detlab train` takes it: fused SGD, autocast unless in fp32."""
+    """A training step of detlab as in `detlab train`: fused SGD, autocast unless in fp32."""
     detector = pair.ours.train()
     optimizer = torch.optim.SGD(detector.parameters(), lr=1e-5, momentum=0.9, weight_decay=1e-4, fused=True)
     loss = Compiled(detector).loss if compile else detector.loss
@@ -91,7 +91,7 @@ def our_step(pair: Pair, batch: Batch, precision: str, compile: bool = False) ->
 
 
 def their_step(pair: Pair, batch: Batch, precision: str) -> Callable[[], None]:
-    """A step of torchvision's as its reference training takes it: SGD, the images in a list."""
+    """A training step of torchvision as in its reference script: SGD, images in a list."""
     model = pair.theirs.train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9, weight_decay=1e-4)
     images, targets = as_lists(batch, pair.shift)
@@ -109,7 +109,7 @@ def their_step(pair: Pair, batch: Batch, precision: str) -> Callable[[], None]:
 
 
 def format_of(precision: str) -> torch.dtype:
-    """The number format of a precision's name."""
+    """The dtype of a precision's name."""
     if precision not in FORMATS:
         raise OptionError(f"precision={precision} is not known; use one of {', '.join(FORMATS)}.")
     return FORMATS[precision]

@@ -1,1 +1,1 @@
-"""One file a sub-command of `detlab`, each run as a module."""
+"""The sub-commands of `detlab`: one file each, run as a module."""

@@ -1,4 +1,4 @@
-"""detlab ablate: from a question to its answer, by way of a preview, runs, and looks at what they say."""
+"""detlab ablate: answer a question by a sweep: preview it, run its jobs, test which differences are real."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from detlab.system.printing import complain
 
 USAGE = "detlab ablate neck budget=cpu until=decided"
 OPTIONS = {
-    "until": "decided: add seeds to what is open, one at a time, until every row is decided against the first; "
-    "null: the seeds of the ablation, or of seed=0,1,2",
-    "max_seeds": "most seeds of a row with until=decided; 8",
-    "preview": "true: say what it would run and what it could find, and run nothing",
-    "probe": "false: preview without timing some steps of each row",
+    "until": "decided: add one seed at a time to undecided rows, until each is found better or worse than the first "
+    "row; null: run the seeds of the ablation, or of seed=0,1,2",
+    "max_seeds": "with until=decided, largest number of seeds per row; 8",
+    "preview": "true: print what would run and which difference could be found, and run nothing",
+    "probe": "false: preview without timing a few steps of each row",
 }
 HELP = (
     "usage: detlab ablate NAME [KEY=VALUE ...]\n\nNAME is a file of conf/ablation; without it, keys with several "
     "choices are the sweep.\nBeside the options of detlab train, budget=cpu among them:\n\n"
     + "\n".join(f"  {key:10} {text}" for key, text in OPTIONS.items())
 )
-PAGE_EVERY = 30.0  # seconds between two pages while jobs run
+PAGE_EVERY = 30.0  # seconds between updates of the report page while jobs run
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks for."""
+    """A parsed command line."""
 
     ablation: Ablation
     until_decided: bool
@@ -55,13 +55,13 @@ class Request:
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """All that may run."""
+        """All seeds that may run."""
         ablation = self.ablation
         return ablation.seeds_up_to(self.max_seeds) if self.until_decided else ablation.seeds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Preview, run, report; the exit status."""
+    """Preview, run, report; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
@@ -76,14 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def read_request(words: Sequence[str]) -> Request:
-    """A command line, checked.
+    """Parse and check a command line.
 
     Raises:
-        ConfigError: an option of the wrong type, or a sweep that cannot be.
+        ConfigError: an option has the wrong type, or the sweep is not valid.
     """
     names = [word for word in words if "=" not in word and not word.startswith("-")]
     flags = [word for word in words if word.startswith("-")]
-    if flags == ["--cfg"] and names[-1:] == ["job"]:  # as with detlab train: show, and run nothing
+    if flags == ["--cfg"] and names[-1:] == ["job"]:  # as in detlab train: show the sweep without running it
         names, flags, words = names[:-1], [], [*words, "preview=true"]
     if flags:
         raise ConfigError(f"detlab ablate has no {flags[0]}; preview=true shows what it would run.")
@@ -108,13 +108,17 @@ def read_request(words: Sequence[str]) -> Request:
 
 
 def _value(text: str) -> object:
-    """A word as YAML's plain scalars are read: null, true, false, whole numbers."""
+    """Parse a word like a plain YAML scalar: null, true, false, a whole number, or text."""
     words: dict[str, object] = {"null": None, "true": True, "false": False}
     return words.get(text.lower(), int(text) if text.lstrip("-").isdigit() else text)
 
 
 def answer(request: Request) -> int:
-    """Run rounds of jobs until nothing is wanted any more; the exit status of the last that failed, or 0."""
+    """Run rounds of jobs until no seeds are missing.
+
+    Returns:
+        Exit status: 0, 1 if any job failed, or the launcher's own status if it ended otherwise.
+    """
     ablation, seeds, stuck, worst = request.ablation, request.seeds, set[int](), 0
     while True:
         measured = measure(ablation.folder, ablation.rows, seeds, ablation.metric)
@@ -136,7 +140,7 @@ def answer(request: Request) -> int:
 
 
 def _wanted(request: Request, measured: Measured, look: Look | None, stuck: set[int]) -> dict[int, list[int]]:
-    """Seeds still to be run, by row."""
+    """{row: seeds that still have to run}."""
     seeds = request.seeds
     if request.until_decided:
         counts = seeds_wanted(measured.values, look, len(seeds), sorted(stuck))
@@ -154,7 +158,7 @@ def _missing(measured: Measured, row: int, seeds: Sequence[int], tried: Sequence
 
 
 def launch(ablation: Ablation, wanted: Mapping[int, Sequence[int]]) -> int:
-    """Run jobs as `detlab train -m` runs them, in the sweep's folder; its exit status. Signals are passed on to it."""
+    """Run jobs with `detlab train -m` in the sweep's folder, passing signals on to it; returns its exit status."""
     rows = ablation.rows
     jobs = [ablation.job(rows[row], seed) for row, seeds in wanted.items() for seed in seeds]
     with tempfile.TemporaryDirectory() as place:
@@ -164,7 +168,7 @@ def launch(ablation: Ablation, wanted: Mapping[int, Sequence[int]]) -> int:
             sys.executable, "-m", "detlab.commands.train", "-m", *ablation.shared, *ablation.launching,
             f"hydra.sweep.dir='{ablation.folder}'", f"hydra.sweeper.jobs='{file}'",
         ]  # fmt: skip
-        # A session of its own: Ctrl-C reaches this process alone, which passes it on once.
+        # In its own session, so that Ctrl-C reaches only this process, which passes it on once.
         process = subprocess.Popen(command, env=launcher_environment(), start_new_session=True)
         before = {sent: signal.signal(sent, lambda number, _: process.send_signal(number))
                   for sent in (signal.SIGINT, signal.SIGTERM)}  # fmt: skip
@@ -176,7 +180,7 @@ def launch(ablation: Ablation, wanted: Mapping[int, Sequence[int]]) -> int:
 
 
 def _watch(process: subprocess.Popen[bytes], ablation: Ablation) -> int:
-    """Wait for the launcher, and write the page anew where jobs have ended."""
+    """Wait for the launcher; update the page whenever jobs have ended."""
     seen = _results(ablation)
     while True:
         try:
@@ -193,7 +197,7 @@ def _results(ablation: Ablation) -> int:
 
 
 def write_page(ablation: Ablation, reload: int | None = None) -> Path | None:
-    """`detlab report` of what there is; None where it failed, or nothing is done."""
+    """Run `detlab report` on the finished runs; returns the page, or None if the report failed."""
     command = [sys.executable, "-m", "detlab.commands.report", str(ablation.folder), f"metric={ablation.metric}"]
     command += [f"reload={reload}"] if reload else []
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -201,7 +205,7 @@ def write_page(ablation: Ablation, reload: int | None = None) -> Path | None:
 
 
 def say_look(ablation: Ablation, look: Look, wanted: Mapping[int, Sequence[int]]) -> None:
-    """What is known so far, and what runs next."""
+    """Print the verdicts so far and the number of jobs that run next."""
     console = wide_console()
     decided = len(look.verdicts) - len(look.open)
     title = f"{ablation.answer} after {look.seeds} seeds: {decided} of {len(look.verdicts)} decided"
@@ -211,7 +215,7 @@ def say_look(ablation: Ablation, look: Look, wanted: Mapping[int, Sequence[int]]
 
 
 def say_answer(request: Request, measured: Measured, look: Look | None) -> None:
-    """The end: verdicts, jobs spent, the page."""
+    """Print the final verdicts, the number of runs, and the report page."""
     ablation, console = request.ablation, wide_console()
     found: Sequence[Contrast | None] = look.found if look else ()
     verdicts = look.verdicts if look else ()
@@ -235,7 +239,7 @@ def look_table(
     verdicts: Sequence[str],
     title: str,
 ) -> Table:
-    """Every row beside the first: difference with its interval, verdict, seeds, and what would decide it."""
+    """Table of each row against the first: difference with interval, verdict, seeds, and runs needed to decide."""
     table = Table(title=plain(title))
     for name in ("row", "difference", "95 % interval", "verdict", "seeds", "would decide"):
         table.add_column(name, justify="left" if name in ("row", "verdict", "would decide") else "right")
@@ -259,7 +263,7 @@ def look_table(
 
 
 def row_text(row: Mapping[str, str]) -> str:
-    """A row in one line."""
+    """A row as one line of text."""
     names = short_names(list(row))
     return " ".join(f"{names[key]}={level}" for key, level in row.items())
 

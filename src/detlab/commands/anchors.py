@@ -1,4 +1,4 @@
-"""detlab anchors: how a model's anchors cover a data set's boxes, and which would cover them better."""
+"""detlab anchors: how well a model's anchors cover a data set's boxes, and which anchors would cover them better."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from detlab.training.console import say_audit
 
 USAGE = "detlab anchors model=retinanet data=..."
 
-WIDTH = 130  # columns of the tables, also where there is no terminal
+WIDTH = 130  # smallest width of the tables in characters, also without a terminal
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="anchors")
 @on_plain_config("anchors")
 def main(config: dict[str, Any]) -> None:
-    """Lay anchors over ground truth and write anchors.json and anchors.png."""
+    """Match anchors with ground truth and write anchors.json and anchors.png."""
     report(config)
 
 
 def report(config: dict[str, Any]) -> dict[str, Any]:
-    """Coverage of a split's boxes by the composed model's anchors, and suggestions.
+    """Coverage of a split's boxes by the composed model's anchors, with suggestions of better anchors.
 
     Raises:
-        ConfigError: a model without anchors, or a split without boxes.
+        ConfigError: the model has no anchors, or the split no boxes.
     """
     check(config)
     if config["threads"]:
@@ -69,10 +69,10 @@ def report(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def stage_of(config: Mapping[str, Any], data: DetectionData) -> AnchorStage:
-    """The anchors of the composed model, which is built with random weights.
+    """The anchors of the composed model, built with random weights.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: the model has no anchors.
     """
     return anchors_of(make_detector(model_without_download(config), data.num_classes))
 
@@ -81,7 +81,7 @@ def anchors_of(detector: Detector) -> AnchorStage:
     """A detector's anchors.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: the detector has no anchors.
     """
     stage = anchor_stage(detector)
     if stage is None:
@@ -91,12 +91,12 @@ def anchors_of(detector: Detector) -> AnchorStage:
 
 
 def placement_of(data: DetectionData) -> Placement:
-    """Where the data set's images come to lie."""
+    """Size and position of the data set's images on the canvas."""
     return Placement(data.resize.target, data.collate.divisor, data.collate.canvas)
 
 
 class Suggestion(NamedTuple):
-    """Other anchors, as overrides of the command line."""
+    """Anchors to try, with their command-line overrides."""
 
     name: str
     anchors: AnchorGenerator
@@ -106,7 +106,7 @@ class Suggestion(NamedTuple):
 def suggestions(
     stage: AnchorStage, truth: GroundTruth, place: Placement, covered: Coverage, most_images: int | None
 ) -> list[dict[str, Any]]:
-    """Fitted anchors with the coverage they would have where they lie, best first."""
+    """Anchors fitted to the boxes, with the coverage of their tiling; best first."""
     crowd = truth.crowd.numpy()
     sides = covered.sides[~crowd & (covered.iou >= 0)]
     height, width = truth.sizes[0].tolist()
@@ -120,7 +120,7 @@ def suggestions(
 
 
 def _fitted(stage: AnchorStage, sides: np.ndarray, canvas: tuple[int, int]) -> list[Suggestion]:
-    """What can be fitted: sizes and ratios of tiled anchors, scales of default boxes."""
+    """Fitted options of the model's kind of anchors: sizes and ratios, shapes, or scales; empty for other kinds."""
     anchors = stage.anchors
     if isinstance(anchors, Shapes):
         fitted, _ = fit_pairs(sides, len(anchors.shapes))
@@ -143,7 +143,7 @@ def _fitted(stage: AnchorStage, sides: np.ndarray, canvas: tuple[int, int]) -> l
 
 
 def _spaced(sides: np.ndarray, count: int) -> list[float]:
-    """Sizes in even ratio over all but the outermost twentieths of the boxes: levels keep their order of strides."""
+    """Sizes in geometric steps between the 5th and 95th percentile of the boxes, in the order of the strides."""
     extent = np.sqrt(sides.prod(1))
     low, high = np.quantile(extent, [0.05, 0.95])
     return [round(float(s), 1) for s in np.geomspace(low, max(high, low * 1.01), count)]
@@ -158,12 +158,12 @@ def _changed(name: str, anchors: AnchorGenerator, **values: Sequence[float | tup
 
 
 def _listed(value: Any) -> str:
-    """A number, or nested lists of numbers, as the command line takes them."""
+    """A number, or nested lists of numbers, in command-line syntax."""
     return f"{value:g}" if isinstance(value, float) else "[" + ",".join(map(_listed, value)) + "]"
 
 
 def print_report(result: Mapping[str, Any], stage: AnchorStage) -> None:
-    """The tables."""
+    """Print the tables."""
     now = result["now"]
     recalls = [f"recall_{t:g}" for t in now["thresholds"]]
     titles = ["boxes", "best IoU", "lowest tenth", *(f"IoU from {t:g}" for t in now["thresholds"])]
@@ -192,7 +192,7 @@ def print_report(result: Mapping[str, Any], stage: AnchorStage) -> None:
 
 
 def plot(result: Mapping[str, Any], stage: AnchorStage, covered: Coverage, path: Path) -> None:
-    """anchors.png: best IoU, coverage by size, and the shapes of boxes and anchors."""
+    """Write anchors.png: best IoU, coverage by size, and the shapes of boxes and anchors."""
     from detlab.drawing.plots import anchor_coverage
 
     side = max(level.stride for level in stage.levels)

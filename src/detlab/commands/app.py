@@ -1,4 +1,4 @@
-"""How every command with a config starts: a Hydra main whose mistakes end in one sentence."""
+"""Start of every command with a config: a Hydra main that reports the user's mistakes in one sentence."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ from detlab.errors import ConfigError, DataError
 from detlab.system.printing import complain
 
 MISTAKES = (HydraException, OmegaConfBaseException, ConfigError, DataError)
-FULL = "HYDRA_FULL_ERROR"  # 1: tracebacks, as Hydra has it
-OURS = "DETLAB_FULL_ERROR"  # set where FULL is set here and not by the user, also for the processes started from here
+FULL = "HYDRA_FULL_ERROR"  # Hydra's variable; 1: show tracebacks
+SET_HERE = "DETLAB_FULL_ERROR"  # marks that FULL was set here, not by the user; child processes inherit it
 Result = TypeVar("Result")
 
 
 def on_plain_config(name: str) -> Callable[[Callable[[dict[str, Any]], Result]], Callable[[DictConfig], Result]]:
-    """Make a function of a plain, valid config a task of `hydra.main`; its mistakes end in one sentence.
+    """Turn a function of a plain, valid config into a task function for `hydra.main`.
 
-    They end here, within Hydra, since Hydra announces an error that leaves a task by a line of its own.
+    The user's mistakes are reported here, inside the task: Hydra would print a line of its own for an error that
+    leaves the task.
     """
 
     def decorate(task: Callable[[dict[str, Any]], Result]) -> Callable[[DictConfig], Result]:
@@ -46,12 +47,12 @@ def on_plain_config(name: str) -> Callable[[Callable[[dict[str, Any]], Result]],
 
 
 def run_app(main: Callable[[], Any], name: str) -> None:
-    """Run the Hydra main of a config: one sentence instead of a traceback for errors of the user's making.
+    """Run the Hydra main of a config; a mistake of the user is reported in one sentence.
 
     HYDRA_FULL_ERROR=1 shows the traceback.
     """
     if os.environ.get(FULL) != "1":
-        os.environ[FULL] = os.environ[OURS] = "1"  # Hydra then raises instead of printing its own account
+        os.environ[FULL] = os.environ[SET_HERE] = "1"  # makes Hydra raise errors instead of printing them
     words = [argument for argument in sys.argv[1:] if argument[0] != "-"]
     try:
         typed = [word for word in words if "=" in word]
@@ -64,8 +65,8 @@ def run_app(main: Callable[[], Any], name: str) -> None:
 
 
 def end(error: Exception, name: str, overrides: list[str]) -> NoReturn:
-    """Print an error of the user's making as one sentence and end with exit status 2; others keep their traceback."""
-    shown = os.environ.get(FULL) == "1" and OURS not in os.environ
+    """Print a mistake of the user as one sentence and exit with status 2; raise other errors again."""
+    shown = os.environ.get(FULL) == "1" and SET_HERE not in os.environ
     told = "" if shown else _sentence(error, name, overrides)
     if not told:
         raise error
@@ -74,11 +75,11 @@ def end(error: Exception, name: str, overrides: list[str]) -> NoReturn:
 
 
 def _sentence(error: Exception, name: str, overrides: list[str]) -> str:
-    """What the user can set right; empty for errors that are not of the user's making."""
+    """The sentence for a mistake of the user; empty for other errors."""
     if isinstance(error, MISTAKES):
         return explain(error, name, overrides)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's, which need not be imported for it
+    if type(error).__name__ == "MisconfigurationException":  # compared by name to avoid importing Lightning
         return first_line(error)
     return ""

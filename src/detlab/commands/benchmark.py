@@ -1,4 +1,4 @@
-"""detlab benchmark: speed and memory beside torchvision's detectors; the last line is `ratio X`."""
+"""detlab benchmark: speed and memory compared with torchvision's detectors; the last line is `ratio X`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TARGETS = {
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run one target and print its figures."""
+    """Run one target and print its measurements."""
     if any(a in ("-h", "--help") for a in arguments):
         print(usage())
         return
@@ -46,7 +46,7 @@ def find_target(target: str) -> Callable[..., dict[str, Any]]:
     """The `run` of a target.
 
     Raises:
-        OptionError: an unknown target.
+        OptionError: the target is unknown.
     """
     known = [name for name in TARGETS if find_spec(f"detlab.benchmark.{name}")]
     if target not in known:
@@ -55,7 +55,7 @@ def find_target(target: str) -> Callable[..., dict[str, Any]]:
 
 
 def usage() -> str:
-    """Targets with their options and defaults."""
+    """The help text: targets with their options and defaults."""
     lines = ["usage: detlab benchmark target=TARGET [KEY=VALUE ...] [json=FILE]", ""]
     for name, text in TARGETS.items():
         if not find_spec(f"detlab.benchmark.{name}"):
@@ -75,7 +75,7 @@ def _shown(value: Option) -> str:
 
 
 def start(arguments: Sequence[str]) -> int:
-    """Run a target; the exit status, 2 after a mistake, which is told in one sentence."""
+    """Run a target; returns the exit status: 2 after a mistake of the user, which is reported in one sentence."""
     try:
         main(arguments)
     except OptionError as mistake:

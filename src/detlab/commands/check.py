@@ -1,4 +1,4 @@
-"""detlab check: everything once before a long run: data, anchors, a step, an evaluation, time and memory."""
+"""detlab check: test a config before a long run: data, anchors, steps, an evaluation, a checkpoint, time and memory."""
 
 from __future__ import annotations
 
@@ -41,34 +41,34 @@ from detlab.training.trainers import callbacks_of
 USAGE = "detlab check model=retinanet data=..."
 
 COVERED_IMAGES = 200
-LOW_RECALL = 0.5  # share of boxes with an anchor above the matcher's upper threshold, below which the check warns
+LOW_RECALL = 0.5  # the check warns if fewer boxes have an anchor above the matcher's upper IoU threshold
 PASS, WARN, FAIL, SKIPPED = "PASS", "WARN", "FAIL", "skipped"
 STYLES = {PASS: "green", WARN: "yellow", FAIL: "bold red", SKIPPED: "dim"}
-jobs = 1  # of the sweep on the command line, of which the first is checked
+jobs = 1  # jobs of the sweep on the command line; the first one is checked
 
 
 class Preflight:
-    """The steps of a check, each a line of the final table; after a failure those that need it are skipped."""
+    """The steps of a check, one line each in the final table; steps that depend on a failed one are skipped."""
 
     def __init__(self, config: dict[str, Any], jobs: int = 1) -> None:
         self.config, self.jobs = config, jobs
-        self.rows: list[tuple[str, str, str, float]] = []  # name, verdict, what was seen, seconds
+        self.rows: list[tuple[str, str, str, float]] = []  # (name, verdict, findings, seconds)
         self.clock = StepClock()
         self._built: Run | None = None
 
     @property
     def run(self) -> Run:
-        """What `build` has made; the steps after it are skipped where it fails."""
+        """The objects that the step `build` has built; later steps are skipped if it fails."""
         assert self._built is not None
         return self._built
 
     @property
     def passed(self) -> bool:
-        """Whether nothing failed."""
+        """Whether no step failed."""
         return all(verdict != FAIL for _, verdict, _, _ in self.rows)
 
     def go(self) -> None:
-        """All steps in order."""
+        """Run all steps in order."""
         steps: dict[str, Callable[[], tuple[str, str]]] = {
             "options": self.options,
             "data and model": self.build,
@@ -85,19 +85,19 @@ class Preflight:
             start = time.perf_counter()
             try:
                 verdict, seen = step()
-            except Exception as error:  # every kind of failure is a line of the table
+            except Exception as error:  # any error becomes a line of the table
                 known = isinstance(error, ConfigError | DataError)
                 verdict, seen = FAIL, str(error) if known else f"{type(error).__name__}: {first_line(error)}"
             self.rows.append((name, verdict, seen, time.perf_counter() - start))
 
     def options(self) -> tuple[str, str]:
-        """The table of refused combinations."""
+        """Check the rules about combinations of options."""
         check(self.config)
         check_machine(self.config)
         return PASS, f"no rule refuses them; seed {self.config['seed']}"
 
     def build(self) -> tuple[str, str]:
-        """Data with its audit, detector, optimiser, trainer."""
+        """Build data (with audit), detector, optimiser and trainer."""
         set_up_torch(self.config)
         self._built = build(short_run(self.config))
         callbacks_of(self.run.trainer).append(self.clock)
@@ -109,7 +109,7 @@ class Preflight:
         return PASS, f"{seen}; nothing had to be dropped"
 
     def anchors(self) -> tuple[str, str]:
-        """Coverage of training boxes."""
+        """Coverage of the training boxes by the anchors."""
         data = self.run.data
         try:
             stage = anchors_of(self.run.module.detector)
@@ -129,7 +129,7 @@ class Preflight:
         return (PASS, seen) if recall >= LOW_RECALL else (WARN, f"{seen}; detlab anchors suggests better ones")
 
     def train(self) -> tuple[str, str]:
-        """Some steps of the real trainer."""
+        """Train a few steps with the real trainer."""
         self.run.trainer.fit(self.run.module, datamodule=self.run.data)
         loss = self.run.trainer.callback_metrics.get("train/loss")
         if loss is None or not torch.isfinite(loss):
@@ -137,7 +137,7 @@ class Preflight:
         return PASS, f"{len(self.clock.steps)} steps, loss {float(loss):.3f}, {self.clock.step:.2f} s a step"
 
     def evaluate(self) -> tuple[str, str]:
-        """What came of the evaluation at the end of `train`."""
+        """Result of the evaluation at the end of `train`."""
         results = self.run.module.results.get("val")
         monitor = self.config["monitor"] or self.run.module.monitor
         if not results or monitor.removeprefix("val/") not in results:
@@ -146,7 +146,7 @@ class Preflight:
         return PASS, f"{monitor} {value:.3f} after these steps, {self.clock.image * 1e3:.0f} ms an image"
 
     def checkpoint(self) -> tuple[str, str]:
-        """Save, read with weights_only, build again, compare every tensor."""
+        """Save a checkpoint, read it with weights_only=True, rebuild the detector, compare all tensors."""
         path = Path(self.config["paths"]["run_dir"]) / "check.ckpt"
         self.run.trainer.save_checkpoint(path, weights_only=False)
         read = read_checkpoint(path, self.config["trust"], own=self.config)
@@ -160,7 +160,7 @@ class Preflight:
         return PASS, f"{size:.0f} MB, loads with weights_only=True, {len(own)} tensors equal"
 
     def cost(self) -> tuple[str, str]:
-        """Time and memory of the whole run or sweep, on this device."""
+        """Estimate time and memory of the whole run or sweep on this device."""
         seconds, parts = estimate(self.config, self.run.data, self.clock.step, self.clock.image)
         memory = f"{_memory(self.run.module.device) / 1e9:.1f} GB"
         seen = f"about {clock(seconds)} a run ({parts}), {memory} at the peak of these steps"
@@ -170,7 +170,7 @@ class Preflight:
 
 
 class StepClock(L.Callback):
-    """Times training steps (loading included) and evaluated images."""
+    """Measures the time of training steps (including data loading) and of evaluated images."""
 
     def __init__(self) -> None:
         self.steps: list[float] = []
@@ -179,30 +179,30 @@ class StepClock(L.Callback):
 
     @property
     def step(self) -> float:
-        """Seconds a step, without the first where there are more."""
+        """Mean seconds per step, without the first if there are more."""
         timed = self.steps[1:] or self.steps
         return sum(timed) / max(1, len(timed))
 
     @property
     def image(self) -> float:
-        """Seconds an evaluated image."""
+        """Mean seconds per evaluated image."""
         return self.evaluation / max(1, self.images)
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Start."""
+        """Start the clock."""
         self._mark = time.perf_counter()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Book a step."""
+        """Record the time of a step."""
         if module.device.type == "cuda":
             torch.cuda.synchronize(module.device)
         self.steps.append(time.perf_counter() - self._mark)
         self._mark = time.perf_counter()
 
     def on_validation_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Start."""
+        """Start the clock."""
         self._mark = time.perf_counter()
 
     def on_validation_batch_end(
@@ -214,14 +214,14 @@ class StepClock(L.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Book a batch."""
+        """Record the time of a batch."""
         self.images += len(batch.ids)
         self.evaluation += time.perf_counter() - self._mark
         self._mark = time.perf_counter()
 
 
 def estimate(config: Mapping[str, Any], data: DetectionData, step: float, image: float) -> tuple[float, str]:
-    """Seconds of a run, and how they come about: steps, evaluations and the test, each at its measured speed."""
+    """(seconds of a run, the calculation in words), from measured seconds per `step` and per evaluated `image`."""
     trainer = config["trainer"]
     world = _processes(trainer)
     per_epoch = len(data.train_dataloader()) / world
@@ -238,7 +238,7 @@ def estimate(config: Mapping[str, Any], data: DetectionData, step: float, image:
 
 
 def _time_limit(text: Any) -> float:
-    """Seconds of Lightning's DD:HH:MM:SS; infinite without a limit."""
+    """Seconds of Lightning's time limit DD:HH:MM:SS; infinite without a limit."""
     if not isinstance(text, str):
         return math.inf
     days, hours, minutes, seconds = (int(part) for part in text.split(":"))
@@ -254,7 +254,7 @@ def _processes(trainer: Mapping[str, Any]) -> int:
 
 
 def short_run(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config for some steps and batches on one device, without loggers and callbacks but the loss guard."""
+    """The config for a few steps and batches on one device, without loggers and callbacks except the loss guard."""
     trainer = {
         k: v for k, v in config["trainer"].items() if k not in ("strategy", "num_nodes", "max_steps", "max_time")
     }
@@ -273,22 +273,22 @@ def short_run(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _memory(device: torch.device) -> float:
-    """Bytes at the peak: of the GPU, else of this process."""
+    """Peak memory in bytes, of the GPU or (on a CPU) of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # bytes there, KiB on Linux
+    return peak if sys.platform == "darwin" else peak * 1024  # ru_maxrss is in bytes on macOS, in KiB on Linux
 
 
 def clock(seconds: float) -> str:
-    """A duration in words."""
+    """A duration as text."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def first_of_sweep(arguments: Sequence[str]) -> tuple[list[str], int]:
-    """Arguments with the first of every comma-separated choice, without -m, and the number of jobs."""
+    """(arguments of a sweep's first job, number of jobs): the first of all comma-separated values, without -m."""
     single, count = [], 1
     for argument in arguments:
         if argument in ("-m", "--multirun"):
@@ -306,7 +306,7 @@ def _first(override: str) -> tuple[str, int]:
     try:
         parsed = OverridesParser.create().parse_override(override)
     except HydraException:
-        return override, 1  # Hydra will say what is wrong with it
+        return override, 1  # Hydra will report the error
     if not parsed.is_sweep_override() or not parsed.is_discrete_sweep():
         return override, 1
     choices = list(itertools.islice(parsed.sweep_string_iterator(), 100_000))
@@ -314,7 +314,7 @@ def _first(override: str) -> tuple[str, int]:
 
 
 def print_table(preflight: Preflight) -> None:
-    """The verdicts."""
+    """Print the verdicts."""
     table = Table("check", "verdict", "seconds", "what was seen", title="detlab check")
     for name, verdict, seen, seconds in preflight.rows:
         table.add_row(name, Text(verdict, style=STYLES[verdict]), f"{seconds:.1f}", seen)
@@ -325,12 +325,12 @@ def print_table(preflight: Preflight) -> None:
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="check")
 @on_plain_config("check")
 def main(config: dict[str, Any]) -> None:
-    """Run every step once, or one batch again; the exit status is 1 where one fails."""
+    """Run all steps, or repeat one dumped batch; exit status 1 if anything fails."""
     if config["batch"]:
         sys.exit(0 if repeat_step(config["batch"], tuple(config["trust"])) else 1)
     facts = HydraConfig.get()
     axes = [_first(f"{key}={choices}") for key, choices in (facts.sweeper.get("params") or {}).items()]
-    if axes:  # an ablation: its first job
+    if axes:  # an ablation; check its first job
         words = [*facts.overrides.task, *(first for first, _ in axes)]
         config = valid_config(compose_config("check", words), "check", words)
     preflight = Preflight(config, jobs * math.prod(count for _, count in axes))
@@ -343,5 +343,5 @@ def main(config: dict[str, Any]) -> None:
 if __name__ == "__main__":
     sys.argv[1:], jobs = first_of_sweep(sys.argv[1:])
     if not any(a in ("--help", "-h", "--cfg") for a in sys.argv):
-        sys.argv.append("hydra.mode=RUN")  # an ablation's config would start its sweep
+        sys.argv.append("hydra.mode=RUN")  # an ablation's config sets MULTIRUN, which would start the sweep
     run_app(main, "check")

@@ -1,4 +1,4 @@
-"""Hydra's callback that claims a command's folder before Hydra writes .hydra/ and the log into it."""
+"""A Hydra callback that locks a command's folder before Hydra writes .hydra/ and the log into it."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from detlab.system.printing import complain
 
 
 class RunFolder(Callback):
-    """The folder given by hydra.run.dir or refused, else the default name or the next free one.
+    """Locks the folder of hydra.run.dir, or refuses the command; without that option, the first free default name.
 
     Args:
-        resumable: whether resume=true goes on with what lies in the folder, or else with the newest such run.
-        keep_name: the default name says what lies in the folder, and the command goes on with it.
-        holds: what else the command would write over, beside a run.
+        resumable: resume=true continues the run in the given folder, else the newest unfinished run of the config.
+        keep_name: use the default name even if it exists; the command continues the files there.
+        holds: files that the command would overwrite, besides those of a run.
     """
 
     def __init__(self, resumable: bool = False, keep_name: bool = False, holds: Sequence[str] = ()) -> None:
         self.resumable, self.keep_name, self.holds = resumable, keep_name, (*OF_A_RUN, *holds)
 
     def on_run_start(self, config: DictConfig, **_: object) -> None:
-        """Claim the folder and put its name into hydra.run.dir; other ranks write nothing there.
+        """Lock the folder and set hydra.run.dir to it; ranks other than 0 write nothing there.
 
         Raises:
-            SystemExit: 2 where it cannot be had. Hydra turns any other error into a warning.
+            SystemExit: status 2 if the folder cannot be used. Hydra turns all other errors into warnings.
         """
-        HydraConfig.instance().set_config(config)  # the names of folders hold choices of groups
-        if self.resumable and rank():  # no other command has ranks
+        HydraConfig.instance().set_config(config)  # folder names contain group choices, which are resolved from it
+        if self.resumable and rank():  # only detlab train, which is resumable, runs on several ranks
             _write_nothing(config)
             return
         try:
@@ -49,7 +49,7 @@ class RunFolder(Callback):
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
             complain(explain(error))
             sys.exit(2)
-        except Exception:  # Hydra would go on, in a folder that may be another's
+        except Exception:  # Hydra would continue, in a folder that another command may hold
             traceback.print_exc()
             sys.exit(1)
 
@@ -62,16 +62,16 @@ class RunFolder(Callback):
         elif not given and not self.keep_name:
             return claim_free(wanted)
         elif resume and sys.stdin.isatty() and not any((wanted / name).exists() for name in OF_A_RUN):
-            _ask(wanted)  # a script, whose first start says resume=true as well, is not asked
+            _ask(wanted)  # only on a terminal: scripts pass resume=true at their first start too
         claim(wanted, resume=resume, holds=self.holds)
         return wanted
 
 
 def _ask(folder: Path) -> None:
-    """Ask whether resume=true shall start a run in a folder that holds none, such as a mistyped one.
+    """Ask whether resume=true shall start a new run in a folder without one; its name may be mistyped.
 
     Raises:
-        ConfigError: it shall not.
+        ConfigError: the user answered no.
     """
     answer = input(f"{folder} holds no run to go on with. Start one there? [y/N] ")
     if answer.strip().lower() not in ("y", "yes"):
@@ -79,17 +79,17 @@ def _ask(folder: Path) -> None:
 
 
 def _newest(config: DictConfig, root: Path) -> Path:
-    """The run of this config to go on with."""
-    from detlab.runs.resuming import find_run  # imports torch
+    """The newest run of this config, see `find_run`."""
+    from detlab.runs.resuming import find_run  # imports torch, which takes seconds
 
     with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra.runtime.output_dir = "RUN"  # what config_hash puts for a run's folder
-    HydraConfig.instance().set_config(config)  # which keeps a copy
+        config.hydra.runtime.output_dir = "RUN"  # config_hash replaces the run's folder by RUN
+    HydraConfig.instance().set_config(config)  # set again, since HydraConfig keeps a copy
     return find_run(plain_config(config, keys=[str(key) for key in config if key != "hydra"]), root)
 
 
 def _write_nothing(config: DictConfig) -> None:
-    """The first process writes .hydra/ and the log; where it is refused, nothing may be written at all."""
+    """Turn off .hydra/ and the log file: rank 0 writes them, and only if it gets the folder."""
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra.output_subdir = None
         logging = config.hydra.job_logging

@@ -1,4 +1,4 @@
-"""detlab compare: two runs side by side: config, metrics, and the images that one of them got right alone."""
+"""detlab compare: two runs side by side: config, metrics, and images where only one of them makes errors."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from detlab.system.printing import complain, say, show
 USAGE = "detlab compare RUN_A RUN_B"
 
 OPTIONS = {
-    "resamples": "of the interval; 0 for none; 1000",
-    "score_threshold": "detections of at least this score count in the images; each run's own of highest F1 at IoU 0.5",
-    "images": "shown at most, for each side; 10",
+    "resamples": "bootstrap samples of the interval; 0 for no interval; 1000",
+    "score_threshold": "lowest score of detections that count in images; each run's own with the best F1 at IoU 0.5",
+    "images": "largest number of images listed for each run; 10",
 }
 RANGES = {"resamples": Natural, "score_threshold": Fraction, "images": Natural}
 HELP = "usage: detlab compare RUN_A RUN_B [KEY=VALUE ...]\n\n" + "\n".join(f"  {k:16} {v}" for k, v in OPTIONS.items())
@@ -34,19 +34,19 @@ NOT_COMPARED = ("paths.", "name", "hydra.")
 
 
 class ImageErrors(NamedTuple):
-    """Errors of one image at IoU 0.5: boxes nobody found, and false detections."""
+    """Errors per image at IoU 0.5, for I images: missed boxes and false detections."""
 
     missed: np.ndarray  # [I]
     false: np.ndarray  # [I]
 
     @property
     def total(self) -> np.ndarray:
-        """Both."""
+        """Sum of missed boxes and false detections, [I]."""
         return self.missed + self.false
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare; the exit status."""
+    """Compare two runs; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
@@ -64,10 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _number(key: str, text: str) -> float:
-    """An option's number.
+    """Parse a numeric option.
 
     Raises:
-        ReportError: it is none, or none of this option's range.
+        ReportError: the text is no number, or outside the option's range.
     """
     try:
         value = float(text)
@@ -85,12 +85,12 @@ def print_comparison(
 
     Args:
         a, b: run folders.
-        resamples: of the interval.
-        score_threshold: of detections that count in the images; None: each run's own, of highest F1.
-        images: shown at most, for each side.
+        resamples: bootstrap samples of the interval.
+        score_threshold: lowest score of detections that count in the images; None for each run's own with the best F1.
+        images: largest number of images listed for each run.
 
     Raises:
-        ReportError: a folder that is no run.
+        ReportError: a folder is no run.
     """
     runs = [_run(folder) for folder in (a, b)]
     config = Table("key", "A", "B", title="config")
@@ -121,7 +121,7 @@ def print_comparison(
 
 
 def config_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """(key, value of a, value of b) of every key whose value differs; a dash where one has none."""
+    """(key, value in a, value in b) of all keys whose values differ; a dash for a missing key."""
     left, right = flat(a), flat(b)
     keys = [k for k in dict.fromkeys([*left, *right]) if not k.startswith(NOT_COMPARED)]
     return [(k, left.get(k, DASH), right.get(k, DASH)) for k in keys if left.get(k) != right.get(k)]
@@ -139,7 +139,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def interval_text(truth: Truth, a: Judged, b: Judged, resamples: int) -> str:
-    """mAP of B beside A, over resampled images."""
+    """The difference in mAP, B - A, with its bootstrap interval over images, as a sentence."""
     if not resamples:
         return "No interval was asked for."
     weights = draw_weights(len(truth.image_ids), resamples)
@@ -157,20 +157,20 @@ def interval_text(truth: Truth, a: Judged, b: Judged, resamples: int) -> str:
 
 
 def best_score(truth: Truth, judged: Judged) -> float:
-    """The score from which on detections give the highest F1 at IoU 0.5, all classes together; 0.5 without a hit."""
+    """The score threshold with the best F1 at IoU 0.5 over all classes; 0.5 if no detection is correct."""
     counted = ~judged.dropped[:, 0]
     score, hit = judged.score[counted], judged.hit[counted, 0]
     if not hit.any():
         return 0.5
     order = np.argsort(-score, kind="stable")
     score, true = score[order], hit[order].cumsum()
-    last = np.append(score[1:] != score[:-1], True)  # of equal scores all count or none
+    last = np.append(score[1:] != score[:-1], True)  # a threshold keeps all detections of equal score or none
     f1 = 2 * true / (np.arange(1, len(true) + 1) + int((~truth.crowd).sum()))
     return float(score[np.where(last, f1, -1.0).argmax()])
 
 
 def image_errors(truth: Truth, judged: Judged, score_threshold: float) -> ImageErrors:
-    """Errors of every image at IoU 0.5, of detections with at least this score."""
+    """Errors of each image at IoU 0.5, counting detections with at least this score."""
     count = len(truth.image_ids)
     kept = judged.score >= score_threshold
     hit, dropped = judged.hit[kept, 0], judged.dropped[kept, 0]
@@ -182,13 +182,13 @@ def image_errors(truth: Truth, judged: Judged, score_threshold: float) -> ImageE
 
 
 def one_right(truth: Truth, right: ImageErrors, wrong: ImageErrors) -> list[int]:
-    """Rows of images without an error on one side and with some on the other, most errors first."""
+    """Indices of images without errors in `right` and with errors in `wrong`, most errors first."""
     found = np.flatnonzero((right.total == 0) & (wrong.total > 0))
     return found[np.argsort(-wrong.total[found], kind="stable")].tolist()
 
 
 def fewer_errors(right: ImageErrors, wrong: ImageErrors) -> list[int]:
-    """Rows of images with fewer errors on one side, the largest difference first."""
+    """Indices of images with fewer errors in `right` than in `wrong`, the largest difference first."""
     ahead = wrong.total - right.total
     found = np.flatnonzero(ahead > 0)
     return found[np.argsort(-ahead[found], kind="stable")].tolist()

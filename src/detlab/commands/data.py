@@ -1,4 +1,4 @@
-"""detlab data: what a data set holds before training, by split and class, with the dirt that was found."""
+"""detlab data: content of a data set before training, by split and class, with the problems found by the audit."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ USAGE = "detlab data data=voc data.root=..."
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="data")
 @on_plain_config("data")
 def main(config: dict[str, Any]) -> None:
-    """Print what the data set holds, and write it as json where asked."""
+    """Print the content of a data set, and write it as JSON with json=FILE."""
     look(config)
 
 
 def look(config: Mapping[str, Any]) -> DetectionData:
-    """Read and audit a data set; its splits need not suffice for training.
+    """Read and audit a data set; it may lack splits that training needs.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the data set cannot be read.
         ConfigError: the json file cannot be written.
     """
     data: DetectionData = build_part(config["data"], seed=config["seed"])
@@ -46,10 +46,10 @@ def look(config: Mapping[str, Any]) -> DetectionData:
 
 
 def write_contents(data: DetectionData, file: str) -> None:
-    """Write the json file.
+    """Write the JSON file.
 
     Raises:
-        ConfigError: it cannot be written.
+        ConfigError: the file cannot be written.
     """
     path = Path(file).expanduser()
     try:

@@ -1,4 +1,4 @@
-"""detlab evaluate: metrics of a trained detector, from a run folder or a checkpoint alone."""
+"""detlab evaluate: metrics of a trained detector, from a run folder or a checkpoint file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from detlab.training.trainers import give_data
 USAGE = "detlab evaluate run=outputs/... ckpt=best"
 
 
-PLACES = ("cache_dir", "url")  # where to write, and to load from: never what the run's config says
+PLACES = ("cache_dir", "url")  # keys of the run's data that are ignored: where to write, and where to download from
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="evaluate")
@@ -45,8 +45,8 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     """Metrics of a run's checkpoint on a split.
 
     Raises:
-        ConfigError: an unknown option.
-        DataError: the data set lacks the split, or has no class of the model's.
+        ConfigError: an option is unknown.
+        DataError: the data set lacks the split, or shares no class with the model.
     """
     quieten()
     if config["threads"]:
@@ -64,7 +64,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     if config["split"] == "train":
         data_config |= {"same_images": True}
     if "classes" not in config["data"]:
-        data_config["classes"] = None  # the model's classes are chosen below, of those that this data set has
+        data_config["classes"] = None  # match_classes below selects the model's classes that this data set has
     data = make_data(run | {"data": data_config}, (config["split"],))
     say_audit(data)
     for note in match_classes(data, checkpoint.class_names):
@@ -118,10 +118,13 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
 
 
 def match_classes(data: DetectionData, names: Sequence[str]) -> list[str]:
-    """Number a data set's classes as the model does; what one of both lacks, in words.
+    """Renumber a data set's classes to match the model's.
+
+    Returns:
+        Sentences about classes that only one of both has.
 
     Raises:
-        DataError: no class in common.
+        DataError: the data set and the model have no class in common.
     """
     missing, left_out = data.match_classes(names)
     notes = []
@@ -134,7 +137,7 @@ def match_classes(data: DetectionData, names: Sequence[str]) -> list[str]:
 
 
 def _with_selection(checkpoint: Checkpoint, options: dict[str, Any]) -> Checkpoint:
-    """A checkpoint whose detector selects its final boxes with other options."""
+    """A checkpoint whose `detect` options (selection of final boxes) are changed."""
     model = checkpoint.config["model"]
     known = [key for key in model["detect"] if not key.startswith("_")]
     unknown = sorted(set(options) - set(known))

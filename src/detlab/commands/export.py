@@ -1,4 +1,4 @@
-"""detlab export: a trained detector as one graph, checked against the detector it came from."""
+"""detlab export: a trained detector as an ONNX or torch.export graph, compared with the original detector."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from detlab.tensors.structures import Batch
 
 USAGE = "detlab export run=outputs/... format=onnx"
 
-TOLERANCE = 1e-3  # of scores, and of coordinates as a share of the canvas
+TOLERANCE = 1e-3  # largest difference of scores, and of coordinates as a share of the canvas size
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="export")
@@ -31,10 +31,10 @@ def main(config: dict[str, Any]) -> None:
 
 
 def run(config: dict[str, Any]) -> Path:
-    """Write the graph, compare it with the detector on a noise image, print both latencies; the file.
+    """Write the graph, compare it with the detector on a noise image, print both latencies; returns the file.
 
     Raises:
-        ConfigError: no checkpoint, an unknown format, or a graph that does not agree.
+        ConfigError: there is no checkpoint, the format is unknown, or the graph gives other results.
     """
     if config["threads"]:
         torch.set_num_threads(config["threads"])
@@ -50,7 +50,7 @@ def run(config: dict[str, Any]) -> Path:
     images, sizes = inputs
     batch = Batch(images, sizes, sizes, torch.zeros(len(images), dtype=torch.int64))
     with torch.inference_mode():
-        expected = detector_of(checkpoint).eval().detect(batch)  # as it was trained
+        expected = detector_of(checkpoint).eval().detect(batch)  # without folded batch norms
         found = exported(*inputs)
         difference = disagreement(found, expected)
         eager = latency(lambda: detector.detect(batch), config["repeats"])

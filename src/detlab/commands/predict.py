@@ -1,4 +1,4 @@
-"""detlab predict: annotated pictures and COCO results of images that need no annotation."""
+"""detlab predict: detections in images without annotations, as pictures with boxes and as COCO results."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def main(config: dict[str, Any]) -> None:
 
 
 def predict(config: dict[str, Any]) -> Path:
-    """Detect in every image of a source; the folder with pictures/ and predictions.json.
+    """Detect in all images of a source; returns the folder with pictures/ and predictions.json.
 
-    Images that cannot be read are named and left out.
+    Images that cannot be read are reported and skipped.
 
     Raises:
-        ConfigError: no image, no checkpoint.
+        ConfigError: there is no image or no checkpoint.
     """
     if config["threads"]:
         torch.set_num_threads(config["threads"])
@@ -75,10 +75,10 @@ def predict(config: dict[str, Any]) -> Path:
 
 
 def find_images(source: str) -> Listing:
-    """The image, or all images of a folder by name, and the files there that are none.
+    """The image, or all images of a folder in order of their names, and the folder's other files.
 
     Raises:
-        ConfigError: neither.
+        ConfigError: the source is neither an image nor a folder with images.
     """
     path = Path(source).expanduser()
     if path.is_dir():

@@ -1,6 +1,6 @@
-"""detlab pretrain: a backbone from generated pictures, made once, which budget=cpu begins from.
+"""detlab pretrain: train a backbone once on generated pictures; budget=cpu starts from its weights.
 
-It trains `experiment=pretrain` in a folder of the cache, and goes on there where it was interrupted.
+It trains `experiment=pretrain` in a folder of the cache; an interrupted training continues there.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from detlab.system.printing import complain
 USAGE = "detlab pretrain [model/backbone=resnet18]"
 HELP = (
     f"usage: {USAGE} [KEY=VALUE ...]\n\n"
-    "Trains a ResNet on built-in pictures once; budget=cpu begins from it wherever the cache (data.cache_dir) has it.\n"
-    "Overrides are those of detlab train."
+    "Trains a ResNet once on built-in pictures; budget=cpu starts from it if it is in the cache (data.cache_dir).\n"
+    "Takes the overrides of detlab train."
 )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train and keep the backbone; the exit status."""
+    """Train and save the backbone; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in ("-h", "--help"):
         print(HELP)
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error)
         return 2
     if file.is_file():
-        print(f"weights     {file}, made before; remove it to train anew")
+        print(f"weights     {file}, made before; remove it to train again")
         return 0
     status = subprocess.run(command, check=False).returncode
     if status:
@@ -49,10 +49,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def plan(overrides: Sequence[str]) -> tuple[Path, list[str]]:
-    """The file of the weights, and the command that trains them.
+    """(file of the weights, command that trains them).
 
     Raises:
-        ConfigError: a backbone that is no ResNet, no cache, or choices that do not fit.
+        ConfigError: the backbone is no ResNet, there is no cache, or the options are not compatible.
     """
     chosen = ["experiment=pretrain", *overrides]
     config = plain_config(compose_config("train", [*chosen, "paths.run_dir=.", "name=pretrain"]), ["model", "data"])
@@ -69,12 +69,12 @@ def plan(overrides: Sequence[str]) -> tuple[Path, list[str]]:
 
 
 def run_folder(file: Path) -> Path:
-    """Where the run of a weights file lies."""
+    """Folder of the run that trains a weights file."""
     return file.with_suffix("")
 
 
 def keep_backbone(folder: Path, file: Path) -> None:
-    """Write the backbone of a run's best checkpoint as a state dict of torchvision's names."""
+    """Write the backbone of a run's best checkpoint as a state dict with torchvision's names."""
     import torch
 
     from detlab.runs.checkpoints import find_checkpoint, read_checkpoint

@@ -1,4 +1,4 @@
-"""What a sweep would run, what it would take, and what it could find, before anything runs."""
+"""Preview of a sweep: its jobs, their time, and the smallest difference that they could find."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from detlab.sweeps.slots import visible_gpus
 from detlab.sweeps.table import plain
 from detlab.system.printing import PlainConsole
 
-PROBED = {"steps": 6, "batches": 2}  # of each row
+PROBED = {"steps": 6, "batches": 2}  # training steps and evaluated batches timed for each row
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What some steps of a row told.
+    """Time of a row's jobs, estimated from a few steps.
 
     Attributes:
-        seconds: of a whole job; None where it cannot be told.
-        step: seconds of a training step.
-        why: it cannot be told, or how the time comes about.
+        seconds: time of a whole job; None if not known.
+        step: seconds per training step; None if not known.
+        why: how the time was calculated, or why it is not known.
     """
 
     seconds: float | None
@@ -45,16 +45,16 @@ class Probe:
 
 
 def preview(ablation: Ablation, seeds: Sequence[int], *, until_decided: bool, probe: bool) -> None:
-    """Print rows, jobs, time and the smallest difference.
+    """Print rows, jobs, time and the smallest difference that can be found.
 
     Args:
         ablation: the sweep.
-        seeds: all that may run.
-        until_decided: whether they run one at a time, and only as far as needed.
-        probe: time some steps of each row.
+        seeds: all seeds that may run.
+        until_decided: whether seeds are added one at a time and only as needed.
+        probe: time a few steps of each row.
 
     Raises:
-        ConfigError: a row that cannot run.
+        ConfigError: a row cannot run.
     """
     configs = [ablation.config(row) for row in ablation.rows]
     refused = [refusal(config) for config in configs]
@@ -72,7 +72,7 @@ def preview(ablation: Ablation, seeds: Sequence[int], *, until_decided: bool, pr
 
 
 def refusal(config: dict[str, Any]) -> str:
-    """Why the rules refuse a config; "" where they do not."""
+    """Why the rules refuse a config; "" if they do not."""
     try:
         check(config)
     except ConfigError as error:
@@ -81,7 +81,7 @@ def refusal(config: dict[str, Any]) -> str:
 
 
 def row_table(ablation: Ablation, probes: Sequence[Probe], probed: bool) -> Table:
-    """Rows with the time of a job."""
+    """Table of the rows with the time of a job."""
     names = short_names(list(ablation.axes))
     table = Table(title=plain(f"{ablation.name or 'sweep'}: {len(probes)} rows"))
     for key in ablation.axes:
@@ -98,7 +98,7 @@ def row_table(ablation: Ablation, probes: Sequence[Probe], probed: bool) -> Tabl
 def facts(
     ablation: Ablation, seeds: Sequence[int], probes: Sequence[Probe], measured: Measured, until_decided: bool
 ) -> dict[str, str]:
-    """Lines below the table."""
+    """{name: text} of the lines below the table."""
     rows, most = len(ablation.rows), len(seeds)
     done = int((measured.values == measured.values).sum())
     jobs = f"{rows} rows x {most} seeds = {rows * most}"
@@ -122,7 +122,7 @@ def facts(
 
 
 def smallest(ablation: Ablation, seeds: int, measured: Measured) -> str:
-    """The smallest difference that can be found, and where the noise is known from."""
+    """The smallest difference that can be found, with the source of the noise estimate, in words."""
     noise, source = noise_of(measured.values, measured.draws), "by the runs there are"
     if noise is None and {"run", "image"} <= set(ablation.noise):
         noise, source = (float(ablation.noise["run"]), float(ablation.noise["image"])), "by the budget's measured_noise"
@@ -135,7 +135,7 @@ def smallest(ablation: Ablation, seeds: int, measured: Measured) -> str:
 
 
 def question(ablation: Ablation) -> str:
-    """The third line of an ablation's file."""
+    """The question of an ablation: the comment in the third line of its file."""
     from detlab.config.compose import config_dir
 
     path = config_dir() / "ablation" / f"{ablation.name}.yaml"
@@ -144,7 +144,7 @@ def question(ablation: Ablation) -> str:
 
 
 def probe_rows(configs: Sequence[dict[str, Any]], skip: Sequence[bool]) -> list[Probe]:
-    """Some steps and batches of each row, in a process of their own that keeps no memory afterwards."""
+    """Time a few steps and batches of each row in a separate process, which frees all memory when it ends."""
     found: list[Probe] = []
     console, start = PlainConsole(stderr=True), 0.0
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, console.status("probing") as status:
@@ -157,10 +157,10 @@ def probe_rows(configs: Sequence[dict[str, Any]], skip: Sequence[bool]) -> list[
                 seconds, step, begun, how = pool.submit(probe_row, config | PROBED).result()
             except BrokenProcessPool:
                 return [*found, *([Probe(None, None, "the probe's process died")] * (len(configs) - len(found)))]
-            except Exception as error:  # of any kind: the row's job would end with it
+            except Exception as error:  # any error, since it would end the row's job too
                 found.append(Probe(None, None, f"its job would fail: {error}".splitlines()[0]))
                 continue
-            start = max(start, begun)  # imports are paid by the first row here, and by every job
+            start = max(start, begun)  # only the first row includes the imports here, but every job needs them
             found.append(Probe(seconds, step, how))
     return [
         p if p.seconds is None else Probe(p.seconds + start, p.step, f"{p.why}, start {start:.0f} s") for p in found
@@ -168,7 +168,7 @@ def probe_rows(configs: Sequence[dict[str, Any]], skip: Sequence[bool]) -> list[
 
 
 def probe_row(config: dict[str, Any]) -> tuple[float, float, float, str]:
-    """(seconds of a job without its start, of a step, of the start, how the time comes about), measured here."""
+    """(seconds of a job without its start, of a step, of the start, the calculation in words), measured here."""
     begin = time.perf_counter()
     from detlab.commands.check import StepClock, estimate, short_run
     from detlab.training.build import build
@@ -176,7 +176,7 @@ def probe_row(config: dict[str, Any]) -> tuple[float, float, float, str]:
     from detlab.training.trainers import callbacks_of
 
     clock = StepClock()
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # its lines about epochs, in the midst of a preview
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # no lines about epochs inside the preview
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         set_up_torch(config)
         run = build(short_run(config))
@@ -188,12 +188,12 @@ def probe_row(config: dict[str, Any]) -> tuple[float, float, float, str]:
 
 
 def wide_console() -> Console:
-    """A console whose tables keep their columns in a log, too."""
+    """A console at least 120 characters wide, so that tables keep their columns in a log file too."""
     return PlainConsole(width=max(PlainConsole().width, 120))
 
 
 def duration(seconds: float | None) -> str:
-    """A time in words."""
+    """A duration as text."""
     if seconds is None:
         return ""
     if seconds < 90:

@@ -1,4 +1,4 @@
-"""detlab proposals: boxes of every image of a data set, one file per split, and the recall of such files."""
+"""detlab proposals: write region proposals of a data set, one file per split, and measure the recall of such files."""
 
 from __future__ import annotations
 
@@ -50,24 +50,24 @@ from detlab.tensors.boxes import clip
 USAGE = "detlab proposals data=... method=selective_search"
 
 METHODS = ("grid", "selective_search", "rpn")
-PART = 16  # images of one part: what a killed command loses at most, for each process
-RECALL_AT = (100, 300, 1000, 2000)  # proposals per image
+PART = 16  # images per part; a killed command loses at most one part per process
+RECALL_AT = (100, 300, 1000, 2000)  # numbers of proposals per image
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="proposals")
 @on_plain_config("proposals")
 def main(config: dict[str, Any]) -> None:
-    """Write proposals, or judge those of a file."""
+    """Write proposals, or measure the recall of a file."""
     propose(config)
 
 
 def propose(config: dict[str, Any]) -> Path:
-    """Proposals of the chosen splits and their recall; the folder they lie in.
+    """Write the proposals of the chosen splits and print their recall; returns their folder.
 
-    Parts that an interrupted run left are used; a split whose file is there is only judged.
+    Finished parts of an interrupted command are reused; a split whose file exists is only evaluated.
 
     Raises:
-        ConfigError, DataError: before any work, where something does not fit.
+        ConfigError, DataError: before any proposal is made, if options or data are wrong.
     """
     _check(config)
     data = build_part(config["data"], seed=config["seed"])
@@ -87,14 +87,14 @@ def judge(data: DetectionData, splits: Sequence[str], source: str, folder: Path)
     """Print the recall of proposals by IoU and number, and write it to recall.json.
 
     Raises:
-        DataError: the proposals are of no split.
+        DataError: the proposals belong to none of the splits.
     """
     stored = open_proposals(source, max(RECALL_AT))
     results, refusal = {}, None
     for split in splits:
         try:
             stored.check(data.records(split), split, source)
-        except DataError as error:  # a file holds one split
+        except DataError as error:  # expected for the other splits, since a file holds one split
             refusal = error
             continue
         results[split] = _recall(data, split, stored)
@@ -117,7 +117,7 @@ def _check(config: dict[str, Any]) -> None:
 
 
 def _settings(config: dict[str, Any]) -> str:
-    """What the boxes depend on, as the files name it."""
+    """The settings that the boxes depend on, as text stored in the files."""
     texts = {
         "grid": "grid",
         "selective_search": f"selective_search {config['mode']}, side {config['side']}, seed {config['seed']}",
@@ -127,7 +127,7 @@ def _settings(config: dict[str, Any]) -> str:
 
 
 def _maker(config: dict[str, Any], source: Source) -> Any:
-    """A function of records that gives their boxes: picklable, but for an RPN, which stays in this process."""
+    """A function from records to their boxes; picklable, except for an RPN, which runs in this process."""
     if config["method"] == "grid":
         return partial(_grids, count=config["count"])
     if config["method"] == "selective_search":
@@ -158,7 +158,7 @@ def _searched(records: Sequence[Record], source: Source, count: int, options: di
 
 
 class _RPNProposals:
-    """Boxes of a trained RPN, the images resized as in its own run."""
+    """Proposals of a trained RPN; images are resized as in its run."""
 
     def __init__(self, loaded: Loaded, rpn: RPN, source: Source, batch_size: int) -> None:
         self.loaded, self.rpn, self.source, self.batch_size = loaded, rpn, source, batch_size
@@ -188,7 +188,7 @@ class _RPNProposals:
 def _write_split(
     records: list[Record], split: str, folder: Path, settings: str, makes: Any, workers: int | None
 ) -> None:
-    """One file from its parts; parts that are there already are kept."""
+    """Write the file of a split from its parts; existing parts are reused."""
     target, parts = folder / f"{split}.npz", folder / f"{split}.parts"
     pieces = [records[i : i + PART] for i in range(0, len(records), PART)]
     if target.is_file():
@@ -215,12 +215,12 @@ def _write_split(
 def _made(
     pieces: list[list[Record]], missing: list[int], makes: Any, workers: int | None
 ) -> Iterator[tuple[int, list[Boxes]]]:
-    """(number, boxes) of the missing pieces as they are done; selective search, the one that is slow, on all cores."""
+    """(number, boxes) of the missing parts as they finish; selective search, the slow method, uses all cores."""
     count = min(workers or os.cpu_count() or 1, len(missing))
     if count <= 1 or not isinstance(makes, partial) or makes.func is not _searched:
         yield from ((number, makes(pieces[number])) for number in missing)
         return
-    # Not forked: torch's threads do not survive a fork.
+    # Spawned, since torch's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent) as pool:
         numbers = {pool.submit(makes, pieces[number]): number for number in missing}
@@ -233,7 +233,7 @@ def _made(
 
 
 def _end_with_parent() -> None:
-    """Let a worker go when the command is killed, which would else leave it waiting for ever."""
+    """Make a worker exit when the command is killed; otherwise it would wait forever."""
 
     parent = multiprocessing.parent_process()
 

@@ -1,4 +1,4 @@
-"""detlab report: which differences are real: one HTML page, with Markdown, CSV and LaTeX tables beside it."""
+"""detlab report: which differences between runs are real: an HTML page, with Markdown, CSV and LaTeX tables."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from detlab.system.files import write_whole
 from detlab.system.printing import PlainConsole, complain, say
 
 USAGE = "detlab report outputs/sweeps/NAME"
-EVERY_S = 30  # between two pages of a sweep that runs
-QUIET_S = 10.0  # between two lines of progress off a terminal
+EVERY_S = 30  # interval between updates of the page while a sweep runs
+QUIET_S = 10.0  # interval between lines of progress without a terminal
 
 OPTIONS = {
     "baseline": "choices of the row that the others are compared with, such as baseline=neck=none; the first row",
-    "metric": "of result.json that rows are ranked and judged by, such as map_small, ap/person or map_voc07; the one "
-    "that the runs name in answer=, else map, or ar_300 for proposals",
-    "resamples": "of the intervals; 0 for none; 1000",
+    "metric": "key of result.json by which rows are ranked and compared, such as map_small, ap/person or map_voc07; "
+    "the runs' answer=, else map, or ar_300 for proposals",
+    "resamples": "bootstrap samples for the intervals; 0 for none; 1000",
     "out": "folder of the report; FOLDER/report of the first folder",
-    "title": "of the page",
-    "follow": "true: write the page anew while the sweep runs, which then loads itself; false",
-    "reload": "seconds after which the page loads itself anew; null",
+    "title": "title of the page",
+    "follow": "true: update the page while the sweep runs, and let the browser reload it; false",
+    "reload": "seconds after which the browser reloads the page; null",
 }
 HELP = "usage: detlab report FOLDER ... [KEY=VALUE ...]\n\n" + "\n".join(f"  {k:10} {v}" for k, v in OPTIONS.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Read, analyse, write; the exit status."""
+    """Read the runs, analyse them, write the report; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         print(HELP)
@@ -60,7 +60,7 @@ def split_arguments(words: Sequence[str], known: Mapping[str, str]) -> tuple[lis
     """(folders, options) of a command line.
 
     Raises:
-        ReportError: an option that does not exist.
+        ReportError: an option does not exist.
     """
     folders, options = [], {}
     for word in words:
@@ -75,10 +75,10 @@ def split_arguments(words: Sequence[str], known: Mapping[str, str]) -> tuple[lis
 
 
 def flag(name: str, text: str) -> bool:
-    """true or false.
+    """Parse true or false.
 
     Raises:
-        ReportError: neither.
+        ReportError: the text is neither.
     """
     if text.lower() not in ("true", "false"):
         raise ReportError(f"{name}={text} must be true or false.")
@@ -86,7 +86,7 @@ def flag(name: str, text: str) -> bool:
 
 
 def follow(folders: Sequence[Path], options: Mapping[str, str]) -> None:
-    """Write the page while a job of the folders runs, and once more when none does."""
+    """Update the page while a job in the folders runs, and once more afterwards."""
     for folder in folders:
         if not folder.is_dir():
             raise ReportError(f"{folder} is not a folder; give run folders, or folders that hold some.")
@@ -102,7 +102,7 @@ def follow(folders: Sequence[Path], options: Mapping[str, str]) -> None:
 
 
 def is_running(folders: Sequence[Path]) -> bool:
-    """Whether a process works in one of the folders, or in a run below it."""
+    """Whether a process holds one of the folders or a run inside it."""
     places = [place for folder in folders for place in (folder, *folder.glob("*"), *folder.glob("*/*"))]
     return any(in_use(place) for place in places if place.is_dir())
 
@@ -117,7 +117,7 @@ def write_report(
     title: str = "",
     reload: str = "null",
 ) -> list[str]:
-    """Write the report of some folders; the lines to print."""
+    """Write the report of the runs in some folders; returns the lines to print."""
     if not resamples.isdigit():
         raise ReportError(f"resamples={resamples} must be a whole number from 0 on.")
     sweep = make_sweep(find_runs(folders), baseline, metric)
@@ -140,7 +140,7 @@ def write_report(
 
 
 class Progress:
-    """One line that changes on a terminal; elsewhere a line from time to time."""
+    """Progress as one line that is updated on a terminal; elsewhere a new line every QUIET_S seconds."""
 
     def __init__(self) -> None:
         console = PlainConsole(stderr=True)
@@ -157,7 +157,7 @@ class Progress:
             self.status.stop()
 
     def say(self, text: str) -> None:
-        """Tell what is done now."""
+        """Show the current step."""
         if self.status is not None:
             self.status.update(f"resampling {text}")
         elif time.monotonic() - self.told > QUIET_S:

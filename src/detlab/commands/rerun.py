@@ -1,4 +1,4 @@
-"""detlab rerun: the command of a run folder again, in a new folder, and whether it came to the same."""
+"""detlab rerun: repeat the command of a run folder in a new folder, and compare the results."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ COMPARED = ("config_hash", "data_fingerprint", "git", "packages", "python", "dev
 
 
 def rerun(run: Path, out: Path, trust: tuple[str, ...] = ()) -> bool:
-    """Repeat a run in `out` and print what is the same; whether all metrics are.
+    """Repeat a run in `out` and print the differences; returns whether all metrics are equal.
 
-    The overrides of the folder are a stranger's: `repeated` says which of them are taken. The process that trains
-    composes them again and refuses to start where that is not the config which was checked.
+    The folder's overrides are untrusted: `repeated` checks them and drops some. The training process composes them
+    again and refuses to start if the result is not the checked config.
 
     Raises:
-        ConfigError: overrides that are refused; or the repeated run failed.
+        ConfigError: an override is refused, or the repeated run failed.
     """
     again = repeated(read_overrides(run), out, trust, str(run / ".hydra" / "overrides.yaml"))
     for word in again.left_out:
@@ -62,7 +62,7 @@ def rerun(run: Path, out: Path, trust: tuple[str, ...] = ()) -> bool:
 
 
 def main(arguments: list[str]) -> int:
-    """The command; exit status 1 where a metric differs."""
+    """Run the command; returns the exit status: 1 if a metric differs."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP)
         return 0 if arguments else 2
@@ -85,7 +85,7 @@ def main(arguments: list[str]) -> int:
     except ConfigError as error:
         complain(error)
         if not given:
-            with suppress(OSError):  # what was begun stays
+            with suppress(OSError):  # a folder with files of a started run is kept
                 out.rmdir()
         return 2
 

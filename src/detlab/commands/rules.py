@@ -1,4 +1,4 @@
-"""detlab rules: the table of combinations that are refused, each with its reason."""
+"""detlab rules: the table of refused combinations of options, each with its reason."""
 
 from __future__ import annotations
 

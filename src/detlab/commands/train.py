@@ -1,5 +1,5 @@
 """detlab train: compose a detector, train it and test it.
-Lightning runs this module again for the other ranks: `python -m detlab.commands.train KEY=VALUE ...`.
+Lightning starts the other ranks by running this module again: `python -m detlab.commands.train KEY=VALUE ...`.
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 if __name__ == "__main__":
     from detlab.system.parent import die_with_first_rank
 
-    die_with_first_rank()  # before the imports below, which take seconds on a busy machine
+    die_with_first_rank()  # called before the imports below, which take seconds on a busy machine
 
 import itertools
 import os
@@ -24,14 +24,14 @@ from detlab.sweeps import end_with_parent
 from detlab.system.printing import complain
 
 USAGE = "detlab train model=retinanet data=shapes"
-CHECKED = "DETLAB_CHECKED_CONFIG"  # the hash of the config that `detlab rerun` has checked
+CHECKED = "DETLAB_CHECKED_CONFIG"  # environment variable: hash of the config that `detlab rerun` has checked
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")
 @on_plain_config("train")
 def main(config: dict[str, Any]) -> float | None:
-    """Train; the value is what a sweeper sees. A run that a signal stopped ends with exit status 128 + signal."""
-    # torch: neither --help nor the process that starts a sweep's jobs needs it
+    """Train; a sweeper receives the returned score. A run stopped by a signal exits with status 128 + signal."""
+    # imported late: --help and the process that starts a sweep's jobs do not need torch
     from detlab.training.fit import train
     from detlab.training.signals import Stopped
 
@@ -45,14 +45,14 @@ def main(config: dict[str, Any]) -> float | None:
 
 
 def shows_sweep(arguments: Sequence[str]) -> bool:
-    """Whether a command asks to be shown a sweep: Hydra alone would show one config, without what is swept."""
+    """Whether the command is `--cfg job` of a sweep; Hydra would show one config without the swept keys."""
     job = any(pair == ("--cfg", "job") for pair in itertools.pairwise(arguments)) or "--cfg=job" in arguments
     sweeps = any(a in ("-m", "--multirun") or a.startswith("ablation=") for a in arguments)
     return job and sweeps and not any(a in ("-p", "--package", "--resolve") for a in arguments)
 
 
 def show_sweep(arguments: Sequence[str]) -> int:
-    """The preview of `detlab ablate` in place of one config."""
+    """Show the preview of `detlab ablate` instead of one config."""
     from detlab.commands.ablate import main as ablate
 
     words = [a for a in arguments if a not in ("-m", "--multirun", "--cfg", "job", "--cfg=job")]

@@ -1,4 +1,4 @@
-"""A sweep as a question: its rows, its seeds, the metric that answers it, composed as `detlab train` composes it."""
+"""Plan a sweep: its configurations (rows), its seeds and its metric, composed exactly as `detlab train` does."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from detlab.config.sweep_name import sweep_name
 from detlab.config.typed import check_overrides
 from detlab.errors import ConfigError
 
-USUAL = "test/map"  # the answer where a sweep names none
+USUAL = "test/map"  # the metric of a sweep that sets no `answer`
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """A sweep, planned.
+    """A planned sweep.
 
     Attributes:
-        name: of the file in conf/ablation; "" for a sweep of the command line's choices alone.
-        shared: overrides of all jobs, `ablation` among them.
-        launching: overrides of Hydra's own, for the launcher.
-        axes: levels of each swept key, without the seed; the first of all is the baseline.
-        seeds: as given.
-        answer: the metric, such as test/map_small.
-        noise: {run, image}: standard deviations measured at this budget; empty where nobody has.
-        folder: of the sweep.
-        n_jobs: at once, as the launcher is told; None: as many as there are GPUs.
+        name: file name in conf/ablation; "" if the sweep is given on the command line alone.
+        shared: overrides common to all jobs, including `ablation`.
+        launching: overrides of Hydra's own settings, for the launcher.
+        axes: {swept key: its levels}, without the seed; the first level of every key is the baseline.
+        seeds: the seeds given.
+        answer: metric that the sweep compares, such as test/map_small.
+        noise: {run, image}: standard deviations measured at this budget; empty if not measured.
+        folder: folder of the sweep.
+        n_jobs: jobs that run at once, passed to the launcher; None for one per GPU.
     """
 
     name: str
@@ -54,28 +54,28 @@ class Ablation:
 
     @property
     def rows(self) -> list[dict[str, str]]:
-        """Every combination of levels, the baseline first."""
+        """All combinations of levels; the baseline comes first."""
         return [dict(zip(self.axes, levels, strict=True)) for levels in itertools.product(*self.axes.values())]
 
     @property
     def metric(self) -> str:
-        """As result.json has it."""
+        """The metric's key in result.json."""
         return self.answer.removeprefix("test/")
 
     def seeds_up_to(self, count: int) -> tuple[int, ...]:
-        """The seeds given, and the next numbers that are none of them."""
+        """`count` seeds: those given, then the smallest unused numbers from 0 on."""
         more = (seed for seed in itertools.count() if seed not in self.seeds)
         return tuple(itertools.islice(itertools.chain(self.seeds, more), count))
 
     def job(self, row: Mapping[str, str], seed: int) -> list[str]:
-        """Overrides that tell a job from the others."""
+        """Overrides that distinguish a job from the sweep's other jobs."""
         return [*(f"{key}={level}" for key, level in row.items()), f"seed={seed}"]
 
     def config(self, row: Mapping[str, str], seed: int = 0) -> dict[str, Any]:
-        """A job's config, composed and resolved, for a look at it.
+        """A job's config, composed and resolved, for inspection.
 
         Raises:
-            ConfigError: the choices do not fit.
+            ConfigError: the options are not compatible.
         """
         place = ["paths.run_dir=.", f"name={self.name or 'sweep'}"]
         return plain_config(compose_config("train", [*self.shared, *self.job(row, seed), *place]))
@@ -85,7 +85,7 @@ def plan_ablation(name: str, overrides: Sequence[str]) -> Ablation:
     """The sweep that `detlab train ablation=NAME OVERRIDES` would run.
 
     Raises:
-        ConfigError: an ablation, key or option that does not exist, several ablations, nothing that is swept.
+        ConfigError: an ablation, key or option does not exist, several ablations are given, or no key is swept.
     """
     given = [text.partition("=")[2] for text in overrides if text.startswith("ablation=")]
     if given:
@@ -125,12 +125,17 @@ def plan_ablation(name: str, overrides: Sequence[str]) -> Ablation:
 
 
 def _text(override: Override) -> str:
-    """An override as it was written."""
+    """An override as the user wrote it."""
     return override.input_line or ""
 
 
 def _compose(parsed: Sequence[Override]) -> tuple[Mapping[str, Any], list[Override], dict[str, str]]:
-    """(answer, noise and hydra of the config; overrides that are not Hydra's; choices of the ablation)."""
+    """Compose the config without its swept keys.
+
+    Returns:
+        (`answer`, `noise` and `hydra` of the config; overrides of keys outside `hydra`; {key: levels} swept by the
+        ablation's file).
+    """
     GlobalHydra.instance().clear()
     single = [_text(o) for o in parsed if not o.is_sweep_override()]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
@@ -151,10 +156,10 @@ def _key(override: Override) -> str:
 
 
 def _levels(key: str, text: str) -> tuple[str, ...]:
-    """Values of a swept key, as its jobs have them.
+    """Values of a swept key, as text for the overrides of the jobs.
 
     Raises:
-        ConfigError: a range without end, or one without a value.
+        ConfigError: the range is infinite or empty.
     """
     override = OverridesParser.create().parse_override(f"{key}={text}")
     if not override.is_sweep_override():

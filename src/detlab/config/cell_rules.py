@@ -1,4 +1,4 @@
-"""Refusals that come with YOLO: cells, objectness, layers made for one size of image (see `detlab.config.rules`)."""
+"""Rules for YOLO's parts: cells, objectness, layers for one fixed image size (see `detlab.config.rules`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from detlab.config.facts import Rule, any_stage, fact, family, one_size, part, s
 
 
 def _other(config: Mapping[str, Any], criterion: Any) -> bool:
-    """Whether a criterion is of cells and the family is not, or the other way round."""
+    """Whether only one of criterion and family works on cells."""
     asked, given = fact(criterion, "of_cells"), family(config, "gives_cells")
     return None not in (asked, given) and asked != given
 

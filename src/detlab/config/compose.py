@@ -1,4 +1,4 @@
-"""Configs: composing them, and refusing in one sentence what does not fit."""
+"""Compose and check configs; each mistake is reported in one sentence."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     """Compose one of the top configs ("train", "evaluate", "predict").
 
     Raises:
-        ConfigError: an unknown key or option, with the nearest that exists.
+        ConfigError: a key or option does not exist; the message suggests the most similar name.
     """
     check_overrides(overrides)
     try:
@@ -58,7 +58,7 @@ def build_detector(overrides: Sequence[str] = (), *, num_classes: int) -> Detect
         num_classes: K, without background.
 
     Raises:
-        ConfigError: the choices do not fit.
+        ConfigError: the options are not compatible.
     """
     with_paths = [*overrides, "name=notebook", "paths.run_dir=."]
     plain = plain_config(compose_config("train", with_paths), keys=("model", "init_from", "resume", "trainer"))
@@ -68,21 +68,21 @@ def build_detector(overrides: Sequence[str] = (), *, num_classes: int) -> Detect
 
 
 def make_detector(model: Mapping[str, Any], num_classes: int) -> Detector:
-    """Instantiate a plain model config.
+    """Instantiate a detector from its config as plain containers.
 
     Raises:
-        ConfigError: what a part refused, in its own words.
+        ConfigError: the constructor of a part raised an error; the message is that error's.
     """
     return build_part(model, num_classes=num_classes)
 
 
 def valid_config(config: DictConfig, command: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """A command's config as plain containers, resolved, with every key of a type and range that its taker knows.
+    """A command's config as plain containers, resolved, with the type and range of every key checked.
 
     Args:
-        config: composed.
-        command: whose top keys these are.
-        overrides: of the command line, for the values that the chosen options ship with.
+        config: composed config.
+        command: name of the command, which determines the allowed top-level keys.
+        overrides: from the command line; error messages use them to look up the default of a wrong key.
 
     Raises:
         ConfigError: the first wrong key or value.
@@ -93,14 +93,14 @@ def valid_config(config: DictConfig, command: str, overrides: Sequence[str] = ()
 
 
 def plain_config(config: DictConfig, keys: Iterable[str] | None = None) -> dict[str, Any]:
-    """A config as plain containers, resolved; some keys only, if given."""
+    """A config as plain containers, resolved; restricted to `keys` if given."""
     chosen = [str(key) for key in config] if keys is None else keys
-    parts = {key: config[key] for key in chosen}  # resolved inside the whole, which their interpolations may name
+    parts = {key: config[key] for key in chosen}  # children of `config`, so interpolations of other keys resolve
     return {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in parts.items()}
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
-    """Twelve hex digits of what a run is, without where it lies and how it is resumed."""
+    """Hash of a run's config (12 hex digits), without its location and the keys that do not change its result."""
     kept = {k: v for k, v in config.items() if k not in NOT_IN_HASH}
     text = json.dumps(kept, sort_keys=True, default=str)
     run_dir = (config.get("paths") or {}).get("run_dir")
@@ -110,16 +110,20 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 def open_keys(name: str, overrides: Iterable[str]) -> list[str]:
-    """Overrides with those keys of `detlab evaluate` made free that change the run's own config.
+    """Overrides in which the data.* and detect.* keys of `detlab evaluate` are marked ++, so that Hydra accepts them.
 
-    Its data and detect nodes are empty, since only the run knows their keys; `evaluate` refuses those that it lacks.
+    Only the run's stored config knows these keys: both nodes are empty in evaluate.yaml, and `detlab evaluate` checks
+    the keys against the run.
     """
     free = ("data.", "detect.") if name == "evaluate" else ()
     return [f"++{o}" if free and o.startswith(free) else o for o in overrides]
 
 
 def _shipped(command: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The config of the groups that overrides choose, without their single values; empty where it does not compose."""
+    """The config composed from the group choices among the overrides, without values set for single keys.
+
+    Empty if it does not compose.
+    """
     try:
         config = compose_quietly(command, choices_among(overrides))
     except (HydraException, OmegaConfBaseException):

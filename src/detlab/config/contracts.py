@@ -1,4 +1,4 @@
-"""Annotations as contracts of config values: what they admit, and how that is said in words."""
+"""Type annotations as contracts of config values: check a value, and describe in words what is allowed."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ WORDS = {bool: "true or false", str: "text", type(None): "null"}
 class Options(NamedTuple):
     """The keyword arguments of a class or function."""
 
-    known: dict[str, Any]  # annotation by name
-    is_open: bool  # whether it takes others as well
-    own: list[str]  # names that a config may set, for suggestions
+    known: dict[str, Any]  # {name: annotation}
+    is_open: bool  # whether names outside `known` are accepted too
+    own: list[str]  # names to suggest in messages
 
 
 @cache
 def options_of(target: Callable[..., Any]) -> Options:
-    """The arguments that a config node of this class or function can set.
+    """The arguments that a config node may set on this class or function.
 
-    Further keyword arguments of a class are those of the next class in its order of inheritance that has a
-    constructor; those of a function are what its annotation says with `OptionsOf`.
+    `**kwargs` of a class's constructor are looked up in the next class of its method resolution order that defines
+    a constructor; `**kwargs` annotated with `OptionsOf` are looked up in the class named there.
     """
     known: dict[str, Any] = {}
     for function in _constructors(target):
@@ -53,7 +53,7 @@ def options_of(target: Callable[..., Any]) -> Options:
 
 
 def fits(value: Any, contract: Any) -> bool:
-    """Whether a value is what a plain annotation admits: numbers finite, no bool for an int, no int for text."""
+    """Whether a plain annotation allows a value. Numbers must be finite; a bool is no int, and an int is no text."""
     base, facts = _base(contract), _facts(contract)
     origin, arguments = get_origin(base), get_args(base)
     if origin in (Union, types.UnionType):
@@ -75,7 +75,7 @@ def fits(value: Any, contract: Any) -> bool:
 
 
 def is_plain(contract: Any) -> bool:
-    """Whether an annotation speaks of numbers, words, truth values, null and lists of them alone."""
+    """Whether an annotation consists only of numbers, text, booleans, null and lists of these."""
     base = _base(contract)
     if base in (int, float, bool, str, None, type(None)):
         return True
@@ -88,7 +88,7 @@ def is_plain(contract: Any) -> bool:
 
 
 def admits_all(contract: Any) -> bool:
-    """Whether an annotation says nothing: Any, or a union with it."""
+    """Whether an annotation allows every value: Any, a union with Any, or none at all."""
     base = _base(contract)
     if get_origin(base) in (Union, types.UnionType):
         return any(admits_all(one) for one in get_args(base))
@@ -96,7 +96,7 @@ def admits_all(contract: Any) -> bool:
 
 
 def entry_contract(contract: Any) -> Any:
-    """The contract of a list's entries; None where the annotation admits no list, or lists of anything."""
+    """The contract of a list's entries; None if the annotation allows no list or does not describe the entries."""
     base = _base(contract)
     if get_origin(base) in (Union, types.UnionType):
         return next((found for one in get_args(base) if (found := entry_contract(one)) is not None), None)
@@ -104,7 +104,10 @@ def entry_contract(contract: Any) -> Any:
 
 
 def entries_of(contract: Any) -> tuple[dict[str, Any], Any] | None:
-    """(contracts by key, that of all other keys or None) where a mapping is described; else None."""
+    """Contracts of a mapping's values: ({key: contract}, contract of all other keys or None).
+
+    None if the annotation describes no mapping.
+    """
     base = _base(contract)
     if get_origin(base) in (Union, types.UnionType):
         return next((found for one in get_args(base) if (found := entries_of(one)) is not None), None)
@@ -116,7 +119,7 @@ def entries_of(contract: Any) -> tuple[dict[str, Any], Any] | None:
 
 
 def describe(contract: Any) -> str:
-    """What may stand there, such as `a whole number of at least 1, or null`."""
+    """The allowed values in words, such as `a whole number of at least 1, or null`."""
     base, facts = _base(contract), _facts(contract)
     origin, arguments = get_origin(base), get_args(base)
     if origin in (Union, types.UnionType):
@@ -178,17 +181,17 @@ def _within(value: Any, facts: Iterable[Any]) -> bool:
 
 
 def _base(contract: Any) -> Any:
-    """An annotation without what `Annotated` adds."""
+    """An annotation without the metadata of `Annotated`."""
     return get_args(contract)[0] if get_origin(contract) is Annotated else contract
 
 
 def _facts(contract: Any) -> Sequence[Any]:
-    """What `Annotated` adds to an annotation."""
+    """The metadata that `Annotated` adds to an annotation."""
     return get_args(contract)[1:] if get_origin(contract) is Annotated else ()
 
 
 def _constructors(target: Callable[..., Any]) -> list[Callable[..., Any]]:
-    """A function itself, or the constructors of a class in the order in which keyword arguments are handed on."""
+    """A function itself, or a class's constructors in the order in which they pass on keyword arguments."""
     if not inspect.isclass(target):
         return [target]
     classes = [cls for cls in target.__mro__ if "__init__" in vars(cls)]
@@ -196,10 +199,10 @@ def _constructors(target: Callable[..., Any]) -> list[Callable[..., Any]]:
 
 
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of a function, resolved one by one: one that cannot be says nothing of the others."""
+    """Resolved annotations of a function; one that cannot be resolved becomes Any, without effect on the others."""
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except Exception:  # names imported for type checking alone
+    except Exception:  # an annotation uses a name that is imported under TYPE_CHECKING only
         pass
     plain = inspect.unwrap(function)
     names = vars(sys.modules[plain.__module__])

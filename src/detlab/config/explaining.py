@@ -1,4 +1,4 @@
-"""One sentence from an error of Hydra, OmegaConf or a part. A sentence that is finished is never explained again."""
+"""Turn an error of Hydra, OmegaConf or a part into one sentence; detlab's own errors keep their text."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from detlab.errors import ConfigError, DataError
 
 
 def explain(error: BaseException, name: str = "train", overrides: Sequence[str] = ()) -> str:
-    """One sentence, with the nearest valid name where one is near.
+    """One sentence for an error, with a similar valid name if there is one.
 
     Args:
-        error: of the user's making.
-        name: of the top config.
-        overrides: as typed.
+        error: caused by the user's config.
+        name: name of the top config.
+        overrides: as typed by the user.
     """
     if isinstance(error, ConfigError | DataError):
         return str(error)
@@ -49,10 +49,13 @@ def explain(error: BaseException, name: str = "train", overrides: Sequence[str] 
 
 
 def of_part(error: BaseException) -> str:
-    """The sentence of a part that Hydra could not make: its own, with a class's name where it is Python's."""
+    """One sentence for a part that Hydra could not instantiate.
+
+    It is the text of the part's own error, followed by the class's name if the error is not one of detlab's.
+    """
     cause = error
     while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-        cause = cause.__cause__  # a part's own error ends the chain, not what that was made from
+        cause = cause.__cause__  # stop at the part's own error
     if type(cause) is ValueError or isinstance(cause, ConfigError | DataError):
         return str(cause)
     if isinstance(cause, InstantiationException):
@@ -61,12 +64,12 @@ def of_part(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text that is not empty; the error's class, if there is none."""
+    """The first non-empty line of an error's text; the name of its class if it has no text."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what it was made from."""
+    """An error, then its chain of causes."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -74,7 +77,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _of_key(error: OmegaConfBaseException, name: str, overrides: Sequence[str]) -> str:
-    """The sentence of an error that knows its key."""
+    """One sentence for an OmegaConf error, which names its key."""
     key = str(error.full_key or error.key or "")
     if isinstance(error, MissingMandatoryValue):
         return f"{key} must be given{_comment(name, key)}; add {key}=..."
@@ -86,7 +89,7 @@ def _of_key(error: OmegaConfBaseException, name: str, overrides: Sequence[str]) 
 
 
 def _of_composition(text: str, name: str, overrides: Sequence[str]) -> str:
-    """The sentence of what Hydra says in words alone; empty where it is none of these."""
+    """One sentence for a composition error that Hydra describes only in its text; empty if the text is not known."""
     if m := re.search(r"Could not override '([^']+)'\.?\s*No match in the defaults list", text):
         return _no_group(m[1])
     if m := re.search(r"Could not delete (?:from config\. )?'([^']+)'", text):
@@ -102,7 +105,7 @@ def _of_composition(text: str, name: str, overrides: Sequence[str]) -> str:
 
 
 def _target_of(error: BaseException) -> str:
-    """The class that could not be made, as Hydra's message names it."""
+    """The class that could not be instantiated, taken from Hydra's message."""
     found = [m[1] for one in _chain(error) if (m := re.search(r"call to target '([^']+)'", str(one)))]
     return found[-1] if found else "a part"
 
@@ -142,7 +145,7 @@ def _no_key(key: str, name: str, overrides: Sequence[str]) -> str:
 
 
 def _comment(name: str, key: str) -> str:
-    """What a command's config says of a key that must be given, in brackets."""
+    """The YAML comment on a mandatory key in the command's config, in brackets."""
     file = config_dir() / f"{name}.yaml"
     lines = file.read_text().splitlines() if file.is_file() else []
     found = [line.partition("#")[2].strip() for line in lines if line.startswith(f"{key}:") and "#" in line]

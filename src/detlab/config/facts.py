@@ -1,4 +1,4 @@
-"""What rules ask a config: its parts, and the facts of the classes that these name."""
+"""Queries that the rules make: parts of a config, and class attributes (facts) of the classes named there."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def part(config: Mapping[str, Any], *path: str) -> Any:
 
 
 def fact(node: Any, name: str) -> Any:
-    """What the class that a node names says of itself; None where it does not say, or where no class is named."""
+    """A class attribute of the class that a node names; None if the class lacks it or the node names no class."""
     target = node.get("_target_") if isinstance(node, Mapping) else None
     return getattr(class_of(target), name, None) if target else None
 
@@ -50,7 +50,7 @@ def pools(config: Mapping[str, Any], what: str) -> bool:
 
 
 def fresh(config: Mapping[str, Any]) -> bool:
-    """Whether weights start from the backbone's option, not from a checkpoint."""
+    """Whether the weights come from the backbone's `weights` option, not from a checkpoint."""
     return not config.get("init_from") and not config.get("resume")
 
 
@@ -64,7 +64,7 @@ def one_map(config: Mapping[str, Any]) -> bool:
 
 
 def stages(config: Mapping[str, Any], name: str) -> list[Any]:
-    """A part of every stage: of the last one, of the RPN, of the ARM."""
+    """The part called `name` of each stage: the last one, the RPN (proposals), the ARM; {} where absent."""
     return [part(config, *stage, name) for stage in ((), ("proposals",), ("arm",))]
 
 
@@ -73,7 +73,7 @@ def any_stage(config: Mapping[str, Any], name: str, asked: str) -> bool:
 
 
 def one_size(config: Mapping[str, Any]) -> bool:
-    """Whether every image fills the same canvas, in training and in testing."""
+    """Whether all images have the same size, in training and in testing."""
     data, tta = config.get("data") or {}, config.get("tta") or {}
     resize = data.get("resize") or family(config, "resize")
     same = resize == "warp" or data.get("canvas") is not None
@@ -81,13 +81,13 @@ def one_size(config: Mapping[str, Any]) -> bool:
 
 
 def unequal_boxes(config: Mapping[str, Any]) -> bool:
-    """Whether the anchors differ in number from level to level."""
+    """Whether the number of anchors per location differs between levels."""
     anchors = part(config, "anchors")
     numbers = {len(row) for row in anchors.get("ratios") or [] if isinstance(row, list)}
     return bool(fact(anchors, "by_level")) and len(numbers) > 1
 
 
 def mines_without_best(config: Mapping[str, Any]) -> bool:
-    """Whether a stage draws its negatives by its positives and forces none."""
+    """Whether a stage draws negatives in proportion to its positives without a forced best match (`force_best`)."""
     found = zip(stages(config, "sampler"), stages(config, "matcher"), strict=True)
     return any(fact(sampler, "by_positives") and matcher.get("force_best") is False for sampler, matcher in found)

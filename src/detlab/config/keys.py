@@ -1,4 +1,4 @@
-"""Contracts of the keys that no class of this project takes: the top keys of each command, and options of libraries."""
+"""Contracts of keys that no class of detlab declares: top-level keys of the commands, and options of libraries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHARE_OR_COUNT = Share | Count  # of batches: a share up to 1.0, or a whole numb
 
 
 class Part:
-    """A node with `_target_`: an object of its own, checked by the class that it names."""
+    """A node with `_target_`; its keys are checked against the class that it names."""
 
 
 class Paths(TypedDict):
@@ -26,7 +26,7 @@ class Paths(TypedDict):
 
 
 class Shared(TypedDict):
-    """What every command knows."""
+    """Keys of every command."""
 
     trust: Sequence[str]
     threads: Count | None
@@ -34,13 +34,13 @@ class Shared(TypedDict):
 
 
 class Several(TypedDict, total=False):
-    """Canvases of several sizes in training; one, where none is chosen."""
+    """Multi-scale training, an optional group."""
 
     multiscale: Part
 
 
 class Train(Shared, Several):
-    """detlab train; groups are checked node by node."""
+    """detlab train; nodes with `_target_` are checked by their class."""
 
     model: Part
     data: Part
@@ -97,20 +97,20 @@ class Judging(TypedDict):
 
 
 class OnRun(Shared):
-    """Commands on a trained run."""
+    """Keys of every command that reads a trained run."""
 
     run: str
     ckpt: Stored
 
 
 class Views(TypedDict, total=False):
-    """Test-time augmentation; the run's own, where none is chosen."""
+    """Test-time augmentation, an optional group; the default is the run's own."""
 
     tta: Part
 
 
 class Evaluate(OnRun, Views):
-    """detlab evaluate; keys of data and detect are the run's to know."""
+    """detlab evaluate; its `data` and `detect` keys are checked against the run's config."""
 
     split: Split
     data: Any
@@ -158,7 +158,7 @@ class Proposals(Shared):
 
 
 class Trainer(TypedDict):
-    """Options of lightning.Trainer whose annotations there say less."""
+    """Options of lightning.Trainer whose own annotations are less strict."""
 
     max_epochs: Count
     max_steps: Annotated[int, Range(-1)]
@@ -204,7 +204,7 @@ class Jitter(TypedDict):
 
 
 class Watching(TypedDict):
-    """Callbacks that watch the run's metric, which they are told where it is null."""
+    """Callbacks that watch a metric; null stands for the run's `monitor`."""
 
     monitor: str | None
 

@@ -1,4 +1,4 @@
-"""Objects from config nodes: the only place, beside `compose`, where Hydra instantiates."""
+"""Instantiate the objects that config nodes describe."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hydra.utils import get_object, instantiate
 from detlab.config.explaining import of_part
 from detlab.errors import ConfigError, DataError
 
-FAULTS = (AttributeError, IndexError, NameError, AssertionError, NotImplementedError)  # of code, not of a config
+FAULTS = (AttributeError, IndexError, NameError, AssertionError, NotImplementedError)  # bugs in code, not in a config
 
 
 def build_part(node: Mapping[str, Any], **facts: Any) -> Any:
-    """The object that a plain config node describes; facts are arguments which only the caller knows.
+    """Instantiate a config node of plain containers; `facts` are arguments known only at run time, such as K.
 
     Raises:
-        ConfigError, DataError: what the part refused, in its own words. Errors that only its code can have made keep
-            their traceback.
+        ConfigError, DataError: the part's constructor raised an error; the text is kept. Errors that point to a bug
+            in its code (`FAULTS`) pass through with their traceback.
     """
     try:
         return instantiate(dict(node), _convert_="all", **facts)
@@ -35,7 +35,7 @@ def build_part(node: Mapping[str, Any], **facts: Any) -> Any:
 
 
 def class_of(target: str) -> type:
-    """The class that a `_target_` names, or the one that a function there says it returns.
+    """The class that a `_target_` names; for a function, the class in its return annotation.
 
     Raises:
         ConfigError: nothing of that name can be imported.

@@ -1,4 +1,4 @@
-"""Where the configs lie, their groups, and composing them without a word."""
+"""The folder of the configs, its groups, and composition without console output."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def config_dir() -> Path:
 
 
 def groups() -> list[str]:
-    """Every group, such as `model/neck`."""
+    """All config groups, such as `model/neck`."""
     root = config_dir()
     return [str(path.relative_to(root)) for path in sorted(root.rglob("*")) if path.is_dir()]
 
 
 def choices_among(overrides: Iterable[str]) -> list[str]:
-    """The overrides that choose an option of a group."""
+    """The overrides that choose one option of a group."""
     known = set(groups())
     return [o for o in overrides if o.partition("=")[0].partition("@")[0] in known and "," not in o]
 
 
 def compose_quietly(name: str, overrides: Sequence[str]) -> DictConfig:
-    """Compose one of the top configs; Hydra's own errors."""
+    """Compose one of the top configs; Hydra's errors pass through."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return compose(name, overrides=list(overrides), return_hydra_config=False)

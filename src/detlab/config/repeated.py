@@ -1,4 +1,4 @@
-"""The overrides of a stranger's run folder, of which only some are taken: they are text that Hydra would obey."""
+"""Repeat a run from an untrusted run folder. Its overrides could make Hydra run code, so only some are accepted."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from detlab.config.trusted import checked_config, shipped_interpolations
 from detlab.errors import ConfigError
 from detlab.system.foreign import ForeignFileError, read_yaml, walk
 
-LEFT_OUT = ("logger", "paths", "name", "resume", "trust")  # where a run writes, and whom it trusts: the user's to say
-WRITTEN = ("run_dir", "dirpath", "save_dir", "default_root_dir")  # keys of folders that a part writes into
+LEFT_OUT = ("logger", "paths", "name", "resume", "trust")  # places and trust are never taken from the run
+WRITTEN = ("run_dir", "dirpath", "save_dir", "default_root_dir")  # keys that hold a folder to write into
 PLACES = (*WRITTEN, "cache_dir", "url")
-MOST = 500  # overrides of a run
-LONGEST = 2000  # characters of one
+MOST = 500  # largest number of overrides
+LONGEST = 2000  # largest number of characters in one override
 
 
 @cache
 def known_keys() -> tuple[frozenset[str], frozenset[str]]:
-    """(groups, keys) at the top of train.yaml that a stranger's override may choose or set."""
+    """(groups, keys) at the top level of train.yaml that an untrusted override may choose or set."""
     content = read_yaml(config_dir() / "train.yaml")
     entries = [key for entry in content.pop("defaults") if isinstance(entry, dict) for key in entry]
-    groups = {key for key in entries if key.isidentifier()}  # not what is optional, or overrides a group of Hydra's
+    groups = {key for key in entries if key.isidentifier()}  # drops "optional ..." and "override hydra/..." entries
     return frozenset(groups), frozenset(content) - {"hydra"}
 
 
 class Repeated(NamedTuple):
-    """What of a stranger's overrides is run again."""
+    """The part of an untrusted run's overrides that is run again."""
 
     words: list[str]
     left_out: list[str]
-    config: dict[str, Any]  # as composed, resolved and checked
+    config: dict[str, Any]  # composed, resolved and checked
 
 
 def run_dir_override(folder: Path) -> str:
-    """The override that puts a run into a folder.
+    """The override that sets a run's folder.
 
     Raises:
-        ConfigError: a name that Hydra would read as something else.
+        ConfigError: the name contains characters that Hydra would interpret.
     """
     text = str(folder)
     if "'" in text or "$" in text or "\\" in text or not text.isprintable():
@@ -55,16 +55,16 @@ def run_dir_override(folder: Path) -> str:
 
 
 def repeated(words: Sequence[Any], out: Path, trust: Sequence[str], source: str) -> Repeated:
-    """Check the overrides of a stranger's run, compose them, resolve, and check every target of what came of it.
+    """Check the overrides of an untrusted run, compose and resolve them, and check every target in the result.
 
     Args:
-        words: as the stranger's file holds them.
+        words: overrides read from the untrusted file.
         out: folder of the new run.
-        trust: packages of the user's own.
-        source: file of the words, for the message.
+        trust: the user's own packages that the config may name.
+        source: name of that file, for the messages.
 
     Raises:
-        ConfigError: names the override, or the target, that is refused.
+        ConfigError: an override or a target is refused; the message names it.
     """
     if len(words) > MOST or not all(isinstance(word, str) for word in words):
         raise ConfigError(f"{source} is not a list of overrides.")
@@ -87,7 +87,7 @@ def repeated(words: Sequence[Any], out: Path, trust: Sequence[str], source: str)
 def _parsed(word: str, source: str) -> Override:
     if len(word) > LONGEST:
         raise ConfigError(f"{source} holds an override of {len(word)} characters; none is longer than {LONGEST}.")
-    if "${" in word:  # before Hydra reads it: resolvers run code and read the environment
+    if "${" in word:  # checked before Hydra parses it: resolvers run code and read the environment
         raise ConfigError(f"{source} holds {word[:120]!r}; an interpolation of a stranger's is not taken.")
     try:
         override = OverridesParser.create().parse_override(word)
@@ -99,10 +99,10 @@ def _parsed(word: str, source: str) -> Override:
 
 
 def _is_taken(override: Override, source: str) -> bool:
-    """Whether an override is taken; False for one of place.
+    """Whether an override is repeated; False for a key of `LEFT_OUT` or `PLACES`.
 
     Raises:
-        ConfigError: a key that no run of detlab has.
+        ConfigError: detlab has no such key.
     """
     key = str(override.key_or_group)
     parts = re.split(r"[./]", key)
@@ -120,10 +120,10 @@ def _is_taken(override: Override, source: str) -> bool:
 
 
 def _check_choice(override: Override, source: str) -> None:
-    """Refuse an option that is no file of conf/: Hydra would read ../../evil.yaml, with a hydra node in it.
+    """Refuse an option that is not a file in conf/: Hydra would also read ../../evil.yaml, with its `hydra` node.
 
     Raises:
-        ConfigError: names the override.
+        ConfigError: the message names the override.
     """
     if override.is_delete():
         return
@@ -137,10 +137,10 @@ def _check_choice(override: Override, source: str) -> None:
 
 
 def _check_places(config: dict[str, Any], out: Path, source: str) -> None:
-    """Refuse a composed config that would write outside its folder, or download from elsewhere.
+    """Refuse a composed config that would write outside the run's folder or download from a changed address.
 
     Raises:
-        ConfigError: names the key.
+        ConfigError: the message names the key.
     """
     shipped = read_yaml(config_dir() / "data" / "common" / "default.yaml")["cache_dir"]
     for place, value in walk(config, source):
@@ -158,7 +158,7 @@ def read_overrides(run: Path) -> list[Any]:
     """The list in a run folder's .hydra/overrides.yaml.
 
     Raises:
-        ConfigError: no run folder, or files that cannot be read safely.
+        ConfigError: the folder is not a run, or its files cannot be read safely.
     """
     file = run / ".hydra" / "overrides.yaml"
     try:

@@ -1,4 +1,4 @@
-"""What configs may ask for in `${detlab.NAME:...}`: a sweep's folder, a share of a number, a pretrained backbone."""
+"""OmegaConf resolvers `${detlab.NAME:...}`: name of a sweep, fraction of a number, pretrained backbone."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from detlab.errors import ConfigError
 
 
 def share(key: str, total: int, parts: int) -> int:
-    """A whole part of a number, such as the epochs of one stage of four.
+    """`total` divided by `parts`, such as the epochs of one of four stages.
 
     Raises:
-        ConfigError: the number has no such part; `key` is the option that gives it.
+        ConfigError: `total` is not divisible; `key` is the option that sets it, for the message.
     """
     if not isinstance(total, int) or total < parts or total % parts:
         near = parts * max(1, round((total or 1) / parts))
@@ -23,7 +23,7 @@ def share(key: str, total: int, parts: int) -> int:
 
 
 def pretrained(cache_dir: str | None, depth: int) -> str | None:
-    """The file that `detlab pretrain` left of a ResNet; None where there is none, and weights are random."""
+    """The file with a ResNet's weights from `detlab pretrain`; None (random weights) if there is no such file."""
     if cache_dir is None or not depth:
         return None
     file = pretrained_file(cache_dir, depth)
@@ -31,7 +31,7 @@ def pretrained(cache_dir: str | None, depth: int) -> str | None:
 
 
 def pretrained_file(cache_dir: str, depth: int) -> Path:
-    """Where `detlab pretrain` leaves a ResNet's weights."""
+    """Where `detlab pretrain` saves a ResNet's weights."""
     return Path(cache_dir).expanduser() / "pretrained" / f"resnet{depth}-shapes.pth"
 
 

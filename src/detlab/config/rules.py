@@ -1,8 +1,8 @@
-"""What is refused, in one table: each rule has a reason in shapes or papers, and names an option that works.
+"""Table of the refused combinations: each rule gives a reason (shapes or a paper) and an option that works.
 
-Whatever no rule refuses must train. `detlab rules` prints the table; docs/rules.md is its output. Rules ask the class
-that a `_target_` names for its facts (class attributes such as `Detector.reads` and `Neck.single_map`), never for its
-name, so a subclass and a family from a user's own package are judged like the built-in ones.
+A config that no rule refuses must train. `detlab rules` prints the table; docs/rules.md is its output. Rules read
+class attributes (facts such as `Detector.reads` and `Neck.single_map`) of the class that a `_target_` names, never
+its name, so subclasses and families from a user's own package are treated like the built-in ones.
 """
 
 from __future__ import annotations
@@ -217,10 +217,10 @@ RULES: tuple[Rule, ...] = (
 
 
 def check(config: Mapping[str, Any]) -> None:
-    """Refuse a resolved config that a rule applies to.
+    """Refuse a resolved config to which a rule applies.
 
     Raises:
-        ConfigError: the first rule's sentence.
+        ConfigError: with the sentence of the first such rule.
     """
     for rule in RULES:
         if rule.applies(config):
@@ -228,7 +228,7 @@ def check(config: Mapping[str, Any]) -> None:
 
 
 def as_markdown() -> str:
-    """The table, for the docs."""
+    """The table in Markdown, for docs/rules.md."""
     lines = ["| refused | option | reason | works |", "|---|---|---|---|"]
     lines += [f"| {r.name} | `{r.option}` | {r.reason} | {r.instead} |" for r in RULES]
     return "\n".join(lines) + "\n"

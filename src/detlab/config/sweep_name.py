@@ -1,4 +1,4 @@
-"""The name of a sweep's folder, as the config's resolver `detlab.sweep_name`."""
+"""The name of a sweep's folder, also available in configs as the resolver `detlab.sweep_name`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 
 def sweep_name(overrides: Sequence[str], params: Mapping[str, Any] | None = None) -> str:
-    """A sweep's folder: all that is swept, and a digest of the rest, so that the same command finds the same folder.
+    """Folder name of a sweep: its swept keys and a digest of the other overrides.
 
-    Neither the seeds nor the levels of a swept key belong to it: with more of them it is the same sweep, longer.
+    The same command always gives the same folder. Seeds and levels are not part of the name, so a sweep that is
+    extended by seeds or levels keeps its folder.
 
     Args:
-        overrides: of the command line.
-        params: choices of an ablation.
+        overrides: from the command line.
+        params: {key: levels} swept by an ablation's file.
     """
     parser = OverridesParser.create()
     swept, identity, names = set(params or ()), set(), []

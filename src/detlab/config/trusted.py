@@ -1,10 +1,10 @@
-"""What the config of a stranger's file may build: what conf/ names, at the place where it names it.
+"""Check a config from an untrusted file: it may build only what conf/ builds at the same place.
 
-    place       key path of a node, with * for the number in a list, such as model.neck or augment.transforms.*
-    table       {place: {target: its reserved keys}}, read off the YAML files of conf/ and their defaults lists
+    place       key path of a node, with * for an index in a list, such as model.neck or augment.transforms.*
+    table       {place: {target: its reserved keys}}, collected from the YAML files of conf/ and their defaults lists
 
-A target that conf/ names for a logger is no neck. Nothing is imported for the check but the user's own packages, and
-these after every other target was found in the table.
+A target that conf/ uses as a logger is therefore refused as a neck. The check imports nothing but the user's own
+packages, and these only after every other target was found in the table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from detlab.system.foreign import ForeignFileError, plain, read_yaml, walk
 from detlab.system.reading import read_text
 
 Table = Mapping[str, Mapping[str, Mapping[str, Any]]]
-RESERVED = {"_args_", "_convert_", "_partial_", "_recursive_"}  # with _target_: what Hydra reads of a node
+RESERVED = {"_args_", "_convert_", "_partial_", "_recursive_"}  # keys that Hydra interprets, besides _target_
 COMMANDS = ("train", "evaluate", "predict")  # top configs whose defaults lists name the groups of a stored config
 LIBRARIES = {
     "detlab",
@@ -41,10 +41,10 @@ LIBRARIES |= {"torchvision", "wandb", "yaml", "matplotlib", "pytorch_lightning",
 
 
 class Node(NamedTuple):
-    """A mapping with a `_target_`, or with another key that Hydra reads."""
+    """A mapping with `_target_` or another key that Hydra interprets."""
 
     place: str
-    target: Any  # None where it has none
+    target: Any  # None without `_target_`
     reserved: dict[str, Any]
 
 
@@ -56,16 +56,16 @@ def checked_config(
     interpolations: Collection[str] = (),
     name: str = "The config",
 ) -> dict[str, Any]:
-    """A copy of a stranger's config of which every target is trusted where it stands: the copy is what may be built.
+    """Check that every target of an untrusted config is trusted at its place, and return a copy that may be built.
 
     Args:
-        trust: the user's packages, all of them trusted everywhere; or single targets of libraries, in full.
-        own: configs of the user's own, as composed; what they name is trusted where they name it.
-        interpolations: strings with `${` that may stay; a stored config is resolved and has none.
-        name: of the config, for the message.
+        trust: the user's own packages, trusted at every place; or full names of single targets in libraries.
+        own: the user's own composed configs; their targets are trusted at the places where they occur.
+        interpolations: strings with `${` that are allowed; a stored config is resolved and has none.
+        name: what the messages call the config.
 
     Raises:
-        ConfigError: names the target, its place, and what would trust it.
+        ConfigError: a target is not trusted; the message names it, its place and the option that would trust it.
     """
     packages = trusted_packages(trust)
     table = joined(shipped(), *map(table_of, [own] if isinstance(own, Mapping) else own))
@@ -91,10 +91,10 @@ def checked_config(
 
 
 def trusted_packages(trust: Sequence[str] | str) -> tuple[str, ...]:
-    """The `trust` option, checked: packages of the user's own, or targets of libraries in full.
+    """Check the `trust` option: the user's own packages, or full names of single targets in libraries.
 
     Raises:
-        ConfigError: no name, a library as a whole, or anything of Python's own modules.
+        ConfigError: an entry is not a name, is a whole library, or lies in Python's standard library.
     """
     names = [trust] if isinstance(trust, str) else list(trust)
     for name in names:
@@ -114,7 +114,7 @@ def trusted_packages(trust: Sequence[str] | str) -> tuple[str, ...]:
 
 
 def nodes_of(config: Any, name: str = "The config") -> Iterator[Node]:
-    """Every mapping of a config that Hydra would read as a node, or that has keys such a node has."""
+    """All mappings of a config with `_target_` or another key of the form `_name_`."""
     for place, value in walk(config, name):
         if isinstance(value, dict):
             reserved = {k: v for k, v in value.items() if isinstance(k, str) and _is_reserved(k)}
@@ -124,7 +124,7 @@ def nodes_of(config: Any, name: str = "The config") -> Iterator[Node]:
 
 
 def table_of(config: Mapping[str, Any]) -> Table:
-    """What a config names, where it names it."""
+    """The table of a config: its targets by place."""
     table: dict[str, dict[str, Mapping[str, Any]]] = {}
     for node in nodes_of(config):
         if isinstance(node.target, str):
@@ -133,7 +133,7 @@ def table_of(config: Mapping[str, Any]) -> Table:
 
 
 def joined(*tables: Table) -> Table:
-    """What any of some tables names."""
+    """The union of several tables."""
     places = {place for table in tables for place in table}
     return {p: {t: r for table in tables for t, r in table.get(p, {}).items()} for p in places}
 
@@ -146,7 +146,7 @@ def shipped() -> Table:
 
 @cache
 def shipped_interpolations() -> frozenset[str]:
-    """Every string of conf/ with an interpolation."""
+    """All strings in conf/ that contain an interpolation."""
     contents = [read_yaml(file) for file in config_dir().rglob("*.yaml")]
     return frozenset(v for c in contents for _, v in walk(c) if isinstance(v, str) and "${" in v)
 
@@ -159,7 +159,7 @@ def nest(place: str, content: Any) -> dict[str, Any]:
 
 
 def _contributions(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(package, content) of every option file of conf/, at each package where a defaults list puts its group."""
+    """(package, content) of every option file in conf/, once for each package where a defaults list places it."""
     waiting = [(root / f"{command}.yaml", "") for command in COMMANDS]
     seen = set()
     while waiting:
@@ -170,32 +170,32 @@ def _contributions(root: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         content = read_yaml(file) or {}
         for entry in content.pop("defaults", []):
             waiting += _entry_files(root, file, package, entry)
-        content.pop("hydra", None)  # no part of a stored config
-        # what lies at the top is nested once, so that `table_of` reads all files alike
+        content.pop("hydra", None)  # not part of a stored config
+        # top-level keys are returned one by one, so that `table_of` handles all files alike
         yield from ([(package, content)] if package else [(key, value) for key, value in content.items()])
 
 
 def _entry_files(root: Path, file: Path, package: str, entry: Any) -> Iterator[tuple[Path, str]]:
-    """(file, package) of every option that an entry of a defaults list of `file` may choose."""
+    """(file, package) of every option that an entry of the defaults list of `file` may choose."""
     if not isinstance(entry, Mapping):
-        if entry != "_self_":  # an option of the same group
+        if entry != "_self_":  # another option of the same group
             yield file.with_name(f"{entry}.yaml"), package
         return
     (words, _), *_ = entry.items()
     if words.startswith("override "):
-        return  # of a group that the top config has already
+        return  # the group is listed in the top config, which is read too
     group, _, at = words.removeprefix("optional ").partition("@")
     folder = PurePosixPath(group[1:]) if group.startswith("/") else PurePosixPath(file.parent.relative_to(root)) / group
     for option in sorted((root / folder).rglob("*.yaml")):
         header = _header(option)
         if header is None and option.parent != root / folder:
-            continue  # a group of its own, such as model/neck below model
+            continue  # belongs to a nested group, such as model/neck in model
         default = ".".join(folder.parts) if group.startswith("/") else _under(package, group.replace("/", "."))
         yield option, _under(package, at) if at else default if header is None else header
 
 
 def _under(package: str, at: str) -> str:
-    """A package written in a defaults list of a file in `package`."""
+    """The full package of `at`, as written in the defaults list of a file whose package is `package`."""
     if at == "_here_":
         return package
     if at.startswith("_global_"):
@@ -204,7 +204,7 @@ def _under(package: str, at: str) -> str:
 
 
 def _header(file: Path) -> str | None:
-    """The package that a file's first line gives, if it does."""
+    """The package in a file's first line (`# @package ...`); None without such a line."""
     first = read_text(file).content.partition("\n")[0]
     return _under("", first.removeprefix("# @package").strip()) if first.startswith("# @package") else None
 
@@ -214,14 +214,14 @@ def _is_reserved(key: str) -> bool:
 
 
 def _named(node: Node, table: Table) -> bool:
-    """Whether a table names a node's target where it stands, and no key of Hydra's that the table's node has not."""
+    """Whether a table has a node's target at its place, with the same values of all reserved keys of the node."""
     if not isinstance(node.target, str) or node.target not in (there := table.get(node.place, {})):
         return False
     return all(key in there[node.target] and there[node.target][key] == value for key, value in node.reserved.items())
 
 
 def _of_packages(node: Node, packages: Sequence[str]) -> bool:
-    """Whether the user trusts a node's target, by its package or, of a library, by its full name."""
+    """Whether the user trusts a node's target, by its package or (for libraries) by its full name."""
     target = node.target
     if not isinstance(target, str) or not set(node.reserved) <= RESERVED:
         return False
@@ -232,14 +232,14 @@ def _of_packages(node: Node, packages: Sequence[str]) -> bool:
 
 
 def _check_home(node: Node, name: str) -> None:
-    """Refuse what a trusted package has merely imported, such as my_package.os.system: only now it is imported.
+    """Import a target of a trusted package, and refuse it if the package only imports it (my_package.os.system).
 
     Raises:
-        ConfigError: names the target and the module it is of.
+        ConfigError: the message names the target and the module that defines it.
     """
     try:
         found = object_of(node.target)
-    except Exception as error:  # whatever an import raises
+    except Exception as error:  # an import may raise anything
         raise ConfigError(f"{name} names {node.target} at {node.place}, which cannot be imported ({error}).") from error
     home = str(getattr(found, "__module__", ""))
     if not (isclass(found) or isroutine(found)) or home.split(".")[0] != node.target.split(".")[0]:

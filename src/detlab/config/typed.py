@@ -1,4 +1,4 @@
-"""Overrides as a user types them: read by Hydra's own grammar, and refused in one sentence where it cannot."""
+"""Overrides as typed by the user: parsed by Hydra's grammar; one that cannot be parsed is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ MODEL_PARTS = {  # keys under model that are groups, wherever they stand
 
 
 def read_override(text: str) -> Override:
-    """An override by Hydra's grammar.
+    """Parse an override with Hydra's grammar.
 
     Raises:
-        ConfigError: it cannot be read; with the form that can.
+        ConfigError: it cannot be parsed; the message shows the right form.
     """
     try:
         return OverridesParser.create().parse_override(text)
@@ -42,10 +42,12 @@ def read_override(text: str) -> Override:
 
 
 def check_overrides(overrides: Iterable[str]) -> None:
-    """Refuse what Hydra cannot read, and a dot where a slash belongs: model.box_loss=giou would overwrite the group.
+    """Refuse overrides that Hydra cannot parse, and a dot in place of a slash.
+
+    model.box_loss=giou would overwrite the whole group with text; model/box_loss=giou chooses an option.
 
     Raises:
-        ConfigError: names the form that works.
+        ConfigError: the message shows the right form.
     """
     for override in overrides:
         read_override(override)
@@ -62,12 +64,18 @@ def check_overrides(overrides: Iterable[str]) -> None:
 
 
 def check_once(overrides: Iterable[str]) -> None:
+<<<<<<< HEAD
     """Refuse a key that is given two values; Hydra would take the last.
 
     A shell makes two of data.limit={train:8,val:4}.
+=======
+    """Refuse a key that is given twice, where Hydra would use the last value.
+
+    A shell's brace expansion turns data.limit={train:8,val:4} into two arguments.
+>>>>>>> voice2
 
     Raises:
-        ConfigError: names both.
+        ConfigError: the message names both.
     """
     given: dict[str, str] = {}
     for text in overrides:
@@ -84,7 +92,7 @@ def check_once(overrides: Iterable[str]) -> None:
 
 
 def swept(overrides: Sequence[str]) -> str:
-    """The first override that holds several values; empty where none does."""
+    """The first override with several values; empty if there is none."""
     for text in overrides:
         try:
             if OverridesParser.create().parse_override(text).is_sweep_override():
@@ -95,7 +103,7 @@ def swept(overrides: Sequence[str]) -> str:
 
 
 def unreadable(text: str) -> str:
-    """What to write in place of an argument that Hydra cannot read."""
+    """The message for an argument that Hydra cannot parse, with what to write instead."""
     key, equals, value = text.partition("=")
     if not equals:
         if text.strip(",").endswith("}") or text.endswith((":", "]")) or text.endswith(","):

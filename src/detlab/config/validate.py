@@ -1,8 +1,8 @@
-"""Types and ranges of a whole config, before anything is built.
+"""Check types and ranges of a whole config before anything is built.
 
-Each key of a node with `_target_` is held against the annotation of the argument it becomes (`detlab.ranges` for
-ranges); keys without a target against `detlab.config.keys`. A fault names the full key, the value as it would be
-written on the command line, what may stand there, and the value that the chosen options ship with.
+Each key of a node with `_target_` is checked against the annotation of the argument that it sets (`detlab.ranges` for
+ranges), all other keys against `detlab.config.keys`. The message names the full key, the value as written on the
+command line, the allowed values, and the default of the chosen options.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ from detlab.config.keys import EXTRA, NEEDED, TOP
 from detlab.config.parts import object_of
 from detlab.errors import ConfigError
 
-MEANT = {  # words that YAML 1.1 or habit takes for truth values; here they are words
+MEANT = {  # words that users write for a boolean, but that OmegaConf reads as text or numbers
     **dict.fromkeys(("no", "off", "n", "0"), False),
     **dict.fromkeys(("yes", "on", "y", "1"), True),
 }
 
 
 class Fault(NamedTuple):
-    """A value that may not stand at a key."""
+    """A value that its key does not allow."""
 
     key: str
     value: Any
-    contract: Any  # the annotation it breaks
+    contract: Any  # the annotation that it violates
 
 
 def validate(
     config: Mapping[str, Any], command: str = "train", shipped: Callable[[], Mapping[str, Any]] | None = None
 ) -> None:
-    """Refuse the first wrong key or value of a plain, resolved config.
+    """Refuse the first wrong key or value of a resolved config in plain containers.
 
     Args:
-        config: of a command.
-        command: whose top keys these are.
-        shipped: gives the config of the chosen options without single values; called where something is wrong.
+        config: the command's config.
+        command: name of the command, which determines the allowed top-level keys.
+        shipped: returns the config of the chosen options with their defaults; called only if something is wrong.
 
     Raises:
         ConfigError: one sentence with the full key.
@@ -60,7 +60,7 @@ def validate(
     for key, value in config.items():
         contract = TOP[command].get(str(key))
         if contract is None:
-            continue  # a key of one's own, added with +
+            continue  # a key that the user added with +
         for fault in value_faults(value, contract, str(key)):
             raise ConfigError(sentence(fault, shipped() if shipped is not None else {}))
 
@@ -76,10 +76,10 @@ def validate_node(node: Mapping[str, Any], key: str) -> None:
 
 
 def node_faults(node: Mapping[str, Any], key: str) -> Iterator[Fault]:
-    """Wrong values of a node with `_target_`, and of the nodes in it.
+    """Wrong values of a node with `_target_` and of the nodes inside it.
 
     Raises:
-        ConfigError: a target that cannot be imported, or an option that it does not have.
+        ConfigError: a target cannot be imported or lacks an option.
     """
     target = str(node["_target_"])
     options = _options(target, key)
@@ -95,7 +95,7 @@ def node_faults(node: Mapping[str, Any], key: str) -> Iterator[Fault]:
 
 
 def value_faults(value: Any, contract: Any, key: str) -> Iterator[Fault]:
-    """Wrong values at and below a key that holds a value under a contract (an annotation)."""
+    """Wrong values at `key` and below it, checked against a contract (an annotation)."""
     if isinstance(value, Mapping) and "_target_" in value:
         yield from node_faults(value, key)
     elif isinstance(value, Mapping) and (entries := entries_of(contract)) is not None:
@@ -116,7 +116,7 @@ def value_faults(value: Any, contract: Any, key: str) -> Iterator[Fault]:
 
 
 def sentence(fault: Fault, shipped: Mapping[str, Any]) -> str:
-    """What is wrong, what may stand there, and a value that works."""
+    """The message: what is wrong, the allowed values, and a value that works."""
     key, value, contract = fault
     told = f"{key}={written(value)} must be {describe(contract)}"
     works = _works(fault, shipped)
@@ -124,11 +124,12 @@ def sentence(fault: Fault, shipped: Mapping[str, Any]) -> str:
 
 
 def _works(fault: Fault, shipped: Mapping[str, Any]) -> str:
-    """An override that would work, as typed into a shell."""
+    """An override that would work, as typed into a shell; empty if none is known."""
     key, value, contract = fault
     if fits(False, contract) and str(value).lower() in MEANT:
         return f"{key}={written(MEANT[str(value).lower()])}"
-    if isinstance(value, int | float) and not isinstance(value, bool) and fits(str(value), contract):  # a name
+    # a name made of digits needs quotes
+    if isinstance(value, int | float) and not isinstance(value, bool) and fits(str(value), contract):
         return f"'{key}=\"{value}\"'"
     if fits([value], contract):
         return f"{key}=[{written(value)}]"
@@ -145,7 +146,7 @@ _ABSENT = object()
 
 
 def written(value: Any) -> str:
-    """A value as the command line has it."""
+    """A value as written on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):

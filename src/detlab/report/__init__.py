@@ -1,1 +1,1 @@
-"""Reports from run folders: which choices make a difference. Needs no torch, so that it runs where results are read."""
+"""Reports from run folders: which choices make a difference. Needs no torch, so it runs on any machine."""

@@ -1,4 +1,4 @@
-"""What the numbers of a sweep say: metrics on resampled test images, and contrasts of rows judged together.
+"""Analyse a sweep: metrics on resampled test images, and contrasts of rows with corrected verdicts.
 
 R rows, S seeds, B resamples.
 """
@@ -19,25 +19,25 @@ from detlab.report.spending import holm
 
 Array = NDArray[np.float64]
 LEVEL = 0.95
-FLOOR = 10  # boxes: below, a class or size gets no verdict
+FLOOR = 10  # a class or size with fewer boxes gets no verdict
 
 
 @dataclass
 class Analysis:
-    """Everything a report says in numbers."""
+    """All numbers of a report."""
 
     sweep: Sweep
-    drawn: dict[tuple[int, int], Drawn] = field(default_factory=dict)  # by row and seed
+    drawn: dict[tuple[int, int], Drawn] = field(default_factory=dict)  # {(row, seed): resampled metrics}
     precision: dict[int, np.ndarray] = field(default_factory=dict)  # row -> [101], IoU 0.5, mean over seeds
     classes: list[str] = field(default_factory=list)
-    boxes: dict[str, int] = field(default_factory=dict)  # metric of a size or class -> boxes it is made of
+    boxes: dict[str, int] = field(default_factory=dict)  # {metric of a size or class: number of its boxes}
     images: int = 0
     resamples: int = 0
-    why_no_draws: str = ""  # of the answering metric: the images are taken as they are
+    why_no_draws: str = ""  # why the main metric has no resamples, so that the images count as fixed
     _judged: dict[str, list[Contrast | None]] = field(default_factory=dict)
 
     def values(self, metric: str) -> Array:
-        """[R, S] as the runs measured it; NaN where there is none."""
+        """[R, S] the metric as the runs measured it; NaN if missing."""
         sweep = self.sweep
         table = np.full((len(sweep.rows), len(sweep.seeds)), np.nan)
         for r, row in enumerate(sweep.rows):
@@ -46,7 +46,7 @@ class Analysis:
         return table
 
     def draws(self, metric: str) -> Array | None:
-        """[R, S, B] on resampled images; None where a run's cannot be made."""
+        """[R, S, B] the metric on resampled images; None if it cannot be resampled for some run."""
         values = self.values(metric)
         if not self.resamples or not np.isfinite(values).any():
             return None
@@ -59,7 +59,7 @@ class Analysis:
         return found
 
     def judge(self, parts: Sequence[Mapping[int, float]], metric: str = "") -> list[Contrast]:
-        """Weighted sums of rows, each given by its rows' weights; the verdicts are corrected over all of them."""
+        """Contrasts given as {row: weight}; the verdicts are corrected over all of them."""
         metric = metric or self.sweep.metric
         weights = np.zeros((len(parts), len(self.sweep.rows)))
         for c, part in enumerate(parts):
@@ -69,7 +69,7 @@ class Analysis:
         return list(contrasts(self.values(metric), self.draws(metric), weights, LEVEL, images=self.images or None))
 
     def differences(self, metric: str = "") -> list[Contrast | None]:
-        """[R] every row beside the baseline, corrected over the rows; None for the baseline and rows without runs."""
+        """[R] each row minus the baseline, corrected over the rows; None for the baseline and rows without runs."""
         metric = metric or self.sweep.metric
         if metric not in self._judged:
             known: list[bool] = np.asarray(np.isfinite(self.values(metric)).any(1)).tolist()
@@ -82,7 +82,7 @@ class Analysis:
         return self._judged[metric]
 
     def together(self, metrics: Sequence[str]) -> dict[str, list[Contrast | None]]:
-        """Differences by several metrics, corrected over all rows and metrics; metrics of few boxes are left out."""
+        """Differences in several metrics, corrected over all rows and metrics; metrics of few boxes are left out."""
         kept = [m for m in metrics if self.boxes.get(m, FLOOR) >= FLOOR and np.isfinite(self.values(m)).any()]
         found = {metric: self.differences(metric) for metric in kept}
         flat = corrected([c for column in found.values() for c in column if c is not None])
@@ -90,7 +90,7 @@ class Analysis:
         return {metric: [None if c is None else next(again) for c in column] for metric, column in found.items()}
 
     def point(self, row: int, metric: str = "") -> float | None:
-        """Mean over seeds of a metric, as the runs measured it."""
+        """Mean over seeds of a metric as the runs measured it; None without runs."""
         values = self.sweep.rows[row].values(metric or self.sweep.metric)
         return float(values.mean()) if len(values) else None
 
@@ -101,7 +101,7 @@ class Analysis:
 
 
 def corrected(found: Sequence[Contrast], level: float = LEVEL) -> list[Contrast]:
-    """The same contrasts with verdicts corrected over all of them (Holm), those of one seed apart."""
+    """The same contrasts with verdicts corrected over all of them (Holm); one-seed contrasts separately."""
     p = np.array([np.nan if c.p is None else c.p for c in found])
     several = np.array([c.seeds >= 2 for c in found], bool)
     many, _ = holm(np.where(several, p, np.nan), 1 - level)
@@ -120,12 +120,12 @@ def corrected(found: Sequence[Contrast], level: float = LEVEL) -> list[Contrast]
 
 
 def analyse(sweep: Sweep, resamples: int = 1000, say: Callable[[str], None] = lambda _: None) -> Analysis:
-    """Resample the stored detections of all runs; the same resampled images serve all.
+    """Resample the stored detections of all runs; all runs share the same resampled images.
 
     Args:
         sweep: rows and runs.
-        resamples: 0 takes the images as they are.
-        say: told of progress.
+        resamples: number of resamples; 0 treats the images as fixed.
+        say: called with a text about progress.
     """
     analysis = Analysis(sweep)
     runs = [(i, seed, run) for i, row in enumerate(sweep.rows) for seed, run in row.done.items()]
@@ -159,7 +159,7 @@ def _why_no_draws(analysis: Analysis) -> str:
     if not analysis.resamples:
         return "none were resampled (resamples=0)"
     metric = analysis.sweep.metric
-    return "" if analysis.draws(metric) is not None else f"{metric} is not made anew for other test images"
+    return "" if analysis.draws(metric) is not None else f"{metric} cannot be computed on resampled test images"
 
 
 def _add_precision(analysis: Analysis) -> None:

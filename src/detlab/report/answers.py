@@ -1,4 +1,4 @@
-"""The first screen: what changing each factor does, the best row, and what is decided; as sentences and as HTML."""
+"""Summary of a report: effect of each factor, best row, and decided rows, as sentences and as HTML."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from detlab.report.figures import interval_line
 from detlab.report.intervals import Contrast
 from detlab.report.runs import Run
 
-MANY_SEEDS = 20  # a row: more than that nobody will run
+MANY_SEEDS = 20  # seeds per row; larger numbers are not recommended
 
 
 class Factor(NamedTuple):
-    """What changing one choice does."""
+    """A factor with the effects of its levels."""
 
     name: str
-    effects: list[Effect]  # of its levels beside the baseline's, the largest first
+    effects: list[Effect]  # each level against the baseline's level, largest effect first
 
 
 def factors(analysis: Analysis) -> list[Factor]:
@@ -41,12 +41,12 @@ def _size(effect: Effect) -> float:
 
 
 def change(name: str, effect: Effect) -> str:
-    """Which change an effect is of."""
+    """The change whose effect is shown, in words."""
     return f"{name}: {effect.level} instead of {effect.against}"
 
 
 def across(analysis: Analysis, effect: Effect) -> str:
-    """Over which levels of the other factors it is averaged."""
+    """The levels of other factors over which an effect is averaged, in words."""
     if len(analysis.sweep.factors) < 2:
         return ""
     others = " and ".join(name for key, name in analysis.sweep.names.items() if key != effect.factor)
@@ -54,15 +54,15 @@ def across(analysis: Analysis, effect: Effect) -> str:
 
 
 def effect_text(contrast: Contrast | None) -> str:
-    """A value with its interval."""
+    """An effect with its interval, as text."""
     if contrast is None or contrast.value is None:
-        return "no pair of rows tells it"
+        return "no pair of rows to compare"
     span = "" if contrast.low is None else f" [{contrast.low:+.3f}, {contrast.high:+.3f}]"
     return f"{contrast.value:+.3f}{span}"
 
 
 def answer(analysis: Analysis, made: Sequence[Factor] | None = None) -> list[str]:
-    """What came out, in sentences: factors, the best row, what is decided and what would decide the rest."""
+    """The summary in sentences: factors, the best row, what is decided and what would decide the rest."""
     sweep, best = analysis.sweep, analysis.best()
     if best is None:
         return ["No run has a result yet."]
@@ -80,7 +80,7 @@ def answer(analysis: Analysis, made: Sequence[Factor] | None = None) -> list[str
 
 
 def row_intervals(analysis: Analysis) -> list[Contrast | None]:
-    """[R] each row's own mean with its interval."""
+    """[R] mean of each row with its interval; None without runs."""
     known = [i for i in range(len(analysis.sweep.rows)) if analysis.point(i) is not None]
     found = dict(zip(known, analysis.judge([{i: 1.0} for i in known]), strict=True))
     return [found.get(i) for i in range(len(analysis.sweep.rows))]
@@ -96,19 +96,19 @@ def decided(analysis: Analysis) -> list[str]:
     }
     told = [f"{count['better']} better", f"{count['worse']} worse", f"{count['undecided']} undecided"]
     if count["one seed"]:
-        told.append(f"{count['one seed']} with one seed, which says nothing of the choice")
+        told.append(f"{count['one seed']} with one seed, which allows no verdict")
     sentences = [f"Beside the baseline, {analysis.sweep.label(analysis.sweep.base)}: {', '.join(told)}."]
     if more := needed(found):
         sentences.append(more)
     sizes = [c.detectable for c in found if c.detectable is not None]
     if count["undecided"] and sizes:
         size, title = float(np.median(sizes)), metric_title(analysis.sweep.metric)
-        sentences.append(f"These runs would have told a true difference of {size:.3f} {title} (probability 0.8).")
+        sentences.append(f"These runs would have found a true difference of {size:.3f} {title} (probability 0.8).")
     return sentences
 
 
 def needed(found: Sequence[Contrast]) -> str:
-    """What would decide the rows that are not decided; "" where all are."""
+    """What would decide the undecided rows, in words; "" if there are none."""
     open_rows = [c for c in found if not c.decided and c.seeds]
     if not open_rows:
         return ""
@@ -134,7 +134,7 @@ def needed(found: Sequence[Contrast]) -> str:
 
 
 def seeds_to_run(found: Sequence[Contrast]) -> int | None:
-    """Seeds a row that would decide what is open and can be; None where no reasonable number does."""
+    """Seeds per row that would decide the open rows for which MANY_SEEDS suffice; None if there are none."""
     open_rows = [c for c in found if not c.decided and c.seeds]
     wanted = [2 if c.seeds < 2 else c.seeds_needed for c in open_rows]
     within = [n for n in wanted if n is not None and n <= MANY_SEEDS]
@@ -142,7 +142,7 @@ def seeds_to_run(found: Sequence[Contrast]) -> int | None:
 
 
 def command(analysis: Analysis) -> str:
-    """The command that adds the seeds; "" where none would decide anything."""
+    """The command that adds the seeds; "" if more seeds would decide nothing."""
     sweep, differences = analysis.sweep, analysis.differences()
     seeds = seeds_to_run([c for c in differences if c is not None])
     runs = [run for row in sweep.rows for run in row.runs.values()]
@@ -164,7 +164,7 @@ def _shared(runs: Sequence[Run], swept: set[str]) -> dict[str, str]:
 
 
 def answer_html(analysis: Analysis) -> str:
-    """The first screen."""
+    """The summary as HTML."""
     made = factors(analysis)
     effects = [e.contrast for factor in made for e in factor.effects if e.contrast is not None]
     spans = [x for c in effects if c.low is not None and c.high is not None for x in (c.low, c.high)]

@@ -1,8 +1,10 @@
-"""AP and AR of resampled splits.
+"""AP and AR on bootstrap resamples of a split.
 
-A resample draws as many images as there are, with replacement; an image drawn w times counts w times. Matching within
-an image does not change by that, so it is done once, and only the sums over detections are taken again, with weights.
-B resamples, I images, N detections, K classes, T thresholds; in arrays of one class, m true positives.
+A resample draws as many images as the split has, with replacement; an image drawn w times has weight w. Matching
+happens within an image and does not depend on the weights, so it is done once. Only the sums over detections are
+computed again with the weights.
+
+B resamples (b in one block), I images, N detections, K classes, T thresholds, m true positives of a class.
 """
 
 from __future__ import annotations
@@ -16,39 +18,39 @@ from scipy import sparse
 from detlab.metrics.matching import RECALLS
 from detlab.report.detections import Judged, Truth
 
-BLOCK = 512  # resamples at once: a row of them is one step of the sums
-Steps = Callable[[int], np.ndarray]  # boxes there are -> share of recall's scale reached after 0, 1, .. of them
+BLOCK = 512  # resamples per block; the sums run over detections, one row of the block at a time
+Steps = Callable[[int], np.ndarray]  # number of boxes n -> [n + 1] share of the recall axis covered by 0..n of them
 
 
 def draw_weights(images: int, resamples: int, seed: int = 0) -> np.ndarray:
-    """[B + 1, I] how often each image counts; the first row is the split itself, once each."""
+    """[B + 1, I] weight of each image in each resample; the first row is the split itself, with weights 1."""
     generator = np.random.default_rng(seed)
     drawn = generator.multinomial(images, np.full(images, 1 / images), size=resamples)
     return np.concatenate([np.ones((1, images), np.int64), drawn])
 
 
 def coco_steps(total: int) -> np.ndarray:
-    """COCO reads precision at 101 points of recall."""
+    """COCO samples precision at 101 recall points."""
     return np.searchsorted(RECALLS, np.arange(total + 1) / max(total, 1), side="right") / len(RECALLS)
 
 
 def voc07_steps(total: int) -> np.ndarray:
-    """VOC 2007 reads it at 11 points, compared in whole numbers."""
+    """VOC 2007 samples precision at 11 recall points, compared in whole numbers."""
     return (10 * np.arange(total + 1) // max(total, 1) + 1) / 11
 
 
 def voc12_steps(total: int) -> np.ndarray:
-    """VOC 2010 and later takes the area."""
+    """VOC 2010 and later takes the area under the curve."""
     return np.arange(total + 1) / max(total, 1)
 
 
 def resampled_ap(judged: Judged, truth: Truth, weights: np.ndarray, steps: Steps = coco_steps) -> np.ndarray:
-    """AP [B, K] over all thresholds; NaN where a class has no box in a resample."""
+    """AP [B, K], mean over thresholds; NaN where a class has no box in a resample. B counts the rows of `weights`."""
     return ap_by_threshold(judged, truth, weights, steps).mean(2)
 
 
 def ap_by_threshold(judged: Judged, truth: Truth, weights: np.ndarray, steps: Steps = coco_steps) -> np.ndarray:
-    """As `resampled_ap`, [B, K, T]."""
+    """AP [B, K, T]; see `resampled_ap`."""
     ap = np.full((len(weights), judged.classes, judged.hit.shape[1]), np.nan)
     bounds = np.searchsorted(judged.label, np.arange(judged.classes + 1))
     columns = np.ascontiguousarray(weights.T, dtype=np.float64)  # [I, B]
@@ -67,13 +69,16 @@ def ap_by_threshold(judged: Judged, truth: Truth, weights: np.ndarray, steps: St
 
 
 class _Class:
-    """One class of a run. Only true positives need a look: precision is highest, and recall rises, right at one."""
+    """One class of a run.
+
+    The sums are needed at true positives only: between two of them recall is constant and precision falls.
+    """
 
     def __init__(self, judged: Judged, part: slice) -> None:
         hit, self.dropped = judged.hit[part], judged.dropped[part]
         self.image, self.hit = judged.image[part], hit
-        self.at = np.flatnonzero(hit.any(1))  # true at some threshold
-        self.counted = ~self.dropped[:, 0]  # most of what counts at any threshold
+        self.at = np.flatnonzero(hit.any(1))  # true positives at any threshold
+        self.counted = ~self.dropped[:, 0]  # counted at the first threshold; the others differ in few detections
 
     def ap(self, columns: np.ndarray, total: np.ndarray, steps: Steps) -> np.ndarray:
         """AP [b, T] of resamples with weights [I, b] and numbers of boxes [b]."""
@@ -104,7 +109,7 @@ class _Class:
         return found
 
     def _sums(self, rows: np.ndarray, signs: np.ndarray | None, at: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        """[m, b] weighted number of these detections up to each of `at`."""
+        """[m, b] weighted number of the detections `rows` (times their signs) up to each detection in `at`."""
         place = np.searchsorted(at, rows)
         inside = place < len(at)
         data = np.ones(len(rows)) if signs is None else signs
@@ -117,13 +122,13 @@ class _Class:
 
 
 def _accumulate(operation: np.ufunc, table: np.ndarray) -> None:
-    """Each row combined with those above it, in place. numpy's accumulate along the first axis is far slower."""
+    """Combine each row with all rows above it, in place; numpy's accumulate along the first axis is far slower."""
     for above, row in pairwise(list(table)):
         operation(above, row, out=row)
 
 
 def resampled_recall(judged: Judged, truth: Truth, weights: np.ndarray, most: int) -> np.ndarray:
-    """Recall [B] of the best `most` detections of each image, mean over thresholds and classes; NaN without a box."""
+    """Recall [B] of the best `most` detections per image, mean over thresholds and classes; NaN without any box."""
     images, thresholds = weights.shape[1], judged.hit.shape[1]
     label = truth.label if judged.classes > 1 else np.zeros_like(truth.label)
     wanted, kept = judged.wanted, judged.place < most
@@ -138,7 +143,7 @@ def resampled_recall(judged: Judged, truth: Truth, weights: np.ndarray, most: in
 
 
 def mean_known(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean of what is not NaN; NaN where nothing is."""
+    """Mean along an axis without NaN; NaN where all values are."""
     known = ~np.isnan(values)
     count = known.sum(axis)
     total = np.where(known, values, 0.0).sum(axis)

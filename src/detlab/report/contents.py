@@ -1,4 +1,4 @@
-"""The tables of a report: rows with their differences, effects, classes and sizes, budgets, runs, commands."""
+"""Tables of a report: rows with their differences, effects, classes and sizes, budgets, runs, commands."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ MORE = (
     "ar_100",
     "ar_1000",
 )
-NAMED = 5  # rows told by name in a cell
+NAMED = 5  # rows named in a cell at most
 
 
 def metric_title(metric: str) -> str:
-    """A metric's name as people write it."""
+    """A metric's name for titles, such as AP50 for map_50."""
     if metric.startswith(("ap/", "ap_voc")):
         return f"AP {metric.partition('/')[2]}"
     at = RECALL_AT.fullmatch(metric)
@@ -48,14 +48,14 @@ def interval_cell(contrast: Contrast | None) -> Cell:
 
 
 def short_words(contrast: Contrast) -> str:
-    """What may be said, for a table."""
+    """The verdict in words, shortened for a table."""
     if contrast.verdict != "one seed" or contrast.differ_here is None:
         return contrast.words
     return "one seed; these two runs " + ("differ" if contrast.differ_here else "are not distinguishable")
 
 
 def verdict_cell(contrast: Contrast | None, base: bool = False) -> Cell:
-    """What may be said of a difference."""
+    """A difference's verdict."""
     if base:
         return Cell("baseline", kind="same")
     if contrast is None:
@@ -64,14 +64,14 @@ def verdict_cell(contrast: Contrast | None, base: bool = False) -> Cell:
 
 
 def deciding_cells(contrast: Contrast | None) -> list[Cell]:
-    """What would decide a difference, and the smallest that could have been found."""
+    """Cells: seeds or images that would decide a difference, and the smallest difference that could be found."""
     if contrast is None or contrast.value is None:
         return [Cell(DASH), Cell(DASH)]
     return [Cell(contrast.deciding or DASH, contrast.seeds_needed), number(contrast.detectable)]
 
 
 def main_table(analysis: Analysis) -> Table:
-    """Rows of swept choices: mean and spread over seeds, difference to the baseline, other metrics, unequal costs."""
+    """One line per row: mean and spread over seeds, difference to the baseline, other metrics, costs that differ."""
     sweep = analysis.sweep
     names, costs = sweep.names, unequal(sweep)
     more = [key for key in MORE if key != sweep.metric and any(len(row.values(key)) for row in sweep.rows)]
@@ -100,7 +100,7 @@ def main_table(analysis: Analysis) -> Table:
 
 
 def effect_table(analysis: Analysis) -> Table:
-    """Main effects."""
+    """Table of the main effects."""
     table = Table("effects", "Main effects", ["factor", "level", "beside", "effect [95 %]", "verdict", "would decide"])
     table.heads += ["finds from", "pairs of rows"]
     table.words = {0, 1, 2, 4, 5}
@@ -113,7 +113,7 @@ def effect_table(analysis: Analysis) -> Table:
 
 
 def interaction_table(analysis: Analysis) -> Table:
-    """Interactions of pairs."""
+    """Table of the interactions of two factors."""
     heads = ["change", "and change", "beyond their sum [95 %]", "verdict", "would decide", "finds from"]
     table = Table("interactions", "Interactions of pairs", heads, words={0, 1, 3, 4})
     names = analysis.sweep.names
@@ -128,7 +128,7 @@ def interaction_table(analysis: Analysis) -> Table:
 
 
 def budget_table(analysis: Analysis) -> Table:
-    """What each row spent."""
+    """Table of each row's budget."""
     sweep = analysis.sweep
     keys = [key for key in SPENT if any(spent(row, key) is not None for row in sweep.rows)]
     table = Table("budget", "Budget", ["row", *(SPENT[key] for key in keys)], words={0})
@@ -140,7 +140,7 @@ def budget_table(analysis: Analysis) -> Table:
 
 
 def amount(key: str, value: float | None) -> Cell:
-    """Something spent, with its unit."""
+    """An amount of a budget with its unit."""
     if value is None:
         return Cell(DASH)
     if key in ("parameters", "flops"):
@@ -151,7 +151,7 @@ def amount(key: str, value: float | None) -> Cell:
 
 
 def class_table(analysis: Analysis) -> Table:
-    """Rows that are better or worse than the baseline by size and by class: verdicts corrected over the whole table."""
+    """Rows better or worse than the baseline, by box size and class; verdicts are corrected over the whole table."""
     sweep = analysis.sweep
     sizes = [f"{kind}{end}" for kind in ("map", "ar") for end in AREAS if end and f"{kind}{end}" in analysis.boxes]
     metrics = [*sizes, *(f"ap/{name}" for name in analysis.classes)]
@@ -175,7 +175,7 @@ def class_table(analysis: Analysis) -> Table:
 
 
 def _named(analysis: Analysis, rows: dict[int, Contrast], kind: str) -> Cell:
-    """Rows and their differences, the largest first."""
+    """Rows with their differences, largest first."""
     order = sorted(rows, key=lambda i: -abs(rows[i].value or 0))
     labels = [f"{analysis.sweep.label(analysis.sweep.rows[i])} ({rows[i].value:+.3f})" for i in order]
     more = [f"and {len(labels) - NAMED} more"] if len(labels) > NAMED else []
@@ -191,7 +191,7 @@ def _open(column: Sequence[Contrast]) -> Cell:
 
 
 def cell_table(analysis: Analysis) -> Table:
-    """Every run, and those that are missing or failed."""
+    """Table of all runs, including missing and failed ones."""
     sweep = analysis.sweep
     table = Table("runs", "Every run", ["row", "seed", "state", "metric", "folder or reason"], words={0, 2, 4})
     for row in sweep.rows:
@@ -207,12 +207,12 @@ def cell_table(analysis: Analysis) -> Table:
 
 def _where(run: Run | None) -> str:
     if run is None:
-        return "nobody ran it"
+        return "not run"
     return str(run.folder) if run.done else f"{run.reason or 'no result'} ({run.folder})"
 
 
 def command_table(analysis: Analysis) -> Table:
-    """The command of every row."""
+    """Table of the command of each row."""
     table = Table("commands", "Commands", ["row", "command"], words={0, 1})
     sweep = analysis.sweep
     table.rows = [[Cell(sweep.label(row)), Cell(command_of(row), kind="code")] for row in sweep.rows]
@@ -220,9 +220,9 @@ def command_table(analysis: Analysis) -> Table:
 
 
 def all_tables(analysis: Analysis) -> Sequence[Table]:
-    """Those that say something."""
+    """All tables that have rows."""
     made = [main_table(analysis)]
-    if len(analysis.sweep.factors) > 1:  # of one factor they are the differences of the first table
+    if len(analysis.sweep.factors) > 1:  # with one factor, the main table shows the effects already
         made += [effect_table(analysis), interaction_table(analysis)]
     made += [class_table(analysis), budget_table(analysis), cell_table(analysis), command_table(analysis)]
     return [table for table in made if table.rows]

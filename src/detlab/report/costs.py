@@ -1,4 +1,4 @@
-"""What rows spent, and where that makes a comparison unfair."""
+"""Budgets and costs of rows, and warnings about unfair comparisons."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from detlab.report.rows import Row, Sweep
 
-SPENT = {  # budget.json's key -> title; the report warns where those of FAIR differ
+SPENT = {  # {key of budget.json: title}; the report warns if a key of FAIR differs between rows
     "epochs": "epochs",
     "images_seen": "images seen",
     "batch": "batch",
@@ -17,18 +17,18 @@ SPENT = {  # budget.json's key -> title; the report warns where those of FAIR di
     "latency_ms": "latency with NMS, ms",
 }
 FAIR = ("batch", "lr", "images_seen")
-COSTS = ("latency_ms", "parameters", "flops", "hours")  # what a better row may owe its AP to
-UNEQUAL = 1.1  # times the cheapest: from there on rows differ in cost
+COSTS = ("latency_ms", "parameters", "flops", "hours")  # costs that may explain a higher AP
+UNEQUAL = 1.1  # costs count as different from this ratio to the cheapest row on
 
 
 def spent(row: Row, key: str) -> float | None:
-    """Mean over a row's runs of what they spent."""
+    """Mean of a budget entry over a row's runs; None if no run has it."""
     values = [run.budget[key] for run in row.done.values() if isinstance(run.budget.get(key), int | float)]
     return float(np.mean(values)) if values else None
 
 
 def unfair(sweep: Sweep) -> list[str]:
-    """Sentences about what differs between rows and is not what was asked."""
+    """Sentences about budget entries that differ between rows although they were not swept."""
     found = []
     for key in FAIR:
         values = {round(v, 12) for row in sweep.rows if (v := spent(row, key)) is not None}
@@ -39,7 +39,7 @@ def unfair(sweep: Sweep) -> list[str]:
 
 
 def unequal(sweep: Sweep) -> list[str]:
-    """Costs in which rows differ by more than a tenth: keys of `COSTS`."""
+    """Keys of `COSTS` in which rows differ by the ratio `UNEQUAL`."""
     found = []
     for key in COSTS:
         values = [v for row in sweep.rows if (v := spent(row, key))]

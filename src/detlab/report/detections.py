@@ -1,4 +1,4 @@
-"""Stored detections and ground truth of a run as flat arrays, and what COCO's and VOC's matching make of them.
+"""Stored detections and ground truth of a run as flat arrays, matched by the rules of COCO and VOC.
 
 T IoU thresholds, N detections, G boxes, K classes.
 """
@@ -17,13 +17,13 @@ from detlab.metrics.matching import AREAS, RECALLS, THRESHOLDS, Pairs, match, pa
 from detlab.system.files import read_json
 
 MOST = 100  # detections per image and class that COCO counts
-SIZES = {f"map{end}": bounds for end, bounds in AREAS.items()}  # metric -> COCO's bounds of the area, px^2
-VOC_IOU = 0.5  # strictly above
+SIZES = {f"map{end}": bounds for end, bounds in AREAS.items()}  # {metric: COCO's bounds of the box area, px^2}
+VOC_IOU = 0.5  # a match needs an IoU strictly above
 
 
 @dataclass
 class Truth:
-    """A split's annotations."""
+    """Annotations of a split."""
 
     image_ids: np.ndarray  # [I]
     file_names: list[str]
@@ -33,11 +33,11 @@ class Truth:
     boxes: np.ndarray  # [G, 4] xyxy
     area: np.ndarray  # [G] px^2
     crowd: np.ndarray  # [G] bool
-    difficult: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # [G] bool; empty: none is
+    difficult: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # [G] bool; empty if no box is
 
     @property
     def digest(self) -> str:
-        """Of all that verdicts depend on: equal for runs that were tested on the same images and boxes."""
+        """Hash of images, boxes and classes: equal for runs tested on the same data."""
         text = hashlib.blake2b("\n".join(self.classes).encode(), digest_size=16)
         for part in (self.image_ids, self.image, self.label, self.boxes, self.area, self.crowd, self.difficult):
             text.update(np.ascontiguousarray(part).tobytes())
@@ -46,21 +46,21 @@ class Truth:
 
 @dataclass
 class Judged:
-    """Detections by class and falling score, with verdicts over boxes of a range of sizes."""
+    """Detections by class and descending score, matched with the boxes of a range of sizes."""
 
     classes: int
     image: np.ndarray  # [N] row of the image
     label: np.ndarray  # [N]
     score: np.ndarray  # [N]
     hit: np.ndarray  # [N, T] bool: true positives
-    dropped: np.ndarray  # [N, T] bool: on a crowd or of another size, which counts neither way
-    truth: np.ndarray  # [N, T] row of the box it matched, -1 for none
-    wanted: np.ndarray  # [G] bool: boxes to be found
-    place: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [N] in its image and class, best first
+    dropped: np.ndarray  # [N, T] bool: neither true nor false positive: matched a crowd, or of another size
+    truth: np.ndarray  # [N, T] row of the matched box, -1 for none
+    wanted: np.ndarray  # [G] bool: boxes that count for recall
+    place: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [N] rank in its image and class, from 0
 
 
 class Stored(NamedTuple):
-    """Detections as a run stored them."""
+    """Detections in the order in which a run stored them."""
 
     image: np.ndarray  # [N] row of the image
     label: np.ndarray  # [N]
@@ -69,16 +69,16 @@ class Stored(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """The detections that count, by class and falling score, and the boxes they overlap."""
+    """Detections that count, by class and descending score, with the boxes that they overlap."""
 
     stored: Stored
-    place: np.ndarray  # [N] among those of its image and class
+    place: np.ndarray  # [N] rank in its image and class, from 0
     pairs: Pairs
-    label: np.ndarray  # [G] of the boxes
+    label: np.ndarray  # [G] classes of the boxes
 
 
 def read_truth(path: Path) -> Truth | None:
-    """ground_truth.json (COCO) of a run; None where there is none."""
+    """Read ground_truth.json (COCO) of a run; None if it does not exist."""
     document = read_json(path)
     return None if document is None else as_truth(document)
 
@@ -119,7 +119,7 @@ def as_stored(results: list[dict[str, Any]], truth: Truth, document: dict[str, A
 
 
 def candidates(stored: Stored, truth: Truth, most: int = MOST, *, use_classes: bool = True) -> Candidates:
-    """The best `most` detections of each image and class, or of each image."""
+    """The best `most` detections of each image and class (with use_classes=False, of each image)."""
     classes = len(truth.classes) if use_classes else 1
     label, truth_label = stored.label * use_classes, truth.label * use_classes
     group = stored.image * classes + label
@@ -133,7 +133,7 @@ def candidates(stored: Stored, truth: Truth, most: int = MOST, *, use_classes: b
 
 
 def judge_size(found: Candidates, truth: Truth, bounds: tuple[float, float] = AREAS[""]) -> Judged:
-    """COCO's verdicts over boxes whose area lies within the bounds."""
+    """Match by COCO's rules, with boxes whose area lies within the bounds."""
     low, high = bounds
     ignored = truth.crowd | (truth.area < low) | (truth.area > high)
     matched = match(found.pairs, found.place, ignored, truth.crowd, THRESHOLDS)
@@ -148,16 +148,16 @@ def judge_size(found: Candidates, truth: Truth, bounds: tuple[float, float] = AR
 
 
 def judge(results: list[dict[str, Any]], truth: Truth, document: dict[str, Any], metric: str = "map") -> Judged:
-    """Match COCO results against the ground truth, at every IoU threshold, for one metric of `SIZES`."""
+    """Match COCO results with the ground truth at all IoU thresholds, for one metric of `SIZES`."""
     return judge_size(candidates(as_stored(results, truth, document), truth), truth, SIZES[metric])
 
 
 def judge_voc(stored: Stored, truth: Truth) -> Judged:
-    """VOC's verdicts (detlab.metrics.voc_ap): one threshold, each detection looks at its best box alone."""
+    """Match by VOC's rules (detlab.metrics.voc_ap): one threshold, each detection can only match its best box."""
     order = np.lexsort((-stored.score, stored.label))
     image, label, score, boxes = (part[order] for part in stored)
     classes, count = len(truth.classes), len(order)
-    free = np.zeros(len(truth.label), bool)  # crowds are boxes like any other here, but difficult
+    free = np.zeros(len(truth.label), bool)  # no crowd rules for the overlap; crowds count as difficult below
     pairs = pairs_of(image * classes + label, boxes, truth.image * classes + truth.label, truth.boxes, free)
     best_first = np.lexsort((pairs.truth, -pairs.iou, pairs.det))
     best = best_first[np.unique(pairs.det[best_first], return_index=True)[1]]
@@ -167,14 +167,14 @@ def judge_voc(stored: Stored, truth: Truth) -> Judged:
     hit, dropped, matched = np.zeros((count, 1), bool), np.zeros((count, 1), bool), np.full((count, 1), -1)
     dropped[det[uncounted[box]]] = True
     det, box = det[~uncounted[box]], box[~uncounted[box]]
-    first = np.unique(box, return_index=True)[1]  # the best-scored of those that claim a box
+    first = np.unique(box, return_index=True)[1]  # of several detections on a box, the one with the highest score
     hit[det[first]] = True
     matched[det[first], 0] = box[first]
     return Judged(classes, image, label, score, hit, dropped, matched, wanted=~uncounted)
 
 
 def read_stored(folder: Path) -> tuple[Truth, Stored] | None:
-    """The stored detections of a run; None where the run stored none, or no ground truth."""
+    """The stored ground truth and detections of a run; None if one is missing."""
     document, results = read_json(folder / "ground_truth.json"), read_json(folder / "detections.json")
     if document is None or results is None or not document["images"]:
         return None
@@ -183,7 +183,7 @@ def read_stored(folder: Path) -> tuple[Truth, Stored] | None:
 
 
 def read_judged(folder: Path, metrics: Sequence[str] = ("map",)) -> tuple[Truth, dict[str, Judged]] | None:
-    """The stored detections of a run, judged by metrics of `SIZES`; None where there are none."""
+    """Ground truth and matched detections of a run by metric of `SIZES`; None if the run stored none."""
     found = read_stored(folder)
     if found is None:
         return None

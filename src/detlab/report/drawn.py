@@ -1,4 +1,4 @@
-"""Every metric of a run on resampled test images, kept beside the run: a second report takes seconds.
+"""All metrics of a run on resampled test images, cached in the run folder so that a second report takes seconds.
 
 M metrics, B resamples, K classes.
 """
@@ -32,19 +32,19 @@ VOC = {"map_voc07": voc07_steps, "map_voc12": voc12_steps}
 
 @dataclass
 class Drawn:
-    """A run's metrics, on its test split and on resamples of it."""
+    """A run's metrics on its test split and on resamples of it."""
 
-    values: dict[str, np.ndarray]  # metric -> [B + 1], the first on the split itself; NaN where nothing was drawn
+    values: dict[str, np.ndarray]  # {metric: [B + 1]}, the first on the split itself; NaN where a resample has no box
     image_ids: np.ndarray
     classes: list[str]
-    digest: str  # of the split: equal where runs were tested on the same images and boxes
-    boxes: dict[str, int]  # metric of a size or class -> boxes it is made of
+    digest: str  # `Truth.digest`: equal for runs tested on the same data
+    boxes: dict[str, int]  # {metric of a size or class: number of its boxes}
     precision: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [101] at IoU 0.5; empty without classes
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What a run's metrics need."""
+    """What must be matched for a run's metrics."""
 
     detections: tuple[int, ...]  # per image and class, ascending; empty without AP
     proposals: tuple[int, ...]  # per image, ascending; empty without AR of proposals
@@ -59,12 +59,12 @@ class _Wanted:
 
 
 def read_drawn(folder: Path, metrics: Sequence[str], resamples: int) -> Drawn | None:
-    """Metrics of a run on resamples of its test images; None where it stored no detections.
+    """Metrics of a run on resamples of its test images; None if it stored no detections.
 
     Args:
-        folder: of the run.
-        metrics: that its result has, which say what is to be made.
-        resamples: B.
+        folder: run folder.
+        metrics: names of the metrics in its result; those that can be resampled are computed.
+        resamples: number of resamples B.
     """
     wanted = _Wanted.of(metrics)
     digest = digest_of(folder, wanted, resamples)
@@ -83,7 +83,7 @@ def read_drawn(folder: Path, metrics: Sequence[str], resamples: int) -> Drawn | 
 
 
 def read_matched(folder: Path, wanted: _Wanted) -> tuple[Truth, dict[str, Judged]] | None:
-    """A run's annotations and verdicts; None where it stored none."""
+    """Annotations and matched detections of a run; None if it stored none."""
     digest = digest_of(folder, wanted)
     if (kept := read_copy(folder, "matched", digest)) is not None:
         truth = read_truth(folder / "ground_truth.json")

@@ -1,4 +1,4 @@
-"""What changing one factor does, across the levels of the others, and how much two changes differ from their sum."""
+"""Main effects of factors, averaged over the levels of the others, and interactions of two factors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from detlab.report.rows import Sweep
 
 
 class Effect(NamedTuple):
-    """What a level of a factor does beside the baseline's level, the other factors being equal."""
+    """Effect of a factor's level against the baseline's level, with all other factors equal."""
 
     factor: str
     level: str
     against: str
-    contrast: Contrast | None  # None: no pair of rows tells it
-    pairs: int  # of rows compared
+    contrast: Contrast | None  # None: no pair of rows differs in this factor alone
+    pairs: int  # number of compared pairs of rows
 
 
 class Interaction(NamedTuple):
-    """How much two changes together differ from the sum of both."""
+    """Difference between the effect of two changes together and the sum of their effects."""
 
     factors: tuple[str, str]
     levels: tuple[str, str]
@@ -30,7 +30,7 @@ class Interaction(NamedTuple):
 
 
 def main_effects(analysis: Analysis) -> list[Effect]:
-    """Each level beside the baseline's level of its factor, averaged over all pairs of rows that differ in it alone.
+    """Each level against the baseline's level of its factor, averaged over all pairs of rows that differ in it alone.
 
     Verdicts are corrected over all effects.
     """
@@ -50,9 +50,9 @@ def main_effects(analysis: Analysis) -> list[Effect]:
 
 
 def interactions(analysis: Analysis) -> list[Interaction]:
-    """For each pair of factors and of their levels: (both) - (one) - (other) + (neither), averaged over the rest.
+    """Interaction of each pair of levels of two factors: (both) - (one) - (other) + (neither).
 
-    Verdicts are corrected over all of them.
+    It is averaged over the levels of the other factors. Verdicts are corrected over all interactions.
     """
     sweep, rows = analysis.sweep, _row_numbers(analysis)
     base = tuple(sweep.base.choices.values())
@@ -74,7 +74,7 @@ def interactions(analysis: Analysis) -> list[Interaction]:
 
 
 def _pairs_of_changes(sweep: Sweep, base: Sequence[str]) -> list[tuple[int, int, str, str]]:
-    """(place of a factor, of another, level of the first, of the second), levels other than the baseline's."""
+    """(index of a factor, of another, level of the first, of the second), without the baseline's levels."""
     levels = list(sweep.factors.values())
     return [
         (f, g, a, b)
@@ -94,7 +94,7 @@ def _swap(place: tuple[str, ...], changes: Mapping[int, str]) -> tuple[str, ...]
 
 
 def _mean(parts: Sequence[Mapping[int, float]]) -> dict[int, float]:
-    """The average of contrasts, as one; empty without any."""
+    """The average of contrasts {row: weight}, as one contrast; empty without any."""
     whole: dict[int, float] = {}
     for part in parts:
         for row, weight in part.items():

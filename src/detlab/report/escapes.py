@@ -1,6 +1,6 @@
-"""Text of data in the four formats of a report: it comes out as it reads, and no format takes it for anything else.
+"""Escape text from data for HTML, CSV, Markdown and LaTeX, so that it is shown literally.
 
-Class, file and folder names may hold markup, formulas and commands of each; `visible` has written out what no one sees.
+Names of classes, files and folders may contain markup, formulas and commands; `visible` escapes invisible characters.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from html import escape
 
 from detlab.system.printing import visible
 
-NUMBER = re.compile(r"[+-]?\d[\d.,]*(e[+-]?\d+)?( \[[+-]?[\d.]+, [+-]?[\d.]+\])?")  # also with its interval
-FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # what spreadsheets begin a formula with, wide forms as well
+NUMBER = re.compile(r"[+-]?\d[\d.,]*(e[+-]?\d+)?( \[[+-]?[\d.]+, [+-]?[\d.]+\])?")  # optionally with an interval
+FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # first characters of a formula in spreadsheets, including full-width forms
 MARKDOWN = {**{c: f"\\{c}" for c in "\\`*~[]|#!$"}, "&": "&amp;", "<": "&lt;", ">": "&gt;"}
 LATEX = {
     **{c: f"\\{c}" for c in "&%$#_{}"},
-    **{c: f"{{{c}}}" for c in "[]*`"},  # behind \\ the first three would be arguments; ?` is another character
+    **{c: f"{{{c}}}" for c in "[]*`"},  # after \\ the first three would be arguments; ?` would be a ligature
     "\\": "\\textbackslash{}",
     "^": "\\textasciicircum{}",
     "~": "\\textasciitilde{}",
@@ -24,36 +24,36 @@ LATEX = {
     "|": "\\textbar{}",
     "\N{EN DASH}": "--",
     "·": "$\\cdot$",
-    "\N{WORD JOINER}": "{}",  # between two minus signs, which would be one dash
+    "\N{WORD JOINER}": "{}",  # separates two minus signs, which would become one dash
 }
-KNOWN_TO_PDFLATEX = 0x17F  # its default characters: Latin-1 and Latin Extended-A
+KNOWN_TO_PDFLATEX = 0x17F  # last character known by default: Latin-1 and Latin Extended-A
 
 
 def for_html(text: str) -> str:
-    """For the content of an element, or of an attribute in quotes."""
+    """Escape the content of an element or of a quoted attribute."""
     return escape(visible(text))
 
 
 def for_csv(text: str) -> str:
-    """For a cell: what a spreadsheet would compute gets an apostrophe in front, which it shows as text."""
+    """Escape a cell: text that a spreadsheet would compute as a formula gets an apostrophe in front."""
     words = visible(text)
     return f"'{words}" if words.lstrip()[:1] in FORMULA and words.strip() and not NUMBER.fullmatch(words) else words
 
 
 def for_markdown(text: str) -> str:
-    """For a paragraph, a heading, or a cell of a table. `_` within a word is no emphasis and stays."""
+    """Escape a paragraph, heading or table cell; `_` inside a word marks no emphasis and is kept."""
     words = "".join(MARKDOWN.get(c, c) for c in visible(text))
     return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", words)
 
 
 def markdown_code(text: str) -> str:
-    """As code where that can hold it, else as text: backticks end code, and | ends a cell."""
+    """Format as code, or escape as text if it contains a backtick (ends code), | (ends a cell) or a backslash."""
     words = visible(text)
     return f"`{words}`" if words.strip() and not set(words) & set("`|\\") else for_markdown(words)
 
 
 def for_latex(text: str) -> str:
-    """For a cell of a tabular. pdflatex stops at characters that it was not told of; it gets their number instead."""
+    """Escape a cell of a tabular; pdflatex, which stops at unknown characters, gets their code point as text."""
     return "".join(_in_latex(c) for c in re.sub(r"-(?=-)", "-\N{WORD JOINER}", visible(text)))
 
 
@@ -62,5 +62,5 @@ def _in_latex(character: str) -> str:
         return LATEX[character]
     if ord(character) <= KNOWN_TO_PDFLATEX:
         return character
-    # \Umathchar is a command of XeTeX and LuaTeX, which read all of Unicode, and not of pdfTeX
+    # \Umathchar exists in XeTeX and LuaTeX, which read all of Unicode, but not in pdfTeX
     return f"\\ifdefined\\Umathchar {character}\\else U+{ord(character):04X}\\fi{{}}"

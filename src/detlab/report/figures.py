@@ -1,4 +1,4 @@
-"""Line and bar charts as inline SVG: no library, no script, sharp at every size."""
+"""Line and bar charts as inline SVG, without libraries and scripts."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5
 DASHES = ("", "6 3", "2 3", "8 3 2 3")
 WIDTH, HEIGHT = 560, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 14, 14, 40
-WIDE, MARGIN = 680, 30  # of charts with a name to each row
+WIDE, MARGIN = 680, 30  # px; for charts with one name per row
 
 
 class Line(NamedTuple):
-    """A curve with its band."""
+    """A curve with an optional band."""
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -24,18 +24,18 @@ class Line(NamedTuple):
 
 
 def style_of(index: int) -> tuple[str, str]:
-    """Colour and dash of the index-th line; told apart without colour too."""
+    """Colour and dash of the index-th line; dashes distinguish lines that share a colour."""
     return COLOURS[index % len(COLOURS)], DASHES[index // len(COLOURS) % len(DASHES) if index >= len(COLOURS) else 0]
 
 
 def line_chart(lines: Sequence[Line], x_title: str, y_title: str, *, y_from_zero: bool = True) -> str:
-    """Lines over a grid, with a legend below; each point tells its value when pointed at."""
+    """Lines over a grid with a legend below; points show their value as a tooltip."""
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points] + [y for line in lines for _, a, b in line.band for y in (a, b)]
     if not xs:
         return ""
     x_ticks, y_ticks = ticks(min(xs), max(xs)), ticks(0.0 if y_from_zero else min(ys), max(ys))
-    if all(float(x).is_integer() for x in xs):  # epochs
+    if all(float(x).is_integer() for x in xs):  # such as epochs: whole numbers as ticks
         x_ticks = [t for t in x_ticks if float(t).is_integer()]
     x0, x1, y0, y1 = min(x_ticks[0], min(xs)), max(xs), y_ticks[0], max(y_ticks[-1], max(ys))
 
@@ -68,7 +68,7 @@ def line_chart(lines: Sequence[Line], x_title: str, y_title: str, *, y_from_zero
 
 
 def interval_chart(rows: Sequence[tuple[str, float, float, float, bool]], x_title: str) -> str:
-    """One row a difference: point and interval beside 0; hollow where 0 is inside."""
+    """One line per difference: point and interval around it, with an axis at 0; hollow if the interval contains 0."""
     if not rows:
         return ""
     step, left = 26, 12 + 6.4 * max(len(name) for name, *_ in rows)
@@ -104,7 +104,7 @@ def interval_chart(rows: Sequence[tuple[str, float, float, float, bool]], x_titl
 
 
 def interval_line(name: str, value: float, low: float, high: float, reach: float, *, clear: bool) -> str:
-    """One interval beside 0, small; `reach` is the largest distance from 0 of those drawn above each other."""
+    """A small chart of one interval with an axis at 0; `reach` is the largest distance from 0 on the shared scale."""
     width, height, middle = 240, 22, 120.0
     scale = (middle - 8) / (reach or 1.0)
     colour = (COLOURS[0] if value > 0 else COLOURS[1]) if clear else "#6b6b6b"
@@ -121,7 +121,7 @@ def interval_line(name: str, value: float, low: float, high: float, reach: float
 
 
 def share_chart(rows: Sequence[tuple[str, Sequence[float]]], parts_names: Sequence[str], x_title: str) -> str:
-    """One horizontal bar a row, made of parts side by side."""
+    """One horizontal stacked bar per row."""
     most = max((sum(values) for _, values in rows), default=0.0)
     if not most:
         return ""
@@ -150,7 +150,7 @@ def share_chart(rows: Sequence[tuple[str, Sequence[float]]], parts_names: Sequen
 
 
 def legend(names: Sequence[str], *, blocks: bool = False) -> str:
-    """Colour, dash and name of every line."""
+    """A legend with colour, dash and name of all lines."""
     items = []
     for i, name in enumerate(names):
         colour, dash = style_of(i)

@@ -1,8 +1,9 @@
-"""How much a metric owes to the test images, from its values on resamples of them.
+"""Image noise: the variance of a metric by the choice of test images, estimated from resamples of them.
 
-All runs see the same images, so what an image does to a row comes back with every seed of it: the covariance, over
-resamples, of two runs of different seeds. The variance of one run is more than that, for it holds what the run makes of
-these images by chance; that goes with the run and is told from the differences between seeds (run_noise.py).
+All runs are tested on the same images, so the effect of the images on a row is common to all of its seeds. It is the
+covariance, over resamples, of two runs with different seeds. The variance of a single run is larger: it also contains
+how this one run happens to respond to these images. That part belongs to the noise of runs, which is estimated from the
+differences between seeds (run_noise.py).
 
 R rows, S seeds, n runs that exist, B resamples.
 """
@@ -16,27 +17,27 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-SMALL = 1e-9  # degrees of freedom of an estimate that is all chance
+SMALL = 1e-9  # smallest degrees of freedom, for an estimate without information
 
 
 class ImageNoise(NamedTuple):
-    """Covariances by images; NaN for rows whose runs have no resamples."""
+    """Covariances over resamples of the images; NaN for rows whose runs have no resamples."""
 
-    shared: Array  # [R, R] of different seeds
-    own: Array  # [R] what a single run's variance has beyond, at least 0
-    of_runs: Array  # [R, R] of the rows' means over the seeds there are: these very runs on other images
+    shared: Array  # [R, R] covariance between runs with different seeds
+    own: Array  # [R] variance of a single run minus the shared part, at least 0
+    of_runs: Array  # [R, R] covariance of the rows' means over their seeds: these runs on other images
     df: float  # degrees of freedom of a variance
 
 
 def measure_images(draws: Array, present: NDArray[np.bool_], images: int | None) -> ImageNoise | None:
-    """Covariances over resamples; None where fewer than two resamples can be used.
+    """Covariances over resamples; None if fewer than two resamples are usable.
 
-    A resample in which any run has no value (no box of a class was drawn) is left out for all.
+    A resample in which any run has no value (no box of a class was drawn) is left out for all runs.
 
     Args:
-        draws: [R, S, B].
+        draws: [R, S, B] metric on resamples.
         present: [R, S] runs that exist.
-        images: how many there are; None takes them for many.
+        images: number of test images; None treats it as large.
     """
     rows, seeds = np.nonzero(present & np.isfinite(draws).any(-1))
     runs = draws[rows, seeds]  # [n, B]
@@ -49,7 +50,7 @@ def measure_images(draws: Array, present: NDArray[np.bool_], images: int | None)
     covariance = centred @ centred.T / (resamples - 1)
     inverse_df = 1 / (resamples - 1)
     if images is not None:
-        covariance = covariance * (images / (images - 1))  # a bootstrap's variance is short by this
+        covariance = covariance * (images / (images - 1))  # a bootstrap underestimates the variance by this factor
         inverse_df += 1 / (images - 1)
     member = (np.arange(len(draws))[:, None] == rows).astype(float)  # [R, n]
     count = member.sum(1)
@@ -59,7 +60,7 @@ def measure_images(draws: Array, present: NDArray[np.bool_], images: int | None)
     other_pairs = pairs - member @ same @ member.T
     other = total - member @ np.where(same, covariance, 0.0) @ member.T
     mean = _ratio(total, pairs)
-    shared = np.where(other_pairs > 0, _ratio(other, other_pairs), mean)  # rows of one seed alone: nothing but the same
+    shared = np.where(other_pairs > 0, _ratio(other, other_pairs), mean)  # `mean` if no pair has different seeds
     own = np.maximum(_ratio(member @ np.diag(covariance), count) - np.diag(shared), 0)
     return ImageNoise(shared, own, mean, 1 / inverse_df)
 
@@ -67,18 +68,18 @@ def measure_images(draws: Array, present: NDArray[np.bool_], images: int | None)
 def contrast_images(
     noise: ImageNoise | None, weights: Array, count: NDArray[np.int64], seeds: NDArray[np.int64]
 ) -> tuple[Array, Array]:
-    """Variance [C] of contrasts by images, NaN where not known, and its degrees of freedom [C].
+    """Image variance [C] of contrasts, NaN where not known, and its degrees of freedom [C].
 
-    With several seeds, the variance that all seeds share. What single runs make of the images makes its estimate less
-    sure: with I shared, e = own / S and df degrees of freedom of a variance, it varies by
-    2 ((I + e)^2 + e^2 / (S - 1)) / df, and Satterthwaite's degrees of freedom are 2 I^2 over that.
-    With one seed, the variance of these runs.
+    With several seeds it is the variance I that all seeds share. Its estimate is less certain because each run also
+    responds to the images in its own way: with e = own / S and df degrees of freedom of a variance, the variance of the
+    estimate is 2 ((I + e)^2 + e^2 / (S - 1)) / df, and Satterthwaite's degrees of freedom are 2 I^2 divided by that.
+    With one seed it is the variance of these runs.
 
     Args:
-        noise: as `measure_images` found it.
+        noise: result of `measure_images`.
         weights: [C, R].
         count: [R] seeds of each row.
-        seeds: [C] fewest seeds of a row of the contrast.
+        seeds: [C] smallest number of seeds of a row in the contrast.
     """
     if noise is None:
         return np.full(len(weights), np.nan), np.ones(len(weights))

@@ -1,14 +1,14 @@
-"""What may be said of differences between rows of a sweep: intervals, verdicts and how much more would decide.
+"""Intervals and verdicts of differences between rows of a sweep, and the seeds or images that would decide them.
 
 A contrast is a weighted sum of rows: a difference, a main effect, an interaction. Its error has two parts: the images
-of the test split, which all runs share, and the runs, which another seed would make anew (initialisation, order of
-images, augmentation, sampling). With weights w and S[r] seeds of row r,
+of the test split, which all runs share, and the runs, which differ by seed (initialisation, order of images,
+augmentation, sampling). With weights w and S[r] seeds of row r,
 
     variance = image noise + sum over r of w[r]^2 * run noise[r] / S[r]
 
-image_noise.py says how the first is measured, run_noise.py the second. Degrees of freedom follow Satterthwaite (1946),
-the interval is Student's t, averaged over what is not known of the runs' noise, and verdicts are corrected over all
-contrasts of a call by Holm's method (1979). docs/intervals.md has the formulas and how often they hold.
+image_noise.py estimates the first part, run_noise.py the second. Degrees of freedom follow Satterthwaite (1946). The
+interval is Student's t, averaged over the uncertainty about the noise of runs. Verdicts are corrected over all
+contrasts of a call by Holm's method (1979). docs/intervals.md has the formulas and the measured coverage.
 
 R rows, S seeds, B resamples, C contrasts.
 """
@@ -32,26 +32,26 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Contrast:
-    """A weighted sum of rows and what may be said of it.
+    """A weighted sum of rows with its interval and verdict.
 
-    None stands for what cannot be known, or for "no number will do"; no field is NaN or infinite.
+    None stands for an unknown value, or for "no number suffices"; no field is NaN or infinite.
 
     Attributes:
-        value: the weighted sum of the rows' means over seeds; None where a row has no seeds.
-        low, high: interval of `value` at `level`, of this contrast alone (not corrected for the others). With one seed:
-            over images alone. None where nothing tells the error (no seeds; one seed and no resamples).
-        verdict: "better" or "worse" (than 0, corrected over all contrasts), "undecided", "one seed" where a row has a
-            single seed, "no runs" where one has none.
+        value: the weighted sum of the rows' means over seeds; None if a row has no seeds.
+        low, high: interval of `value` at `level`, for this contrast alone (not corrected for the others). With one
+            seed it covers the images only. None if the error cannot be estimated (no seeds; one seed and no resamples).
+        verdict: "better" or "worse" (than 0, corrected over all contrasts), "undecided", "one seed" if a row has a
+            single seed, "no runs" if a row has none.
         p: probability of a value at least as far from 0 if the truth is 0, uncorrected. With one seed: over images.
-        p_adjusted: `p` corrected over all contrasts (Holm): at most 1 - the level of verdicts where decided.
-        df: degrees of freedom of the t distribution nearest to the one used.
-        standard_error: of `value`; `low` and `high` are Student's t at `df` times it away.
-        image_share, run_share: parts of the error's variance, summing to 1. None with one seed, without resamples (the
-            interval then is of these very images), and where there is no error at all.
-        seeds: the fewest that a row of the contrast has.
-        seeds_needed: seeds a row at which a difference of `value` would be decided, both noises being what they are
-            measured to be. None: no number will do (images leave too much, or more than 10,000), or one seed.
-        images_needed: the same in test images, with the seeds there are. None also where `images` was not given.
+        p_adjusted: `p` corrected over all contrasts (Holm); if decided, at most 1 - the level of the verdicts.
+        df: degrees of freedom of the t distribution closest to the one used.
+        standard_error: standard error of `value`; `low` and `high` are t(`df`) standard errors away from it.
+        image_share, run_share: shares of the error's variance; their sum is 1. None with one seed, without resamples
+            (the interval then holds for these test images only), and if the error is 0.
+        seeds: smallest number of seeds of a row in the contrast.
+        seeds_needed: seeds per row that would decide a difference of `value`, with both noises as measured. None: no
+            number suffices (the image noise is too large, or more than 10,000 are needed), or there is one seed.
+        images_needed: test images that would decide it with the present seeds. None also if `images` was not given.
         detectable: smallest true difference that would have been decided with probability `power`.
         differ_here: with one seed, whether these trained detectors differ on images like these (corrected); else None.
     """
@@ -79,7 +79,7 @@ class Contrast:
 
     @property
     def words(self) -> str:
-        """The verdict as a sentence would have it."""
+        """The verdict in words."""
         if self.verdict == "undecided":
             return "not distinguishable"
         if self.verdict != "one seed":
@@ -92,7 +92,7 @@ class Contrast:
 
     @property
     def deciding(self) -> str:
-        """Seeds, or images, that would decide a true difference as large as the one seen; "" where it is decided."""
+        """Seeds or images that would decide a true difference as large as the observed one; "" if it is decided."""
         if self.decided:
             return ""
         if self.seeds < 2:
@@ -115,18 +115,18 @@ def contrasts(
     """Intervals and verdicts of C contrasts of R rows with up to S seeds each.
 
     Args:
-        values: [R, S] metric of each run, a column a seed; NaN where a seed is missing.
-        draws: [R, S, B] the metric of each run on the same B resamples of the same test images; NaN where a resample
-            lacks it. None or B = 0: the images are taken as they are.
-        weights: [C, R] of each row in each contrast, such as [-1, 1, 0] for row 1 beside row 0.
-        level: of the intervals shown.
-        images: how many test images there are; None takes them for many, and `images_needed` stays None.
-        verdict_level: probability that no verdict of the call is wrong, `level` where None (detlab.report.spending
-            gives the one for repeated looks).
-        power: of `detectable`.
+        values: [R, S] metric of each run, one column per seed; NaN for a missing run.
+        draws: [R, S, B] metric of each run on the same B resamples of the same test images; NaN where a resample has
+            no value. None or B = 0: the images count as fixed.
+        weights: [C, R] weight of each row in each contrast, such as [-1, 1, 0] for row 1 minus row 0.
+        level: level of the intervals.
+        images: number of test images; None treats it as large and leaves `images_needed` None.
+        verdict_level: probability that no verdict of the call is wrong; None for `level` (detlab.report.spending
+            computes it for repeated looks).
+        power: power at which `detectable` is computed.
 
     Raises:
-        ValueError: shapes that do not fit, infinite values, weights that are not finite, a level outside (0, 1).
+        ValueError: shapes do not fit, values are infinite, weights are not finite, or a level is outside (0, 1).
     """
     given = _check(values, draws, weights, images)
     level, power = _fraction(level, "level"), _fraction(power, "power")
@@ -152,7 +152,7 @@ def contrasts(
 
 
 class _Given(NamedTuple):
-    """Arguments, checked."""
+    """Checked arguments."""
 
     values: Array  # [R, S]
     draws: Array  # [R, S, B]
@@ -189,10 +189,10 @@ def _fraction(number: float, name: str) -> float:
 
 
 class _Rows(NamedTuple):
-    """What the seeds of each row tell, [R] each."""
+    """Statistics of each row over its seeds, [R] each."""
 
-    seeds: NDArray[np.int64]  # that there are
-    mean: Array  # 0 without
+    seeds: NDArray[np.int64]  # number of seeds
+    mean: Array  # 0 without seeds
     variance: Array  # between seeds; 0 with fewer than two
     df: Array
 
@@ -209,30 +209,30 @@ def _summarise(values: Array) -> _Rows:
 
 
 def _fewest(weights: Array, count: NDArray[np.int64]) -> NDArray[np.int64]:
-    """[C] seeds of the row that has fewest, among those with a weight."""
+    """[C] smallest number of seeds among the rows with a weight."""
     most = count.max(initial=0)
     return np.asarray(np.where(weights != 0, count, most).min(1, initial=most))
 
 
 def _families(p: Array, several: NDArray[np.bool_], alpha: float) -> tuple[Array, Array]:
-    """Holm's correction among contrasts of several seeds, and apart from them among those of one."""
+    """Holm's correction, separately for contrasts of several seeds and of one seed."""
     with_seeds, threshold = holm(np.where(several, p, np.nan), alpha)
     one_seed, _ = holm(np.where(several, np.nan, p), alpha)
     return np.where(several, with_seeds, one_seed), threshold
 
 
 class _Known(NamedTuple):
-    """A contrast in numbers; NaN for what is not known."""
+    """Numbers of a contrast; NaN for unknown ones."""
 
     value: float
     seeds: int
-    image: float  # variance by images; with one seed, of these runs
+    image: float  # image variance; with one seed, of these runs
     image_df: float
-    half: float  # of the interval
+    half: float  # half width of the interval
     df: float
     p: float
     adjusted: float
-    threshold: float  # level at which it is judged
+    threshold: float  # level at which it is tested
 
 
 def _describe(known: _Known, level: float, alpha: float, power: float, images: int | None) -> Contrast:

@@ -1,7 +1,7 @@
-"""What matching made of a run's stored detections, kept beside the run: `.report/matched.npz`.
+"""Cache of a run's matched detections, in its folder: `.report/matched.npz`.
 
-Matching is most of the work of a first report and depends on two files alone, detections.json and ground_truth.json.
-The copy bears their digest; where they change, it is made anew. A folder that cannot be written is read all the same.
+Matching is most of the work of a first report. It depends on two files only, detections.json and ground_truth.json.
+The cache stores their digest and is renewed when they change. A read-only folder works too, without a cache.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from detlab.report.detections import MOST, Judged, Stored, Truth, candidates, ju
 from detlab.system.files import write_whole
 
 FOLDER = ".report"
-VERSION = "1"  # raised when matching, or what is kept of it, changes
-SHARED = ("image", "label", "score", "place")  # the same for all sizes
+VERSION = "1"  # increase when the matching or the stored arrays change
+SHARED = ("image", "label", "score", "place")  # arrays that are equal for all sizes
 Arrays = dict[str, np.ndarray]
 
 
 def digest_of(folder: Path, *also: object) -> str:
-    """Of a run's two files, and of whatever else a copy depends on; "" where one is missing."""
+    """Hash of a run's two files and of everything else that a cache depends on; "" if a file is missing."""
     found = hashlib.blake2b(digest_size=16)
     try:
         for name in ("ground_truth.json", "detections.json"):
@@ -40,7 +40,7 @@ def digest_of(folder: Path, *also: object) -> str:
 
 
 def read_copy(folder: Path, name: str, digest: str) -> Arrays | None:
-    """Arrays kept under a name; None where there are none of this digest."""
+    """Cached arrays of a name; None if there are none with this digest."""
     try:
         with np.load(folder / FOLDER / f"{name}.npz", allow_pickle=False) as file:
             if str(file["digest"]) != digest:
@@ -51,7 +51,7 @@ def read_copy(folder: Path, name: str, digest: str) -> Arrays | None:
 
 
 def keep_copy(folder: Path, name: str, digest: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Keep arrays under a name, whole or not at all."""
+    """Cache arrays under a name, in an atomic write; a folder that cannot be written is left alone."""
     out = io.BytesIO()
     np.savez_compressed(out, digest=np.array(digest), **arrays)  # type: ignore[arg-type]
     with suppress(OSError):
@@ -61,14 +61,14 @@ def keep_copy(folder: Path, name: str, digest: str, arrays: Mapping[str, np.ndar
 def match_all(
     truth: Truth, stored: Stored, most: int = MOST, proposals: int = 0, *, voc: bool = False
 ) -> dict[str, Judged]:
-    """Verdicts by name: map, map_small ..; with proposals ar, ar_small ..; voc.
+    """Match detections for several metrics: {map, map_small, ..; with proposals ar, ar_small, ..; voc}.
 
     Args:
-        truth: of the split.
+        truth: ground truth of the split.
         stored: detections.
-        most: detections per image and class that count; 0 leaves map out.
-        proposals: boxes per image that count without classes; 0 leaves ar out.
-        voc: whether VOC's verdicts are wanted.
+        most: detections per image and class that count; 0 leaves out map.
+        proposals: boxes per image that count regardless of class; 0 leaves out ar.
+        voc: whether to match by VOC's rules too.
     """
     found: dict[str, Judged] = {}
     if most:
@@ -84,14 +84,14 @@ def match_all(
 
 
 def _hits_alone(judged: Judged) -> Judged:
-    """Without the detections that hit nothing, which recall does not ask for."""
+    """Keep only true positives, which are all that recall needs."""
     kept = judged.hit.any(1)
     names = (*SHARED, "hit", "dropped", "truth")
     return replace(judged, **{name: getattr(judged, name)[kept] for name in names})
 
 
 def as_arrays(found: Mapping[str, Judged]) -> Arrays:
-    """Verdicts, small."""
+    """Matched detections as arrays of small types, for storage."""
     arrays: Arrays = {}
     for name, judged in found.items():
         group = name.partition("_")[0]
@@ -108,7 +108,7 @@ def _small(values: np.ndarray) -> np.ndarray:
 
 
 def from_arrays(arrays: Mapping[str, np.ndarray]) -> dict[str, Judged]:
-    """What `as_arrays` kept: but of `truth` the first threshold of map alone."""
+    """The inverse of `as_arrays`, except that `truth` is kept only for map at the first threshold."""
     found = {}
     for name in [key.removesuffix("/shape") for key in arrays if key.endswith("/shape")]:
         group = name if f"{name}/image" in arrays else name.partition("_")[0]

@@ -1,4 +1,4 @@
-"""How many seeds or images would decide a difference, and how small a difference could have been found."""
+"""Number of seeds or images that would decide a difference, and the smallest difference that could be found."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import NamedTuple
 
 from scipy import special
 
-MOST_SEEDS, MOST_IMAGES = 10_000, 100_000_000  # beyond, no number is said to do
+MOST_SEEDS, MOST_IMAGES = 10_000, 100_000_000  # larger numbers count as "no number suffices"
 
 
 class Measured(NamedTuple):
-    """A contrast of at least two seeds a row."""
+    """A contrast with at least two seeds per row."""
 
-    size: float  # of the difference, without sign
+    size: float  # absolute value of the difference
     image: float  # variance by images
     image_df: float
     run: float  # variance by runs, of the mean over seeds
-    df: float  # of both together
+    df: float  # degrees of freedom of both together
     seeds: int
     images: int | None
 
     def with_more(self, seeds: float, images: float) -> tuple[float, float]:
-        """Standard error and degrees of freedom with so many times the seeds and the images.
+        """Standard error and degrees of freedom with `seeds` times as many seeds and `images` times as many images.
 
-        Each part falls as its number grows, and its degrees of freedom grow likewise (Satterthwaite).
+        Each variance is divided by its factor; its degrees of freedom are multiplied by it (Satterthwaite).
         """
         image, run = self.image / images, self.run / seeds
         now = self.image + self.run
@@ -35,24 +35,24 @@ class Measured(NamedTuple):
         return total**0.5, total**2 / doubt if doubt > 0 else 1e6
 
     def decides(self, alpha: float, seeds: float = 1.0, images: float = 1.0) -> bool:
-        """Whether the difference would be called one."""
+        """Whether the difference would be significant at level `alpha`."""
         error, df = self.with_more(seeds, images)
         return self.size > 0 and self.size >= error * -float(special.stdtrit(df, alpha / 2))
 
 
 def seeds_needed(measured: Measured, alpha: float, decided: bool) -> int | None:
-    """Seeds a row that decide a difference of this size, all else equal; None if no number does.
+    """Seeds per row that decide a difference of this size, all else equal; None if no number suffices.
 
     Args:
-        alpha: level at which the difference is judged.
-        decided: whether the seeds there are did; the answer agrees.
+        alpha: level at which the difference is tested.
+        decided: whether the present seeds have decided it; the result never contradicts this.
     """
     low, high = (2, measured.seeds) if decided else (measured.seeds + 1, MOST_SEEDS)
     return _least(low, high, lambda s: measured.decides(alpha, seeds=s / measured.seeds), decided)
 
 
 def images_needed(measured: Measured, alpha: float, decided: bool) -> int | None:
-    """As `seeds_needed`, of test images with the seeds there are."""
+    """Test images that decide the difference with the present seeds; see `seeds_needed`."""
     count = measured.images
     if count is None:
         return None
@@ -61,7 +61,7 @@ def images_needed(measured: Measured, alpha: float, decided: bool) -> int | None
 
 
 def _least(low: int, high: int, enough: Callable[[int], bool], known: bool) -> int | None:
-    """Smallest number from `low` to `high` that is enough; `known` says that `high` is."""
+    """Smallest number from `low` to `high` that is enough; `known`: `high` is known to be enough."""
     if not known and not enough(high):
         return None
     while low < high:
@@ -71,6 +71,6 @@ def _least(low: int, high: int, enough: Callable[[int], bool], known: bool) -> i
 
 
 def detectable(measured: Measured, alpha: float, power: float) -> float:
-    """Smallest true difference that is found with probability `power`: (t of the level + t of the power) errors."""
+    """Smallest true difference found with probability `power`: standard error x (t[1 - alpha / 2] + t[power])."""
     error, df = measured.with_more(1.0, 1.0)
     return error * float(special.stdtrit(df, power) - special.stdtrit(df, alpha / 2))

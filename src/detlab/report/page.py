@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no file beside it."""
+"""The report as one self-contained HTML page: no network, no other files."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from detlab.report.sheet import picture_of
 from detlab.report.tradeoffs import front_words, tradeoffs
 
 METHOD = (
-    "Each difference is shown with its own 95 % interval (Student's t): of the noise that seeds make, and of the noise "
-    "of the {images:,} test images, from {resamples:,} resamples of them, the same for all rows. The verdicts of a "
-    "table are corrected together (Holm): the probability that any of them is wrong is at most 5 %, so that an "
-    "interval may leave out 0 and its row still be undecided. Would decide: seeds of each row, or images, at which a "
-    "difference as large as the one seen would be decided. Finds from: the smallest true difference that these runs "
-    "would have told with probability 0.8."
+    "Each difference has its own 95 % interval (Student's t). It covers the noise between seeds and the noise of the "
+    "{images:,} test images, estimated from {resamples:,} resamples that are the same for all rows. The verdicts of a "
+    "table are corrected together (Holm): the probability that any of them is wrong is at most 5 %. An interval may "
+    "therefore exclude 0 although its row is undecided. Would decide: number of seeds per row, or of images, at which "
+    "a difference as large as the observed one would be decided. Finds from: the smallest true difference that these "
+    "runs would have found with probability 0.8."
 )
 OVER_SEEDS = (
-    "Each difference is shown with its own 95 % interval (Student's t) over seeds alone, on these very test images: "
+    "Each difference has its own 95 % interval (Student's t), over seeds only and for these test images only: "
     "{why}. The verdicts of a table are corrected together (Holm)."
 )
-OPEN_ROWS = 12  # of a table that is shown open
-MOST_LINES = 10  # rows drawn as curves or pictures
-MOST_PICTURES = 1_500_000  # characters of all pictures
+OPEN_ROWS = 12  # longer tables are folded
+MOST_LINES = 10  # largest number of rows drawn as curves or pictures
+MOST_PICTURES = 1_500_000  # largest size of all pictures together, in characters
 KINDS = ("classification", "localisation", "both", "duplicate", "background", "missed")
 
 
 def html_page(analysis: Analysis, title: str, when: str, reload: int = 0) -> str:
-    """The whole page; with `reload`, it loads itself anew after so many seconds."""
+    """The whole page; with `reload`, the browser reloads it after that many seconds."""
     parts = [section for section in _sections(analysis) if section[2]]
     links = "".join(f'<a href="#{name}">{for_html(head)}</a>' for name, head, _ in parts)
     body = "".join(f'<section id="{name}"><h2>{for_html(head)}</h2>{inside}</section>' for name, head, inside in parts)
@@ -45,7 +45,7 @@ def html_page(analysis: Analysis, title: str, when: str, reload: int = 0) -> str
     runs = sum(len(row.done) for row in sweep.rows)
     facts = f"{len(sweep.rows)} rows, {runs} runs with a result, seeds {', '.join(map(str, sweep.seeds))}; {when}"
     again = f'<meta http-equiv="refresh" content="{reload}">' if reload else ""
-    facts += "; a sweep is running, this page loads itself anew" if reload else ""
+    facts += "; a sweep is running, this page is reloaded" if reload else ""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'{again}<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -57,7 +57,7 @@ def html_page(analysis: Analysis, title: str, when: str, reload: int = 0) -> str
 
 
 def method(analysis: Analysis) -> str:
-    """How intervals and verdicts are made; "" where there are none."""
+    """How intervals and verdicts are computed, in words; "" if there are none."""
     if not any(analysis.differences()):
         return ""
     if analysis.why_no_draws or not analysis.resamples:
@@ -72,8 +72,8 @@ def _warnings(analysis: Analysis) -> str:
         said.append(f"{len(missing)} of the cells are missing or failed; see Every run.")
     if len(analysis.sweep.seeds) == 1 and len(analysis.sweep.rows) > 1:
         said.append(
-            "There is one seed: nothing can be said of the choice, for another seed may say otherwise; intervals tell "
-            "of other test images alone. Run a second seed."
+            "There is one seed, so there is no verdict about the choice: another seed may give another result. The "
+            "intervals cover the test images only. Run a second seed."
         )
     return "".join(f'<p class="warning">{for_html(text)}</p>' for text in said)
 
@@ -85,7 +85,7 @@ def _sections(analysis: Analysis) -> list[tuple[str, str, str]]:
     text = f'<p class="soft">{for_html(said)}</p>' if said else ""
     effects = made.get("effects", "")
     effects_text = (
-        '<p class="soft">A level beside the baseline\'s level, averaged over all pairs of rows that differ in it '
+        '<p class="soft">Each level against the baseline\'s level, averaged over all pairs of rows that differ in it '
         "alone.</p>"
     )
     return [
@@ -104,7 +104,7 @@ def _sections(analysis: Analysis) -> list[tuple[str, str, str]]:
 
 
 def _folded(table: tables.Table) -> str:
-    """A table that needs more than a screen is closed."""
+    """A table, folded if it has more than OPEN_ROWS rows."""
     shown = tables.as_html(table)
     return shown if len(table.rows) <= OPEN_ROWS else _fold(f"{len(table.rows)} rows", shown)
 
@@ -116,8 +116,8 @@ def _fold(summary: str, inside: str) -> str:
 def _costs(analysis: Analysis) -> str:
     shown = tradeoffs(analysis)
     text = (
-        '<p class="soft">Each row with the interval of its mean. The line joins the rows that no other beats at their '
-        "cost (Pareto front).</p>"
+        '<p class="soft">Each row with the interval of its mean. The line joins the Pareto front: rows that no other '
+        "row beats at the same or lower cost.</p>"
     )
     return shown and text + shown
 
@@ -162,7 +162,7 @@ def _curves(analysis: Analysis) -> str:
 
 
 def _chosen(analysis: Analysis, most: int) -> list[int]:
-    """Rows to show where not all can be: the baseline, and the best by the metric; in the table's order."""
+    """Rows to show if there are too many: the baseline and the best by the metric, in the table's order."""
     order = sorted(range(len(analysis.sweep.rows)), key=lambda i: -(analysis.point(i) or 0.0))
     first = [analysis.sweep.baseline, *(i for i in order if i != analysis.sweep.baseline)]
     return sorted(first[:most])
@@ -184,8 +184,8 @@ def _errors(analysis: Analysis) -> str:
     if not rows:
         return ""
     text = (
-        '<p class="soft">AP at IoU 0.5 regained if errors of one kind alone were fixed (TIDE). '
-        "The parts do not add up to what is lost.</p>"
+        '<p class="soft">AP at IoU 0.5 regained if only errors of one kind were fixed (TIDE). '
+        "The parts do not add up to the lost AP.</p>"
     )
     return text + f"<figure>{figures.share_chart(rows, KINDS, 'AP50 regained')}</figure>"
 
@@ -206,7 +206,7 @@ def _sheet(analysis: Analysis) -> str:
 
 
 def markdown_report(analysis: Analysis, title: str, made: Sequence[tables.Table]) -> str:
-    """The same tables and sentences as Markdown."""
+    """The report's sentences and tables as Markdown."""
     parts = [f"# {for_markdown(title)}", *map(for_markdown, answer(analysis))]
     parts += [f"**Warning.** {for_markdown(text)}" for text in [*unfair(analysis.sweep), *front_words(analysis)]]
     if said := method(analysis):

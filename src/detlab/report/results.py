@@ -1,4 +1,4 @@
-"""One metric of a sweep's runs as tables, for `contrasts`: values, and the same on resampled test images.
+"""One metric of a sweep's runs as arrays for `contrasts`: values, and values on resampled test images.
 
 R rows, S seeds, B resamples.
 """
@@ -21,13 +21,13 @@ RESAMPLES = 500
 
 @dataclass(frozen=True)
 class Measured:
-    """A metric of rows and seeds.
+    """A metric by row and seed.
 
     Attributes:
-        values: [R, S]; NaN where there is no result.
-        draws: [R, S, B]; None where the metric cannot be resampled.
-        images: of the test split; None where nothing is known of it.
-        why_no_draws: a sentence; "" where there are draws, or no runs.
+        values: [R, S]; NaN without a result.
+        draws: [R, S, B]; None if the metric cannot be resampled.
+        images: number of test images; None if unknown.
+        why_no_draws: why there are no draws, a sentence; "" if there are draws or no runs.
     """
 
     values: NDArray[np.float64]
@@ -40,10 +40,10 @@ def measure(folder: Path, rows: Sequence[Mapping[str, str]], seeds: Sequence[int
     """Read the runs of a sweep's folder.
 
     Args:
-        folder: of the sweep; it need not be there yet.
-        rows: choices, by whole keys.
-        seeds: of the columns.
-        metric: of result.json.
+        folder: folder of the sweep; it may not exist yet.
+        rows: choices of each row, {whole key: level}.
+        seeds: seeds of the columns.
+        metric: key in result.json.
 
     Raises:
         ReportError: no run has the metric.
@@ -62,9 +62,7 @@ def measure(folder: Path, rows: Sequence[Mapping[str, str]], seeds: Sequence[int
     analysis = analyse(sweep, RESAMPLES)
     drawn = analysis.draws(metric)
     if drawn is None:
-        why = (
-            f"intervals are over seeds alone: {analysis.why_no_draws or f'{metric} is not made anew for other images'}"
-        )
+        why = f"intervals are over seeds alone: {analysis.why_no_draws or f'{metric} cannot be resampled'}"
         return Measured(values, None, analysis.images or None, why)
     draws = np.full((*values.shape, RESAMPLES), np.nan)
     for place, each in enumerate(sweep.rows):
@@ -82,5 +80,5 @@ def _runs(folder: Path) -> list[Run]:
 
 
 def _row_of(run: Run, rows: Sequence[Mapping[str, str]]) -> int | None:
-    """The row whose choices a run has; None for one of other levels."""
+    """The row with the choices of a run; None if no row has them."""
     return next((i for i, row in enumerate(rows) if all(setting(run, k) == v for k, v in row.items())), None)

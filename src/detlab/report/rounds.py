@@ -1,7 +1,8 @@
-"""Adding seeds until comparisons are decided: what a look at a growing sweep says, and which rows need another seed.
+"""Sequential analysis of a growing sweep: verdicts after each added seed (a look), and the rows that need another seed.
 
-Each row is compared with the first, the baseline. A look is taken after every seed from the second on. What is
-decided at a look stays decided; its row runs no more. detlab.report.spending says what the looks cost. All looks follow
+Each row is compared with the first, the baseline. A look is taken after every seed from the second on. A comparison
+that is decided at a look stays decided, and its row needs no more runs. detlab.report.spending computes the level of
+each look. All looks follow
 from the runs there are, so a sweep that was interrupted goes on as if it had not been.
 
 R rows, S seeds, B resamples, C = R - 1 comparisons, of row c + 1 with row 0.
@@ -20,17 +21,17 @@ from scipy import special
 from detlab.report.intervals import Contrast, contrasts
 from detlab.report.spending import look_level, open_comparisons, settle
 
-FIRST = 2  # seeds at the first look: one tells nothing of other seeds
+FIRST = 2  # seeds at the first look; one seed gives no estimate of the noise between seeds
 
 
 @dataclass(frozen=True)
 class Look:
-    """What is known after a number of seeds.
+    """State after a number of seeds.
 
     Attributes:
-        seeds: of every open row.
-        verdicts: [C] better, worse or undecided, as settled by this look and those before.
-        found: [C] the interval of each comparison: where it was decided, else of this look; None before its first look.
+        seeds: number of seeds of every open row.
+        verdicts: [C] better, worse or undecided, after this look and all earlier ones.
+        found: [C] contrast of each comparison at the look that decided it, else at this look; None before its first.
     """
 
     seeds: int
@@ -46,14 +47,14 @@ class Look:
 def looks(
     values: ArrayLike, draws: ArrayLike | None, max_seeds: int, level: float = 0.95, images: int | None = None
 ) -> list[Look]:
-    """Every look that the runs allow, in order.
+    """All looks that the runs allow, in order.
 
     Args:
-        values: [R, S] metric of each run; NaN where there is none. The columns are seeds in the order they were added.
-        draws: [R, S, B] the same on resampled images; None where the metric has no resamples.
-        max_seeds: at the last look.
+        values: [R, S] metric of each run; NaN if missing. The columns are the seeds in the order of adding them.
+        draws: [R, S, B] metric on resampled images; None if the metric has no resamples.
+        max_seeds: number of seeds at the last look.
         level: probability that no verdict of any look is wrong.
-        images: of the test split.
+        images: number of test images.
     """
     measured = np.asarray(values, float)
     resampled = None if draws is None else np.asarray(draws, float)
@@ -88,13 +89,13 @@ def looks(
 
 
 def seeds_wanted(values: ArrayLike, look: Look | None, max_seeds: int, stuck: Sequence[int] = ()) -> list[int]:
-    """[R] seeds that each row should have after the next round; as many as it has where it needs no more.
+    """[R] number of seeds that each row should have after the next round; its present number if it needs no more.
 
     Args:
-        values: as `looks` takes them.
-        look: the latest; None before the first.
-        max_seeds: most of a row.
-        stuck: rows whose last job failed, which would fail again.
+        values: see `looks`.
+        look: the latest look; None before the first.
+        max_seeds: largest number of seeds per row.
+        stuck: rows whose last job failed; they get no more seeds.
     """
     have = np.isfinite(np.asarray(values, float)).sum(1)
     wanted = [int(n) for n in have]
@@ -114,11 +115,12 @@ def smallest_difference(
     Args:
         run: standard deviation of a row's metric between seeds.
         image: standard deviation of a difference of two rows by the choice of test images.
-        rows: with the baseline; verdicts are corrected over rows - 1 comparisons (Bonferroni, which Holm is at least).
-        seeds: of each row; None is returned for fewer than two.
+        rows: number of rows including the baseline; verdicts are corrected over rows - 1 comparisons (by Bonferroni;
+            Holm's method is at least as powerful).
+        seeds: seeds per row; the result is None for fewer than two.
 
-    Source: the usual sum of two quantiles of Student's t, (t[1 - alpha / 2] + t[power]) x standard error, with
-    rows x (seeds - 1) degrees of freedom where all rows share one variance.
+    Source: the usual formula with two quantiles of Student's t, (t[1 - alpha / 2] + t[power]) x standard error, with
+    rows x (seeds - 1) degrees of freedom, assuming that all rows share one variance.
     """
     if seeds < FIRST or rows < 2:
         return None
@@ -128,13 +130,13 @@ def smallest_difference(
 
 
 def noise_of(values: ArrayLike, draws: ArrayLike | None) -> tuple[float, float] | None:
-    """(run, image) standard deviations as `smallest_difference` takes them, of runs there are.
+    """(run, image) standard deviations for `smallest_difference`, estimated from finished runs.
 
-    None where no two seeds of a row tell them.
+    None if no row has two seeds.
 
     Args:
         values: [R, S].
-        draws: [R, S, B], or None for a metric without resamples, whose images count as fixed.
+        draws: [R, S, B]; None for a metric without resamples, whose images then count as fixed.
     """
     measured = np.asarray(values, float)
     kept = np.isfinite(measured)
@@ -147,7 +149,7 @@ def noise_of(values: ArrayLike, draws: ArrayLike | None) -> tuple[float, float] 
 
 
 def _image_noise(values: NDArray[np.float64], draws: NDArray[np.float64]) -> float:
-    """Of a difference from row 0, the same for all seeds: covariance between seeds, averaged over rows and pairs."""
+    """Image noise of a difference from row 0: covariance between seeds, averaged over rows and pairs of seeds."""
     found = []
     for row in range(1, len(values)):
         both = np.flatnonzero(np.isfinite(values[row]) & np.isfinite(values[0]))

@@ -1,4 +1,4 @@
-"""Runs as the rows of a table: one row a combination of choices, one run a seed; what is missing is a cell too."""
+"""Arrange runs as a table: one row per combination of choices, one run per seed; missing runs are cells too."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from detlab.report.runs import ReportError, Run, setting
 class Row:
     """One combination of choices."""
 
-    choices: dict[str, str]  # factor -> level
-    runs: dict[int, Run] = field(default_factory=dict)  # by seed
+    choices: dict[str, str]  # {factor: level}
+    runs: dict[int, Run] = field(default_factory=dict)  # {seed: run}
 
     @property
     def done(self) -> dict[int, Run]:
-        """Runs with a result."""
+        """{seed: run} of the runs with a result."""
         return {seed: run for seed, run in self.runs.items() if run.done}
 
     def values(self, metric: str) -> np.ndarray:
-        """A metric of all runs that have it."""
+        """Values of a metric over all runs that have it."""
         return np.array([run.metrics[metric] for run in self.done.values() if metric in run.metrics])
 
 
 @dataclass
 class Sweep:
-    """All rows, and what they were made of."""
+    """All rows with their factors and seeds."""
 
-    factors: dict[str, list[str]]  # key -> levels in order of appearance
+    factors: dict[str, list[str]]  # {key: levels in order of appearance}
     seeds: list[int]
     rows: list[Row]
     baseline: int = 0
@@ -46,7 +46,7 @@ class Sweep:
         return short_names(list(self.factors))
 
     def label(self, row: Row) -> str:
-        """A row in words."""
+        """A row as text."""
         names = self.names
         return " · ".join(f"{names[key]} {level}" for key, level in row.choices.items()) or "all runs"
 
@@ -57,15 +57,16 @@ class Sweep:
 
 
 def make_sweep(runs: Sequence[Run], baseline: str = "", metric: str = "") -> Sweep:
-    """Rows of runs.
+    """Group runs into rows.
 
     Args:
-        runs: of one or more sweeps.
-        baseline: such as "model/neck=none"; the first row with these choices. "": the first row with results.
-        metric: of result.json; "": map, or ar_300 for proposals.
+        runs: runs of one or more sweeps.
+        baseline: choices such as "model/neck=none"; the first row with them is the baseline. "": the first row with
+            results.
+        metric: key in result.json; "": map, or ar_300 for proposals.
 
     Raises:
-        ReportError: a baseline or metric that no row has.
+        ReportError: no row has the baseline's choices, or the metric.
     """
     keys = list(dict.fromkeys(key for run in runs for key in run.overrides))
     table = {key: [setting(run, key) for run in runs] for key in keys}
@@ -89,13 +90,13 @@ def make_sweep(runs: Sequence[Run], baseline: str = "", metric: str = "") -> Swe
 
 
 def _answer(runs: Sequence[Run]) -> str:
-    """The metric that the runs' configs say answers them; "" where they name none or several."""
+    """The metric named by `answer` in the runs' configs; "" if they name none or several."""
     named = {str(run.config.get("answer") or "") for run in runs if run.config}
     return named.pop().removeprefix("test/") if len(named) == 1 else ""
 
 
 def paper_table(sweep: Sweep) -> tuple[str, dict[int, float]]:
-    """A paper's table that the rows repeat, and its value by row, from the runs' configs; ("", {}) without one."""
+    """(name of a paper's table, {row: published value}) from `paper` in the runs' configs; ("", {}) without one."""
     runs = [run for row in sweep.rows for run in row.runs.values() if run.config]
     told = [run.config.get("paper") for run in runs]
     paper = told[0] if told and all(each == told[0] for each in told) else None
@@ -111,7 +112,7 @@ def paper_table(sweep: Sweep) -> tuple[str, dict[int, float]]:
 
 
 def _add_missing(rows: dict[tuple[str, ...], Row], factors: dict[str, list[str]]) -> None:
-    """Rows of combinations that nobody ran, where the others look like a full grid: at least half of it."""
+    """Add empty rows for missing combinations if the runs cover at least half of the full grid."""
     grid = list(itertools.product(*factors.values()))
     if len(rows) >= len(grid) / 2:
         for place in grid:
@@ -136,7 +137,7 @@ def _find_baseline(sweep: Sweep, wanted: str) -> int:
 
 
 def command_of(row: Row) -> str:
-    """The command that runs a row again, all its seeds."""
+    """The command that repeats all seeds of a row."""
     run = next(iter(row.runs.values()), None)
     overrides = dict(run.overrides) if run else dict(row.choices)
     words = [f"{key}={value}" for key, value in overrides.items()]

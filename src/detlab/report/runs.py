@@ -1,4 +1,4 @@
-"""Run folders as they lie on disk: what was chosen, how it ended, what it measured."""
+"""Read run folders: choices, state and results of each run."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from detlab.system.files import read_facts
 from detlab.system.foreign import ForeignFileError, read_yaml
 
-GROUPS_OF_PLACE = ("hydra/", "logger", "callbacks", "debug")  # choices that make no other experiment
+GROUPS_OF_PLACE = ("hydra/", "logger", "callbacks", "debug")  # groups that do not change the experiment
 KEYS_OF_PLACE = ("hydra.", "resume", "logger", "callbacks", "threads", "name", "paths.", "trust", "data.cache_dir")
 
 
 class ReportError(ValueError):
-    """What cannot be reported, in one sentence."""
+    """A report is not possible; the message is one sentence."""
 
 
 class NoRunsError(ReportError):
-    """Folders that hold no run, or none yet."""
+    """The folders hold no run, or no run yet."""
 
 
 @dataclass
@@ -28,30 +28,30 @@ class Run:
     """One run folder."""
 
     folder: Path
-    state: str  # finished, or what it ended as
+    state: str  # state in status.json, such as finished or failed
     reason: str | None
     seed: int
-    overrides: dict[str, str]  # as given, without those of place
-    groups: dict[str, str]  # chosen option of every config group
-    config: dict[str, Any]  # nested, interpolations as written
-    metrics: dict[str, float]  # of the final test
-    errors: dict[str, Any]  # where AP is lost, as the run's result.json has it
-    budget: dict[str, Any]  # what it spent
+    overrides: dict[str, str]  # given overrides, without KEYS_OF_PLACE and GROUPS_OF_PLACE
+    groups: dict[str, str]  # {config group: chosen option}
+    config: dict[str, Any]  # nested, with interpolations unresolved
+    metrics: dict[str, float]  # results of the final test
+    errors: dict[str, Any]  # error report in result.json: where AP is lost
+    budget: dict[str, Any]  # content of budget.json
     curve: list[tuple[int, float]] = field(default_factory=list)  # (epoch, monitored metric)
     monitor: str = ""
     status: dict[str, Any] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
-        """Whether it has a result."""
+        """Whether the run has a result."""
         return self.state == "finished" and bool(self.metrics)
 
 
 def find_runs(folders: Sequence[Path]) -> list[Run]:
-    """All runs in and below folders, in order of path; what failed tries of a sweep left is not among them.
+    """All runs in and below folders, in order of their paths, without the failed attempts of a sweep's jobs.
 
     Raises:
-        ReportError: a folder that does not exist, or none that holds a run.
+        ReportError: a folder does not exist, or no folder holds a run.
     """
     found: dict[Path, Run] = {}
     seen: set[Path] = set()
@@ -68,9 +68,9 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
 
 
 def _run_folders(top: Path, seen: set[Path]) -> Iterator[Path]:
-    """Folders with a run's config, or with the record of a job that did not get so far; numbers in their order.
+    """Folders with a run's config, or with the record of a job that failed earlier; in numeric order.
 
-    A folder is looked into once: two links that lead back up would be 2^40 paths.
+    Each folder is visited once, since two links to a parent folder would make 2^40 paths.
     """
     place = top.resolve()
     if place in seen:
@@ -85,7 +85,7 @@ def _run_folders(top: Path, seen: set[Path]) -> Iterator[Path]:
 
 
 def read_run(folder: Path) -> Run:
-    """A run folder; what is missing in it stays empty."""
+    """Read a run folder; missing files leave their fields empty."""
     status, job = read_facts(folder / "status.json"), read_facts(folder / "job.json")
     result = read_facts(folder / "result.json")
     hydra = _mapping(_mapping(_read_yaml(folder / ".hydra" / "hydra.yaml")).get("hydra"))
@@ -116,7 +116,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _mapping(value: object) -> dict[str, Any]:
-    """A mapping of a damaged file, empty where something else stands in its place."""
+    """The value if it is a mapping, else {} (the file is damaged)."""
     return value if isinstance(value, dict) else {}
 
 
@@ -125,9 +125,9 @@ def _whole(value: object) -> int:
 
 
 def read_curve(path: Path, key: str) -> list[tuple[int, float]]:
-    """(epochs done, value) of a metric at every evaluation."""
+    """(finished epochs, value) of a metric at every evaluation."""
     found: dict[int, float] = {}
-    if not path.is_file():  # a named pipe would be waited for
+    if not path.is_file():  # reading a named pipe would block
         return []
     try:
         with path.open(newline="") as file:
@@ -140,7 +140,7 @@ def read_curve(path: Path, key: str) -> list[tuple[int, float]]:
 
 
 def value_at(config: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key in a nested config; None where it is not."""
+    """The value of a dotted key in a nested config; None if missing."""
     node: Any = config
     for part in key.split("."):
         if not isinstance(node, Mapping) or part not in node:
@@ -150,7 +150,7 @@ def value_at(config: Mapping[str, Any], key: str) -> Any:
 
 
 def setting(run: Run, key: str) -> str:
-    """What a run has for a swept key: as given, else its group's choice, else its config's value."""
+    """A run's value of a swept key: the given override, else the group's choice, else the config's value."""
     if key in run.overrides:
         return run.overrides[key]
     if key in run.groups:

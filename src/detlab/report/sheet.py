@@ -1,4 +1,4 @@
-"""The contact sheet: the same test images as every row saw them, small enough to travel inside a page."""
+"""Contact sheet: detections of each row on the same test images, small enough to be embedded in the page."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from PIL import Image
 
 from detlab.report.rows import Row
 
-WIDTH = 520  # px of a picture
-TALLEST = 640  # px: the top of a longer sheet, so that all rows show the same first images
+WIDTH = 520  # px; width of a picture
+TALLEST = 640  # px; taller sheets are cut at the bottom, so that all rows show the same first images
 
 
 def picture_of(row: Row) -> tuple[str, int] | None:
-    """(JPEG as data URI, seed) of a row's first seed that left a picture of its test; None where none did."""
+    """(JPEG as data URI, seed) of a row's first seed with a picture of its test; None if there is none."""
     for seed, run in sorted(row.done.items()):
         found = sorted(path for path in (run.folder / "pictures").glob("test-*.png") if path.is_file())
         if found:
@@ -24,7 +24,7 @@ def picture_of(row: Row) -> tuple[str, int] | None:
 
 
 def as_data_uri(path: Path) -> str:
-    """A picture, scaled down and cut, as a data URI."""
+    """Scale a picture down, cut it, and encode it as a data URI."""
     with Image.open(path) as image:
         scale = min(1.0, WIDTH / image.width)
         small = image.convert("RGB").resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))))

@@ -1,14 +1,14 @@
-"""How a probability of being wrong is shared: by the comparisons of a table, and by repeated looks at a growing sweep.
+"""Divide the allowed error probability among the comparisons of a table and the looks at a growing sweep.
 
-Who adds seeds until a difference is decided looks several times, and has several chances to be wrong. Lan & DeMets
-(1983, "Discrete sequential boundaries for clinical trials") spend the probability by a function of the share of seeds
-there are: here O'Brien and Fleming's, 4 - 4 Phi(z / sqrt(share)) with z the deviate of 1 - alpha / 4. It spends little
-early and leaves the last look almost the level of a single one. The level of each look follows from those before it by
-integrating over paths that were not decided, with independent seeds. Images that all looks share make the looks more
-alike, so the true probability of being wrong is lower.
+Adding seeds until a difference is decided means several looks, each with a chance of a wrong verdict. Lan & DeMets
+(1983, "Discrete sequential boundaries for clinical trials") spend the error probability by a function of the share of
+seeds present: here O'Brien and Fleming's, 4 - 4 Phi(z / sqrt(share)) with z the deviate of 1 - alpha / 4. It spends
+little early and leaves the last look almost the level of a single look. The level of each look follows from the earlier
+ones by integration over undecided paths, with independent seeds. All looks share the same images, which makes the looks
+more similar, so the true error probability is lower.
 
-Comparisons that are still open share the probability by Holm's method: one that is decided leaves it (Maurer & Bretz
-2013, "Multiple testing in group sequential trials using graphical approaches") and stays decided.
+Open comparisons share the error probability by Holm's method. A decided comparison passes its share on to the others
+(Maurer & Bretz 2013, "Multiple testing in group sequential trials using graphical approaches") and stays decided.
 
     spent = look_level(seeds, max_seeds, comparisons=len(open))
     found = contrasts(values, draws, weights[open], verdict_level=spent)
@@ -29,10 +29,10 @@ DECIDED = ("better", "worse")
 
 
 def holm(p: ArrayLike, alpha: float) -> tuple[Array, Array]:
-    """Holm's correction (1979): adjusted p values [C], and the level [C] at which each is judged.
+    """Holm's correction (1979): adjusted p values [C], and the level [C] at which each is tested.
 
-    All that are not rejected share the strictest level at which one of them could be. NaN are no part of the family
-    and stay NaN.
+    All hypotheses that are not rejected get the same level, the one at which the first of them failed. NaN values are
+    not part of the family and stay NaN.
     """
     p = np.asarray(p, float)
     adjusted, threshold = np.full(p.shape, np.nan), np.full(p.shape, alpha)
@@ -45,28 +45,28 @@ def holm(p: ArrayLike, alpha: float) -> tuple[Array, Array]:
 
 
 def look_level(seeds: int, max_seeds: int, level: float = 0.95, *, comparisons: int = 1, first: int = 2) -> float:
-    """The `verdict_level` of `contrasts` when looking at `seeds` seeds, having looked at each number from `first` on.
+    """The `verdict_level` for `contrasts` at a look with `seeds` seeds, after looks at all numbers from `first` on.
 
     Args:
-        seeds: there are now; in rows that grow unequally, the fewest of an open comparison.
-        max_seeds: at the last look.
+        seeds: present number of seeds; if rows differ, the smallest of an open comparison.
+        max_seeds: number of seeds at the last look.
         level: probability that no verdict of any look is wrong.
-        comparisons: still open at this look, all of which `contrasts` is given.
-        first: seeds at the first look.
+        comparisons: number of open comparisons at this look, all of which must be passed to `contrasts`.
+        first: number of seeds at the first look.
 
     Raises:
-        ValueError: seeds outside first to max_seeds, a level outside (0, 1), no comparison.
+        ValueError: seeds outside first to max_seeds, a level outside (0, 1), or no comparison.
     """
     if not 2 <= first <= seeds <= max_seeds:
         raise ValueError(f"seeds must be {first} (at least 2) to {max_seeds}, not {seeds}")
     if not 0 < level < 1 or comparisons < 1:
         raise ValueError(f"level must lie between 0 and 1 and comparisons be at least 1, not {level} and {comparisons}")
     spent = comparisons * look_levels((1 - level) / comparisons, first, max_seeds)[seeds - first]
-    return 1 - max(spent, 1e-12)  # less is no level that a float tells from 1
+    return 1 - max(spent, 1e-12)  # a smaller value would round to a level of 1
 
 
 def settle(before: Sequence[str], found: Sequence[str]) -> tuple[str, ...]:
-    """Verdicts after a look, [C]: what was decided stays, what was open takes the verdicts found [open], in order.
+    """Verdicts [C] after a look: decided ones stay, open ones are replaced by `found`, in order.
 
     Raises:
         ValueError: `found` is not as long as `open_comparisons(before)`.
@@ -85,11 +85,11 @@ def open_comparisons(verdicts: Sequence[str]) -> tuple[int, ...]:
 
 @lru_cache(maxsize=256)
 def look_levels(alpha: float, first: int, last: int) -> tuple[float, ...]:
-    """Two-sided level of each look, at `first` to `last` seeds, that spend `alpha` in all."""
+    """Two-sided levels of the looks at `first` to `last` seeds, which together spend `alpha`."""
     shares = np.arange(first, last + 1) / last
     spent = 4 * special.ndtr(special.ndtri(alpha / 4) / np.sqrt(shares))
     cells, levels = np.linspace(-1.0, 1.0, 1201), []
-    density, places = np.array([1.0]), np.array([0.0])  # mass of undecided paths, by score: a walk of variance `share`
+    density, places = np.array([1.0]), np.array([0.0])  # undecided paths by score, a random walk of variance `share`
     for share, before, new in zip(shares, [0.0, *shares[:-1]], np.diff(spent, prepend=0.0), strict=True):
         deviation = float(np.sqrt(share - before))
         bound = _bound(density, places, deviation, float(new))
@@ -102,7 +102,7 @@ def look_levels(alpha: float, first: int, last: int) -> tuple[float, ...]:
 
 
 def _bound(mass: Array, places: Array, deviation: float, probability: float) -> float:
-    """Score that a step from `places` leads beyond, on either side, with this probability: bisection."""
+    """Bound such that a step from `places` ends outside [-bound, bound] with this probability, by bisection."""
     low, high = 0.0, 40.0
     for _ in range(60):
         middle = (low + high) / 2

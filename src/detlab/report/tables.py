@@ -1,4 +1,4 @@
-"""A table as data, and as HTML, Markdown, CSV and LaTeX."""
+"""Tables as data, and their output as HTML, Markdown, CSV and LaTeX."""
 
 from __future__ import annotations
 
@@ -8,37 +8,37 @@ from dataclasses import dataclass, field
 
 from detlab.report.escapes import for_csv, for_html, for_latex, for_markdown, markdown_code
 
-DASH = "\N{EN DASH}"  # where there is no number
+DASH = "\N{EN DASH}"  # shown for a missing number
 
 
 @dataclass
 class Cell:
-    """Text, and what it is sorted by where that is not the text."""
+    """Text of a cell, with a sort key if it is not sorted by its text."""
 
     text: str
     sort: float | None = None
-    kind: str = ""  # class in HTML
+    kind: str = ""  # CSS class
 
 
 @dataclass
 class Table:
-    """One table."""
+    """A table with columns and rows."""
 
-    name: str  # of files
+    name: str  # for file names and HTML ids
     title: str
     heads: list[str]
     rows: list[list[Cell]] = field(default_factory=list)
-    marks: dict[int, str] = field(default_factory=dict)  # row -> "best" or "bad"
-    words: set[int] = field(default_factory=set)  # columns of words, set to the left
+    marks: dict[int, str] = field(default_factory=dict)  # {row: "best" or "bad"}
+    words: set[int] = field(default_factory=set)  # columns of text, aligned left
 
 
 def number(value: float | None, digits: int = 3, sign: bool = False) -> Cell:
-    """A number, or a dash."""
+    """A number, or a dash for None."""
     return Cell(DASH) if value is None else Cell(f"{value:{'+' if sign else ''}.{digits}f}", value)
 
 
 def as_html(table: Table) -> str:
-    """A sortable table."""
+    """A sortable HTML table."""
     heads = "".join(
         f'<th scope="col"{_left(table, i)}><button type="button">{for_html(head)}</button></th>'
         for i, head in enumerate(table.heads)
@@ -65,7 +65,7 @@ def _left(table: Table, column: int) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    """A table of GitHub's Markdown; the best row in bold."""
+    """A table in GitHub's Markdown, with the best row in bold."""
     lines = [f"| {' | '.join(map(for_markdown, table.heads))} |"]
     lines.append("|" + "|".join("---" if i in table.words else "---:" for i in range(len(table.heads))) + "|")
     for r, row in enumerate(table.rows):
@@ -77,7 +77,7 @@ def as_markdown(table: Table) -> str:
 
 
 def as_csv(table: Table) -> str:
-    """A table for a spreadsheet: numbers unrounded where they are numbers."""
+    """A table for spreadsheets, with unrounded numbers."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(map(for_csv, table.heads))
@@ -89,7 +89,7 @@ def as_csv(table: Table) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """A table for booktabs."""
+    """A LaTeX table for the booktabs package."""
     shape = "".join("l" if i in table.words else "r" for i in range(len(table.heads)))
     lines = [
         f"\\begin{{tabular}}{{{shape}}}",

@@ -1,4 +1,4 @@
-"""A metric against what rows cost: one picture, a panel a cost, with intervals and the Pareto front."""
+"""Charts of a metric against costs: one panel per cost, with intervals and the Pareto front."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LONGEST = 26  # characters of a label
 
 
 class Point(NamedTuple):
-    """A row."""
+    """A row in a chart."""
 
     name: str
     cost: float
@@ -28,7 +28,7 @@ class Point(NamedTuple):
 
 
 def front(points: Sequence[Point]) -> list[Point]:
-    """Rows that no other beats: none is at most as costly and better, or cheaper and as good; by rising cost."""
+    """The Pareto front by rising cost: no other row is better at the same or lower cost, or as good and cheaper."""
     kept: list[Point] = []
     for point in sorted(points, key=lambda p: (p.cost, -p.value)):
         if not kept or point.value > kept[-1].value:
@@ -37,7 +37,7 @@ def front(points: Sequence[Point]) -> list[Point]:
 
 
 def tradeoffs(analysis: Analysis) -> str:
-    """A panel for each cost that rows have; "" with fewer than two rows."""
+    """One panel for each cost that is known; "" with fewer than two rows."""
     sweep, spans = analysis.sweep, row_intervals(analysis)
     different, panels = unequal(sweep), []
     for key in COSTS:
@@ -54,7 +54,7 @@ def tradeoffs(analysis: Analysis) -> str:
 
 
 def front_words(analysis: Analysis) -> list[str]:
-    """Costs in which rows differ, as a warning."""
+    """A warning that names the costs in which rows differ."""
     keys = unequal(analysis.sweep)
     if not keys:
         return []
@@ -69,7 +69,7 @@ def _panel(points: Sequence[Point], key: str, metric: str) -> str:
     best = front(points)
     x_marks = ticks(0.0, max(p.cost for p in points), 4)
     values = [p.value for p in points]
-    room = 0.6 * (max(values) - min(values)) or 0.05  # an interval that is longer leaves the picture
+    room = 0.6 * (max(values) - min(values)) or 0.05  # longer intervals are cut at the edge of the panel
     y_marks = ticks(max(min(p.low for p in points), min(values) - room),
                     min(max(p.high for p in points), max(values) + room), 4)  # fmt: skip
     x1, y0, y1 = max(p.cost for p in points) * 1.04, y_marks[0], y_marks[-1]
@@ -100,7 +100,7 @@ def _panel(points: Sequence[Point], key: str, metric: str) -> str:
 
 
 def _short(value: float) -> str:
-    """A round number of a scale."""
+    """A tick label with a unit prefix, such as 1.5M."""
     for factor, unit in ((1e12, " T"), (1e9, " G"), (1e6, " M")):
         if value >= factor:
             return f"{value / factor:g}{unit}"
@@ -108,7 +108,7 @@ def _short(value: float) -> str:
 
 
 def _labels(points: Sequence[tuple[str, float, float]]) -> list[str]:
-    """Names of points, where there is room; the first is always told."""
+    """Labels of points where there is room; the first point is always labelled."""
     made: list[str] = []
     boxes: list[tuple[float, float, float]] = []  # left, right, baseline
     for name, x, y in points:

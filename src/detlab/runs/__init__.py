@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and how it is read again: checkpoints, run folders, saved batches."""
+"""Files of a run and how they are read: checkpoints, run folders, dumped batches."""

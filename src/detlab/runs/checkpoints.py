@@ -1,4 +1,4 @@
-"""Checkpoints as data: read safely, found by run folder, built into a detector again, or used to start another."""
+"""Checkpoints: find them in a run folder, read them safely, and initialise another detector from them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from detlab.errors import ConfigError
 from detlab.model.heads import RoIHead
 from detlab.tensors.archive import load_tensors
 
-CHECKPOINT_KEY = "detlab"  # where a checkpoint holds what is needed to build its detector again
-LAYOUT = 3  # of configs and tensors in checkpoints; 3: targets in the rooms of model/, detectors/, training/
+CHECKPOINT_KEY = "detlab"  # key in a checkpoint of what is needed to rebuild its detector
+LAYOUT = 3  # version of configs and tensors in checkpoints; 3: classes in model/, detectors/, training/
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 PREFIX = "detector."
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds for use without its run."""
+    """Content of a checkpoint that is needed to rebuild its detector without the run."""
 
     path: Path
     config: dict[str, Any]
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
-    state: dict[str, Tensor]  # of the detector
+    state: dict[str, Tensor]  # the detector's state dict
 
 
 def find_checkpoint(run: str | Path, ckpt: str = "best") -> Path:
-    """The file of a run folder (best or last), or the file itself.
+    """The best or last checkpoint of a run folder; `run` itself if it is a file.
 
     Raises:
-        ConfigError: no such file.
+        ConfigError: the file does not exist.
     """
     path = Path(run).expanduser()
     if path.is_file():
@@ -54,14 +54,14 @@ def find_checkpoint(run: str | Path, ckpt: str = "best") -> Path:
 def read_checkpoint(
     path: Path, trust: Sequence[str] | str = (), own: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ()
 ) -> Checkpoint:
-    """Read a checkpoint with weights_only=True; its config is a checked copy, see `checked_config`.
+    """Read a checkpoint with weights_only=True and check its config, see `checked_config`.
 
     Args:
-        trust: packages of the user's own that the config may name.
-        own: configs of the user's own; what they name is trusted where they name it.
+        trust: the user's own packages that the config may name.
+        own: the user's own configs; their targets are trusted at the places where they occur.
 
     Raises:
-        ConfigError: not a checkpoint of this project, damaged, or a config that names what is not trusted.
+        ConfigError: the file is no checkpoint of detlab, is damaged, or its config names an untrusted target.
     """
     content = read_content(path)
     facts = content[CHECKPOINT_KEY]
@@ -80,10 +80,10 @@ def read_checkpoint(
 
 
 def read_content(path: Path) -> Mapping[str, Any]:
-    """All that a checkpoint holds, read by `load_tensors`; nothing of it is imported or called.
+    """The whole content of a checkpoint, read by `load_tensors`, which neither imports nor calls anything named there.
 
     Raises:
-        ConfigError: not a checkpoint of this project, or damaged.
+        ConfigError: the file is no checkpoint of detlab, or is damaged.
     """
     try:
         content = load_tensors(path)
@@ -119,25 +119,30 @@ def _all_of(values: Any, kind: type) -> bool:
 
 
 def model_without_download(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The model's config with the backbone's own weights left out, since a checkpoint replaces them."""
+    """The model's config without the backbone's pretrained weights, which the checkpoint replaces anyway."""
     model = dict(config["model"])
     backbone = dict(model["backbone"])
-    if "weights" in backbone:  # a user's own may know no such option
+    if "weights" in backbone:  # a user's own backbone may lack this option
         backbone["weights"] = None
     return model | {"backbone": backbone}
 
 
 def initialise_from(detector: Detector, checkpoint: Checkpoint, class_names: Sequence[str]) -> list[str]:
-    """Copy every tensor that fits; rows of classes that both name are copied, those of new classes stay random.
+    """Copy all tensors of a checkpoint that fit into a detector.
+
+    Tensors with one row per class are matched by class name; rows of classes new to the checkpoint keep their random
+    initialisation.
 
     Args:
-        detector: to be filled, for `class_names`.
+        detector: filled in place.
+        checkpoint: source of the tensors.
+        class_names: classes of `detector`.
 
     Returns:
-        Names of tensors that stay as they were, for the log.
+        Names of tensors that were not copied, for the log.
 
     Raises:
-        ConfigError: nothing fits: another architecture.
+        ConfigError: the architectures differ: too few tensors fit.
     """
     own = detector.state_dict()
     old_names, new_names = checkpoint.class_names, tuple(class_names)
@@ -164,7 +169,7 @@ def initialise_from(detector: Detector, checkpoint: Checkpoint, class_names: Seq
 
 
 def _class_layout(detector: Detector, name: str) -> str | None:
-    """How the rows of a tensor are dealt to classes: "inner" [groups, classes], "outer" [classes, 4], or None."""
+    """How the rows of a tensor belong to classes: "inner" [groups, classes], "outer" [classes, 4], or None."""
     if detector.class_agnostic or not name.startswith(("head.cls.", "head.box.")):
         return None
     if name.startswith("head.cls."):
@@ -174,7 +179,7 @@ def _class_layout(detector: Detector, name: str) -> str | None:
 
 
 def _copy_classes(new: Tensor, old: Tensor, old_names: Sequence[str], new_names: Sequence[str], layout: str) -> bool:
-    """Copy the rows of classes that both name, and of background; False where the shapes do not fit."""
+    """Copy the rows of background and of classes that both sides name; False if the shapes do not fit."""
     pairs = [(old_names.index(n), i) for i, n in enumerate(new_names) if n in old_names]
     if layout == "outer":
         if old.shape[0] != 4 * len(old_names) or old.shape[1:] != new.shape[1:]:

@@ -1,4 +1,4 @@
-"""Detectors from darknet's published files: `detlab.from_darknet("yolov3.weights")`."""
+"""Detectors from darknet's published weight files: `detlab.from_darknet("yolov3.weights")`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from detlab.model.heads import YOLOHead
 from detlab.model.necks import YOLOFPN
 
 OPTION = "from_darknet"
-PUBLISHED: dict[str, list[str]] = {  # by the start of the file's name, the longer first
+PUBLISHED: dict[str, list[str]] = {  # {start of the file's name: overrides}; longer names first
     "yolov3": ["model=yolo", "model/backbone=darknet53", "data.size=416"],
     "yolov2-voc": ["model=yolov2", "model/backbone=darknet19", "data.size=416"],
     "yolov2": ["model=yolov2", "model/backbone=darknet19", "model/anchors=yolo2_coco", "data.size=416"],
@@ -24,22 +24,22 @@ PUBLISHED: dict[str, list[str]] = {  # by the start of the file's name, the long
 
 
 def from_darknet(path: str | Path, num_classes: int | None = None, overrides: Sequence[str] | None = None) -> YOLO:
-    """Build the detector a darknet file was written for and fill it, to the last number.
+    """Build the detector that a darknet weight file belongs to, and load all of the file's numbers.
 
     Args:
         path: yolov1.weights (20 classes), yolov2-voc.weights (20), yolov2.weights (80), yolov3.weights (80), or a file
-            of the same networks that was trained on other classes.
-        num_classes: K; null: 20 for files named yolov1 or ...-voc, else 80.
-        overrides: config choices of another network, such as ["model=yolo", "model/backbone=darknet53",
-            "model.neck.widths=[64, 128, 256]"]; null: by the file's name.
+            of one of these networks trained on other classes.
+        num_classes: K; None: 20 for files named yolov1 or ...-voc, else 80.
+        overrides: config of another network, such as ["model=yolo", "model/backbone=darknet53",
+            "model.neck.widths=[64, 128, 256]"]; None: chosen by the file's name.
 
     Returns:
-        The detector in evaluation mode. Labels are numbers in the order of the file's own list of names (coco.names:
-        COCO's categories by ascending id).
+        The detector in evaluation mode. Labels are indices into the list of names that belongs to the file
+        (coco.names: COCO's categories by ascending id).
 
     Raises:
-        ConfigError: a name that says nothing.
-        WeightsError: no such file, or one that holds fewer or more numbers than the network.
+        ConfigError: the file's name is unknown and `overrides` is None.
+        WeightsError: the file does not exist, or holds fewer or more numbers than the network.
     """
     name = Path(path).name
     if overrides is None:
@@ -65,9 +65,9 @@ def from_darknet(path: str | Path, num_classes: int | None = None, overrides: Se
 
 
 def file_order(detector: YOLO) -> list[nn.Module]:
-    """A detector's parts in the order in which darknet's .cfg has them.
+    """A detector's modules in the order of darknet's .cfg file.
 
-    YOLOv3 goes from coarse to fine: convs and outputs of a level, then the 1x1 conv to the next.
+    YOLOv3 lists its levels from coarse to fine: convs and outputs of a level, then the 1x1 conv to the next level.
     """
     trunk = [module for _, module in detector.backbone.stages()]
     neck, head = detector.neck, detector.head

@@ -1,4 +1,4 @@
-"""Whether this process is the first of its run, which alone writes and speaks."""
+"""Rank 0 of a run: the only process that writes files and prints."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from lightning.pytorch.utilities import rank_zero_only
 
 
 def first_process() -> bool:
-    """Whether this process is the first one; known before the processes have met, from their environment."""
+    """Whether this process has rank 0, read from the environment, so also before the process group exists."""
     return bool(getattr(rank_zero_only, "rank", 0) == 0)

@@ -1,6 +1,6 @@
-"""A run folder belongs to one process: claimed before anything is written, given back by the kernel.
+"""A run folder belongs to one command: it is locked before anything is written, and the kernel releases the lock.
 
-Only the first process of a run holds the lock; its other ranks, and its stages, work below it.
+Only rank 0 of a run holds the lock; its other ranks and its stages write inside the folder without a lock of their own.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from detlab.system.locks import Lock, NoLocksError, holder, is_locked
 from detlab.system.printing import complain
 
 LOCK = ".lock"
-OF_A_RUN = ("status.json", "checkpoints", "stages", "metrics.csv", "result.json")  # any of them: the folder is taken
-MOMENT_S = 0.5  # for a process that only looks whether the folder is held
-LEFT_BEHIND_S = 20.0  # for loader workers of a killed process, which notice its death within 5 s
-_held: dict[Path, Lock] = {}  # by this process
+OF_A_RUN = ("status.json", "checkpoints", "stages", "metrics.csv", "result.json")  # any of these marks a used folder
+MOMENT_S = 0.5  # wait for another process that only tests the lock
+LEFT_BEHIND_S = 20.0  # wait for loader workers of a killed process, which notice its death within 5 s
+_held: dict[Path, Lock] = {}  # locks that this process holds
 
 
 def rank() -> int:
-    """Of this process among those of its run, as its launcher's variables have it; 0 where it was started alone.
+    """Rank of this process in its run, from the launcher's environment variables; 0 for a process started alone.
 
-    They are read in Lightning's order; NODE_RANK tells machines apart where a user starts one command on each.
+    The variables are read in Lightning's order. NODE_RANK distinguishes machines if a user starts one command on each.
     """
     if "RANK" in os.environ:
         return int(os.environ["RANK"])
@@ -39,16 +39,16 @@ def rank() -> int:
 def claim(
     folder: Path, *, resume: bool = False, holds: Sequence[str] = OF_A_RUN, option: str = "hydra.run.dir"
 ) -> None:
-    """Take a folder for this process until `give_back` or its end; nothing where it has it already.
+    """Lock a folder for this process until `give_back` or the end of the process; no effect if it is locked already.
 
     Args:
-        folder: made where it is missing.
-        resume: what lies in it is to be gone on with.
-        holds: names in it that would be written over.
-        option: that gives another folder, for the message.
+        folder: created if missing.
+        resume: allow the files of an unfinished run in it, which will be continued.
+        holds: names of files that the command would overwrite; any of them makes the folder occupied.
+        option: option that sets another folder, for the message.
 
     Raises:
-        ConfigError: another process holds it, it is occupied, or it cannot be written.
+        ConfigError: another process holds the folder, it is occupied, or it is not writable.
     """
     key = folder.resolve()
     if key in _held:
@@ -67,17 +67,17 @@ def claim(
 
 
 def make_free(folder: Path) -> Path:
-    """Make the folder, or where there is something of that name, the first free one of NAME-2, NAME-3, ...
+    """Create the folder; if the name exists, the first free one of NAME-2, NAME-3, ...
 
     Raises:
-        ConfigError: none can be made.
+        ConfigError: no folder can be created.
     """
     for number in count(1):
         place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         try:
-            with suppress(FileExistsError):  # where it is no folder, the next line says so
+            with suppress(FileExistsError):  # if that is a file, the next line raises
                 place.parent.mkdir(parents=True)
-            place.mkdir()  # one of several processes succeeds
+            place.mkdir()  # succeeds in one of several processes
             break
         except FileExistsError:
             continue
@@ -88,20 +88,20 @@ def make_free(folder: Path) -> Path:
 
 
 def claim_free(folder: Path) -> Path:
-    """Make and claim the folder, or the first free one of NAME-2, NAME-3, ...
+    """Create and lock the folder; if the name exists, the first free one of NAME-2, NAME-3, ...
 
     Raises:
-        ConfigError: none can be made.
+        ConfigError: no folder can be created.
     """
     while True:
         place = make_free(folder)
-        with suppress(ConfigError):  # another command was given this very folder, and was quicker
+        with suppress(ConfigError):  # another command with the same folder locked it first
             claim(place)
             return place
 
 
 def give_back(folder: Path) -> None:
-    """End a claim; nothing where there is none."""
+    """Release a folder; no effect if this process does not hold it."""
     lock = _held.pop(folder.resolve(), None)
     if lock is not None:
         lock.give_back()
@@ -109,7 +109,7 @@ def give_back(folder: Path) -> None:
 
 @contextmanager
 def claimed(folder: Path, *, resume: bool = False) -> Iterator[None]:
-    """Hold a run's folder for a while, in the first of its processes; a claim made before stays.
+    """Context manager that locks a run's folder in rank 0; an earlier lock outlasts it.
 
     Raises:
         ConfigError: see `claim`.
@@ -125,12 +125,12 @@ def claimed(folder: Path, *, resume: bool = False) -> Iterator[None]:
 
 
 def in_use(folder: Path) -> bool:
-    """Whether another process holds a folder."""
+    """Whether another process holds the lock of a folder."""
     return folder.resolve() not in _held and is_locked(folder / LOCK)
 
 
 def _lock(folder: Path, option: str) -> Lock:
-    """Take the lock; wait for a moment, or for what a killed process left behind.
+    """Take the lock; wait up to MOMENT_S, or up to LEFT_BEHIND_S if its holder is dead and only its workers live on.
 
     Raises:
         ConfigError: another process holds it.
@@ -170,7 +170,7 @@ def _occupied(folder: Path, found: str) -> str:
 
 
 def _exists(process: object) -> bool:
-    """Whether there is a process of that id, dead ones that wait for their parent left out."""
+    """Whether a process with that id runs; zombies do not count."""
     try:
         return ") Z" not in Path(f"/proc/{int(str(process))}/stat").read_text()
     except (OSError, ValueError):

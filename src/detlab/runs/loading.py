@@ -1,4 +1,4 @@
-"""A trained detector from a run folder or checkpoint, ready to predict: `detlab.load(...)`."""
+"""Load a trained detector from a run folder or checkpoint for prediction: `detlab.load(...)`."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from detlab.tensors.structures import Batch, Detections
 
 
 class Loaded:
-    """A detector in evaluation mode with all that prediction needs.
+    """A detector in evaluation mode with everything needed for prediction.
 
     Attributes:
-        detector: for prediction only, its batch norms folded into the convs (`detlab.tensors.norms.fold_norms`);
-            the weights as trained are `checkpoint.state`.
-        class_names, category_ids, config; resize and collate, as in its run.
+        detector: for prediction only, since its batch norms are folded into the convs
+            (`detlab.tensors.norms.fold_norms`); `checkpoint.state` holds the trained weights.
+        class_names, category_ids, config, resize, collate: the same as in its run.
     """
 
     def __init__(self, checkpoint: Checkpoint, device: str = "cpu", tta: Mapping[str, Any] | None = None) -> None:
@@ -61,13 +61,13 @@ class Loaded:
 
         Args:
             images: paths, uint8 arrays [H, W, 3] or uint8 tensors [3, H, W].
-            score_threshold: lower scores are left out, on top of the detector's own threshold.
+            score_threshold: lower scores are dropped, in addition to the detector's own threshold.
             batch_size: images per pass.
-            proposals: for families that need them, boxes [r, 4] xyxy of each image in its own pixels; None for a
-                grid, with a warning.
+            proposals: boxes [r, 4] xyxy of each image in its own pixels, for families that need them; None for a
+                grid of boxes, with a warning.
 
         Returns:
-            One dict per image: boxes [n, 4] float32 xyxy, scores [n], labels [n] (numpy, by falling score), names.
+            One dict per image: boxes [n, 4] float32 xyxy, scores [n], labels [n] (numpy, by descending score), names.
         """
         names = ("object",) if self.detector.class_agnostic else self.class_names
         results = []
@@ -92,7 +92,7 @@ class Loaded:
         batch_size: int,
         proposals: Sequence[np.ndarray] | None = None,
     ) -> Iterator[tuple[Batch, Detections]]:
-        """Batches and their detections in original pixels, on the CPU."""
+        """Batches and their detections, in pixels of the original images, on the CPU."""
         propose = self._proposing(proposals) if self.detector.box_source == "proposals" else None
         for batch in batches_of_images(
             images, resize=self.resize, collate=self.collate, batch_size=batch_size, propose=propose
@@ -102,7 +102,7 @@ class Loaded:
             yield batch, to_original(detects.detect(on_device), on_device).to("cpu")
 
     def _proposing(self, given: Sequence[np.ndarray] | None) -> Callable[[int, tuple[int, int]], Boxes]:
-        """Number and (height, width) of an image -> its proposals: those given, or a grid."""
+        """A function (index of an image, (height, width)) -> its proposals: the given ones, or a grid."""
         if given is None:
             warnings.warn(
                 f"{type(self.detector).__name__} reads proposals: a grid of about {self._proposal_count} boxes is "
@@ -125,30 +125,30 @@ def load(
     """Load a run folder or a checkpoint file, offline.
 
     Args:
-        run: folder or file.
-        ckpt: best or last, for a folder.
-        trust: prefixes of your own packages that the config may name.
-        tta: an option of conf/tta such as "multiscale", or its keys; None for what the run was tested with.
+        run: run folder or checkpoint file.
+        ckpt: "best" or "last", for a folder.
+        trust: your own packages that the config may name.
+        tta: an option of conf/tta such as "multiscale", or its keys as a mapping; None for the run's own setting.
 
     Raises:
-        ConfigError: no such checkpoint, or one that cannot be trusted.
+        ConfigError: the checkpoint does not exist or cannot be trusted.
     """
     views = plain_config(compose_config("predict", [f"tta={tta}"]), ["tta"])["tta"] if isinstance(tta, str) else tta
     return Loaded(read_checkpoint(find_checkpoint(run, ckpt), trust), device, views)
 
 
 def detector_of(checkpoint: Checkpoint) -> Detector:
-    """The detector of a checkpoint with its weights.
+    """Build the detector of a checkpoint and load its weights.
 
     Raises:
-        ConfigError: a model that cannot be built, or other tensors than its model has.
+        ConfigError: the model cannot be built, or the tensors do not match the model.
     """
     try:
         detector = make_detector(model_without_download(checkpoint.config), len(checkpoint.class_names))
         detector.load_state_dict(checkpoint.state)
     except ConfigError:
         raise
-    except Exception as error:  # a stranger's numbers fail in many ways
+    except Exception as error:  # wrong values in an untrusted file raise many types of errors
         reason = str(error).strip().partition("\n")[0][:160]
         raise ConfigError(
             f"{checkpoint.path} holds a model that cannot be built, or that its tensors do not fit "

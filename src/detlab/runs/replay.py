@@ -1,4 +1,4 @@
-"""A step that ended in a loss that was not finite, again: the batch and the weights that `NonFiniteGuard` wrote."""
+"""Repeat a training step whose loss was not finite, from the batch and weights that `NonFiniteGuard` dumped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from detlab.tensors.structures import Batch, Proposals, Targets
 
 
 class Dumped(NamedTuple):
-    """A batch with the weights and the step that it met."""
+    """A dumped batch with its step number and the weights before that step."""
 
     checkpoint: Checkpoint
     batch: Batch
@@ -27,18 +27,18 @@ class Dumped(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """What came of a step."""
+    """Result of a repeated step."""
 
-    losses: dict[str, float]  # by name; not finite where the fault lies
+    losses: dict[str, float]  # {name: value}; the faulty ones are not finite
     bad_gradients: list[str]  # parameters whose gradient is not finite
     bad_weights: list[str]  # tensors of the state that were not finite before the step
 
 
 def load_dumped_batch(path: str | Path, trust: Sequence[str] = ()) -> Dumped:
-    """Read a file of RUN/nonfinite, with weights_only=True and the targets of its config checked.
+    """Read a file of RUN/nonfinite with weights_only=True, and check the targets of its config.
 
     Raises:
-        ConfigError: not such a file.
+        ConfigError: the file is no dumped batch.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -60,7 +60,7 @@ def load_dumped_batch(path: str | Path, trust: Sequence[str] = ()) -> Dumped:
 
 
 def replay(dumped: Dumped) -> Replayed:
-    """The step's losses and which gradients they spoil, in float32 on the CPU."""
+    """Repeat the step in float32 on the CPU: its losses, and the gradients and weights that are not finite."""
     detector = detector_of(dumped.checkpoint).train()
     losses = detector.loss(dumped.batch)
     torch.stack(list(losses.values())).sum().backward()
@@ -70,7 +70,7 @@ def replay(dumped: Dumped) -> Replayed:
 
 
 def repeat_step(path: str, trust: Sequence[str] = ()) -> bool:
-    """Repeat the step of a file and print what came of it; whether all was finite."""
+    """Repeat the step of a file and print the result; returns whether all losses and gradients were finite."""
     dumped = load_dumped_batch(path, trust)
     result = replay(dumped)
     for line in as_lines(Path(path), dumped, result):
@@ -79,7 +79,7 @@ def repeat_step(path: str, trust: Sequence[str] = ()) -> bool:
 
 
 def as_lines(path: Path, dumped: Dumped, result: Replayed) -> list[str]:
-    """A replay in words."""
+    """A replay as lines of text."""
 
     def first(names: Sequence[Any]) -> str:
         return f"{len(names)} ({', '.join(map(str, names[:3]))}{' ...' if len(names) > 3 else ''})" if names else "none"

@@ -1,4 +1,4 @@
-"""Going on with an interrupted run: which folder, from which checkpoint, and what its loggers keep."""
+"""Resume an interrupted run: its folder, its checkpoint, and the log rows that its loggers keep."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from detlab.runs.folder import in_use
 from detlab.system.files import read_json
 from detlab.system.printing import say
 
-CANDIDATES = (LAST, PREVIOUS, "best.ckpt")  # in this order; each was taken where a run can go on
+CANDIDATES = (LAST, PREVIOUS, "best.ckpt")  # tried in this order; a run can resume from each of them
 FINISHED = "finished"
 
 
 class Start(NamedTuple):
-    """Where training starts."""
+    """Where training starts from."""
 
-    checkpoint: Path | None = None  # None at the first step
-    keep_steps: int | None = None  # log rows of steps below it stay; None for a run that is not resumed
+    checkpoint: Path | None = None  # None: start at the first step
+    keep_steps: int | None = None  # log rows of earlier steps are kept; None for a run that is not resumed
 
 
 NEW = Start()
 
 
 def start_of(config: Mapping[str, Any]) -> Start:
-    """The newest checkpoint of the run's folder that is whole; the beginning, if none was taken yet.
+    """The newest intact checkpoint of the run's folder; the first step if there is no checkpoint yet.
 
     Raises:
-        ConfigError: there are checkpoints, but none that this run can go on from.
+        ConfigError: there are checkpoints, but this run cannot resume from any of them.
     """
     if not config["resume"]:
         return NEW
@@ -62,7 +62,7 @@ def start_of(config: Mapping[str, Any]) -> Start:
 
 
 def finished_score(config: Mapping[str, Any]) -> tuple[bool, float | None]:
-    """Whether resume=true meets a run that is finished already, and its score."""
+    """(Whether resume=true was given for a finished run, the score of that run)."""
     if not config["resume"]:
         return False, None
     run_dir = Path(config["paths"]["run_dir"])
@@ -77,7 +77,7 @@ def find_run(config: Mapping[str, Any], root: Path) -> Path:
     """The newest unfinished run of the same config under root that no process holds, else the newest finished one.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is no such run.
     """
     wanted = config_hash(config)
     found = list(_runs(root))
@@ -99,19 +99,19 @@ def find_run(config: Mapping[str, Any], root: Path) -> Path:
 
 
 def logger_facts(node: Mapping[str, Any], start: Start) -> dict[str, Any]:
-    """What a logger's constructor is told of a resumed run; detlab's own loggers go on, others start anew."""
+    """Extra arguments of a logger in a resumed run: detlab's own loggers continue, others start new files."""
     ours = str(node.get("_target_", "")).startswith("detlab.")
     return {"keep_steps": start.keep_steps} if ours and start.keep_steps is not None else {}
 
 
 def read_status(run_dir: Path) -> dict[str, Any]:
-    """The content of status.json; empty where there is none that can be read."""
+    """The content of status.json; empty if it is missing or cannot be read."""
     status = read_json(run_dir / "status.json")
     return status if isinstance(status, dict) else {}
 
 
 def _runs(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Run folders with their status, at most three levels deep (date / sweep / job)."""
+    """(run folder, its status), at most three levels deep (date / sweep / job)."""
     for depth in range(1, 4):
         for file in root.glob("/".join(["*"] * depth) + "/status.json"):
             yield file.parent.resolve(), read_status(file.parent)
@@ -128,7 +128,7 @@ def _same_model(file: Path, content: Mapping[str, Any], config: Mapping[str, Any
 
 
 def _kept_steps(content: Mapping[str, Any]) -> int:
-    """Steps whose log rows are complete: the last one's were not written yet where a row is owed."""
+    """Number of steps whose log rows are complete; the last row may be missing after a stop."""
     states = content.get("callbacks", {}).values()
     owed = any(isinstance(state, Mapping) and state.get("row") for state in states)
     return int(content["global_step"]) - int(owed)

@@ -1,4 +1,4 @@
-"""A sweep's jobs as processes of their own: waiting, running, what they left behind. Needs neither torch nor Hydra."""
+"""Run the jobs of a sweep as separate processes and record their states. Needs neither torch nor Hydra."""
 
 from detlab.sweeps.job import Job
 from detlab.sweeps.pool import Feed, ListFeed, Pool

@@ -1,4 +1,4 @@
-"""A job on a cluster through submitit: what runs on the node, and its handle on the submitting machine."""
+"""Jobs on a cluster through submitit: the task on the node, and its handle on the submitting machine."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any
 from detlab.sweeps.job import LOG, Job
 from detlab.sweeps.process import Process, job_environment
 
-GRACE = 60.0  # seconds a job has to end after a preemption notice; submitit asks for the notice 90 s ahead
+GRACE = 60.0  # seconds for a job to end after a preemption notice; submitit requests the notice 90 s in advance
 ALIVE = ("PENDING", "RUNNING", "REQUEUED", "CONFIGURING", "COMPLETING", "SUSPENDED")
 
 
 class NodeTask:
-    """Called on a node, once per task: the job's command as a child, with the node's own environment.
+    """Runs on a node, once per task: starts the job's command as a child process in the node's environment.
 
     Args:
-        job: with its command.
+        job: the job to run.
         sweep: name of the sweep.
         cwd: where the command runs.
         threads: OMP_NUM_THREADS of each task.
@@ -31,7 +31,7 @@ class NodeTask:
         self._process: Process | None = None
 
     def __call__(self) -> int:
-        """The exit status. After a requeue the run goes on from its last checkpoint, or starts again without one."""
+        """Run the job; returns its exit status. A requeued job resumes from its last checkpoint, if there is one."""
         if self.requeued and "resume=true" not in self.job.command:
             self.job.command = [*self.job.command, "resume=true"]
         rank = int(os.environ.get("SLURM_PROCID", 0))
@@ -42,7 +42,7 @@ class NodeTask:
         return _wait(process)
 
     def checkpoint(self) -> Any:
-        """submitit's hook on preemption or at the time limit: end the child and put this back into the queue."""
+        """submitit's hook at preemption or the time limit: end the child and requeue this task."""
         from submitit.helpers import DelayedSubmission
 
         if self._process is not None:
@@ -59,28 +59,28 @@ def _wait(process: Process) -> int:
 
 
 class ClusterHandle:
-    """A submitted job, polled from where the sweep was started.
+    """A submitted job, polled from the machine that runs the sweep.
 
     Args:
         submitted: submitit's job.
-        folder: of the run, whose log says what the cluster did.
+        folder: folder of the run; errors of the cluster are written to its log.
     """
 
     def __init__(self, submitted: Any, folder: Path) -> None:
         self.submitted, self.folder = submitted, folder
 
     def poll(self) -> int | None:
-        """The worst exit status of the tasks, 1 where the cluster lost the job; None while it waits or runs."""
+        """The worst exit status of the tasks, 1 if the cluster lost the job; None while it waits or runs."""
         if not self.submitted.done():
             return None
         try:
             return max((int(code) for code in self.submitted.results()), key=abs)
-        except Exception as error:  # submitit's own, of any kind: cancelled, out of memory, node lost
+        except Exception as error:  # any error of submitit: job cancelled, out of memory, node lost
             self.folder.mkdir(parents=True, exist_ok=True)
             with (self.folder / LOG).open("a") as log:
                 log.write(f"\njob {self.submitted.job_id} on the cluster: {self.submitted.state}: {error}\n")
             return 1
 
     def stop(self, sent: signal.Signals, grace: float) -> None:
-        """Cancel it."""
+        """Cancel the job."""
         self.submitted.cancel(check=False)

@@ -1,4 +1,4 @@
-"""One job of a sweep: what it is, how far it is, and its job.json."""
+"""A job of a sweep: its facts, its progress, and its job.json."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from detlab.system.files import read_facts, read_json, write_json
 
 STATES = ("queued", "running", "done", "pruned", "failed", "refused", "timeout", "stopped")
 OPEN = ("queued", "running")
-GOOD = ("done", "pruned")  # what a rerun leaves alone
-RESUMABLE = ("running", "stopped", "timeout")  # ended from outside: a checkpoint is sound
+GOOD = ("done", "pruned")  # not run again
+RESUMABLE = ("running", "stopped", "timeout")  # ended from outside, so their checkpoints are valid
 LOG, RECORD = "job.log", "job.json"
 
 
@@ -24,14 +24,14 @@ class Job:
     """A job and its state: queued, running, done, pruned, failed, refused, timeout or stopped.
 
     Args:
-        number: of the sweep, and the name of the folder.
-        folder: the run's.
-        overrides: all of the job's, as on a command line.
-        choices: those that differ between jobs, by their whole keys.
-        hash: of the composed config (detlab.config.compose.config_hash).
-        epochs: most of them; None: unknown.
-        gpus: needed; -1: all of the machine; 0: it runs on the CPU.
-        processes: of DDP on this machine.
+        number: number in the sweep; also the name of the folder.
+        folder: run folder.
+        overrides: all overrides of the job, as on a command line.
+        choices: {whole key: value} of the overrides that differ between jobs.
+        hash: hash of the composed config (detlab.config.compose.config_hash).
+        epochs: largest number of epochs; None: unknown.
+        gpus: number of GPUs needed; -1: all of the machine; 0: it runs on the CPU.
+        processes: number of DDP processes on this machine.
     """
 
     number: int
@@ -43,7 +43,7 @@ class Job:
     gpus: int = 0
     processes: int = 1
     state: str = "queued"
-    earlier: bool = False  # done by an earlier command
+    earlier: bool = False  # finished by an earlier command
     tries: int = 0
     seconds: float = 0.0
     reason: str | None = None
@@ -51,11 +51,11 @@ class Job:
     command: list[str] = field(default_factory=list)
     cluster_id: str | None = None
     monitor: str | None = None
-    value: float | None = None  # best of the monitored metric
+    value: float | None = None  # best value of the monitored metric
 
     @property
     def checkpoint(self) -> Path:
-        """What a job that was ended from outside goes on from."""
+        """The checkpoint from which an interrupted job resumes."""
         return self.folder / "checkpoints" / "last.ckpt"
 
     def write(self) -> None:
@@ -67,20 +67,20 @@ class Job:
         return {k: str(v) if isinstance(v, Path) else v for k, v in asdict(self).items() if k != "earlier"}
 
     def note_progress(self) -> Progress:
-        """How far the run is, by its own files; the best value is kept here."""
+        """Read the run's progress from its files, and store the best value in this job."""
         progress = read_progress(self.folder)
         self.monitor = progress.monitor or self.monitor
         self.value = progress.best if progress.best is not None else self.value
         return progress
 
     def note_failure(self, exit_code: int) -> None:
-        """Take the reason and the traceback from the log."""
+        """Store the reason and the traceback found in the log."""
         self.reason, self.traceback = explain_log(self.folder / LOG, exit_code)
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is: epochs and steps done, and the monitored metric at every evaluation."""
+    """Progress of a run: finished epochs and steps, and the monitored metric at every evaluation."""
 
     epoch: int | None = None
     step: int | None = None
@@ -89,26 +89,26 @@ class Progress:
 
     @property
     def last(self) -> float | None:
-        """The latest value."""
+        """The latest value of the metric."""
         return self.history[-1][1] if self.history else None
 
     @property
     def best(self) -> float | None:
-        """The highest value; every monitored metric here is better when higher."""
+        """The highest value of the metric; all monitored metrics are better if higher."""
         return max((value for _, value in self.history), default=None)
 
 
 def read_progress(folder: Path) -> Progress:
-    """From status.json and metrics.csv, as far as they exist."""
+    """Read the progress from status.json and metrics.csv, as far as they exist."""
     status = read_facts(folder / "status.json")
     monitor = status.get("monitor")
     history = read_history(folder / "metrics.csv", monitor) if monitor else ()
-    steps = [status.get("step"), _last_step(folder / "metrics.csv")]  # the status is written at evaluations
+    steps = [status.get("step"), _last_step(folder / "metrics.csv")]  # status.json may lag behind
     return Progress(status.get("epoch"), max((s for s in steps if s is not None), default=None), monitor, history)
 
 
 def read_history(path: Path, key: str) -> tuple[tuple[int, float], ...]:
-    """(epoch, value) of a metric in a metrics.csv, in order; a line still being written is left out."""
+    """(epoch, value) of a metric in a metrics.csv, in order; an incomplete last line is skipped."""
     found = []
     try:
         with path.open(newline="") as file:
@@ -123,8 +123,11 @@ def read_history(path: Path, key: str) -> tuple[tuple[int, float], ...]:
 
 
 def read_value(folder: Path, key: str) -> float | None:
-    """What a finished run has for an objective: a key of budget.json (latency_ms, flops ..), else a column of
-    metrics.csv at the best epoch (of the monitored metric itself that is its best); None where there is none."""
+    """A finished run's value of an objective; None if it has none.
+
+    `key` names an entry of budget.json (latency_ms, flops ..) or else a column of metrics.csv, read at the best epoch
+    of the monitored metric.
+    """
     budget = read_json(folder / "budget.json")
     if isinstance(budget, dict) and isinstance(budget.get(key), int | float):
         return float(budget[key])
@@ -135,7 +138,7 @@ def read_value(folder: Path, key: str) -> float | None:
 
 
 def _last_step(path: Path) -> int | None:
-    """The step of a metrics.csv's last row that has one."""
+    """The step in the last row of a metrics.csv that has one."""
     try:
         lines = path.read_text().splitlines()
     except OSError:
@@ -148,7 +151,7 @@ def _last_step(path: Path) -> int | None:
 
 
 def explain_log(path: Path, exit_code: int) -> tuple[str, str | None]:
-    """(reason, traceback or None) from the end of a job's log; a reason may have several lines."""
+    """(reason, traceback or None) found at the end of a job's log; the reason may have several lines."""
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:
@@ -172,12 +175,12 @@ def explain_log(path: Path, exit_code: int) -> tuple[str, str | None]:
 
 TRACEBACK = "Traceback (most recent call last)"
 ERROR_LINE = re.compile(r"[A-Za-z_][\w.]*(:|$)")
-AT_MOST = 12  # lines of a message
+AT_MOST = 12  # largest number of lines of a message
 AFTER = re.compile(r"\[|Traceback |During handling of|The above exception|Error executing job|Set the environment")
 
 
 def _message(lines: Sequence[str]) -> list[str]:
-    """A message of one or more lines, without what other writers put behind it."""
+    """A message of one or more lines, without the output of other writers after it."""
     kept = [lines[0].strip()]
     for line in lines[1:AT_MOST]:
         if AFTER.match(line) or not line.strip():
@@ -187,14 +190,14 @@ def _message(lines: Sequence[str]) -> list[str]:
 
 
 def _cause(before: Sequence[str]) -> str | None:
-    """The error that the last one was raised from, where Python says so right before the last traceback."""
+    """The cause of the last error, if Python names it right before the last traceback."""
     said = [line for line in before[-3:] if line.startswith("The above exception was the direct cause")]
     errors = [i for i, line in enumerate(before) if ERROR_LINE.match(line) and i and before[i - 1].startswith(" ")]
     return _message(before[errors[-1] :])[0] if said and errors else None
 
 
 def choices_of(jobs: Sequence[Sequence[str]]) -> list[dict[str, str]]:
-    """Per job, the overrides that differ between jobs; all jobs' where there is one job alone."""
+    """For each job, {key: value} of the overrides that differ between jobs; for a single job all overrides."""
     tables = [dict(o.lstrip("+").partition("=")[::2] for o in overrides) for overrides in jobs]
     keys = list(dict.fromkeys(key for table in tables for key in table))
     varying = [key for key in keys if len(jobs) == 1 or len({table.get(key) for table in tables}) > 1]
@@ -202,6 +205,6 @@ def choices_of(jobs: Sequence[Sequence[str]]) -> list[dict[str, str]]:
 
 
 def describe(choices: Mapping[str, str]) -> str:
-    """Choices in one line."""
+    """Choices as one line of text."""
     names = short_names(list(choices))
     return "  ".join(f"{names[key]}={value}" for key, value in choices.items())

@@ -1,4 +1,4 @@
-"""Options of launchers, sweepers and `detlab ablate`: types and ranges, refused before work starts, in one sentence."""
+"""Check options of launchers, sweepers and `detlab ablate`; a wrong type or value is reported in one sentence."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from detlab.errors import ConfigError
 
 
 def whole(key: str, value: Any, *, least: int | None = None, none: str = "") -> int | None:
-    """An integer.
+    """Check an integer.
 
     Args:
-        key: as on a command line.
-        value: given.
-        least: the smallest that works.
-        none: what null means; "": null is refused.
+        key: name of the option on the command line.
+        value: given value.
+        least: smallest allowed value.
+        none: meaning of null, for the message; "": null is refused.
 
     Raises:
-        ConfigError: another type, or too small.
+        ConfigError: the value has another type or is too small.
     """
     if value is None and none:
         return None
@@ -29,10 +29,10 @@ def whole(key: str, value: Any, *, least: int | None = None, none: str = "") -> 
 
 
 def seconds(key: str, value: Any, *, zero: bool = False, none: str = "") -> float | None:
-    """A finite number above 0 (or from 0 on, if `zero`); see `whole`.
+    """Check a finite number above 0 (with `zero`: 0 is allowed); see `whole`.
 
     Raises:
-        ConfigError: another type, not finite, or too small.
+        ConfigError: the value has another type, is not finite, or is too small.
     """
     if value is None and none:
         return None
@@ -43,10 +43,10 @@ def seconds(key: str, value: Any, *, zero: bool = False, none: str = "") -> floa
 
 
 def one_of(key: str, value: Any, known: Sequence[str]) -> str:
-    """A word.
+    """Check that a value is one of the known words.
 
     Raises:
-        ConfigError: one that is not known.
+        ConfigError: it is not.
     """
     if value not in known:
         raise ConfigError(f"{key}={shown(value)} is not known; use one of {', '.join(known)}.")
@@ -54,10 +54,10 @@ def one_of(key: str, value: Any, known: Sequence[str]) -> str:
 
 
 def flag(key: str, value: Any) -> bool:
-    """true or false, and nothing that merely looks like it.
+    """Check a boolean; other values such as 1 or "yes" are refused.
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: the value is not true or false.
     """
     if not isinstance(value, bool):
         raise ConfigError(f"{key}={shown(value)} must be true or false.")
@@ -65,7 +65,7 @@ def flag(key: str, value: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as a command line has it."""
+    """A value as written on the command line."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -1,4 +1,4 @@
-"""Runs jobs, several at once: starts, watches, retries, ends them."""
+"""Run several jobs at once: start, watch, retry and end them."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ from typing import Protocol
 from detlab.sweeps.job import RESUMABLE, Job, Progress
 from detlab.sweeps.slots import GpuSlots
 
-POLL = 0.2  # seconds between looks at the processes
-LOOK = 2.0  # seconds between looks at the files of a running job
+POLL = 0.2  # seconds between checks of the processes
+LOOK = 2.0  # seconds between reads of a running job's files
 
 
 class Handle(Protocol):
-    """Something that runs: a process here, or a job of a cluster."""
+    """A running job: a local process or a job of a cluster."""
 
     def poll(self) -> int | None:
-        """Exit status, None while it runs."""
+        """The exit status; None while it runs."""
 
     def stop(self, sent: signal.Signals, grace: float) -> None:
-        """End it."""
+        """Send a signal; kill the job after `grace` seconds."""
 
 
 class Feed(Protocol):
-    """Where jobs come from."""
+    """A source of jobs."""
 
     def take(self) -> Job | None:
-        """The next job; None where there is none now."""
+        """The next job; None if there is none now."""
 
     def over(self) -> bool:
-        """Whether none will come any more."""
+        """Whether there will be no more jobs."""
 
     def seen(self, job: Job, progress: Progress) -> bool:
-        """Told now and then of a running job; True ends it as pruned."""
+        """Called regularly with the progress of a running job; True ends the job as pruned."""
 
     def ended(self, job: Job) -> None:
-        """Told of a job's end."""
+        """Called when a job has ended."""
 
 
 class ListFeed:
-    """Jobs known beforehand."""
+    """A fixed list of jobs."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._waiting = list(jobs)
@@ -52,15 +52,15 @@ class ListFeed:
         return self._waiting.pop(0) if self._waiting else None
 
     def over(self) -> bool:
-        """Whether all are out."""
+        """Whether all jobs were taken."""
         return not self._waiting
 
     def seen(self, job: Job, progress: Progress) -> bool:
-        """Nothing is pruned."""
+        """Jobs are never pruned."""
         return False
 
     def ended(self, job: Job) -> None:
-        """Nothing hangs on it."""
+        """Nothing to do."""
 
 
 @dataclass
@@ -69,23 +69,23 @@ class _Running:
     handle: Handle
     gpus: list[str]
     since: float
-    before: float  # seconds of earlier tries
+    before: float  # seconds of earlier attempts
     looked: float = 0.0
-    ended_as: str | None = None  # why it was ended from here
-    told: signal.Signals | None = None  # the signal it was sent with the end of the whole sweep
+    ended_as: str | None = None  # state of a job that the pool has told to end
+    told: signal.Signals | None = None  # signal sent to it because the whole sweep ends
 
 
 class Pool:
     """Runs the jobs of a feed.
 
     Args:
-        start: makes a job run; called as start(job, gpus, resume).
-        changed: told after every change of a job's state.
-        tick: called at every look, for a live table.
-        n_jobs: at once; None: as many as GPUs allow, one on a CPU.
-        gpus: places on GPUs.
-        retries: of a failed job.
-        timeout: seconds of a job, None for no limit.
+        start: starts a job; called as start(job, gpus, resume).
+        changed: called after every change of a job's state.
+        tick: called at every poll, for a live table.
+        n_jobs: jobs that run at once; None: as many as the GPUs allow, one on a CPU.
+        gpus: GPUs to share among the jobs.
+        retries: further attempts for a failed job.
+        timeout: time limit of a job in seconds; None for no limit.
         grace: seconds between a signal and kill.
     """
 
@@ -108,7 +108,7 @@ class Pool:
         self._again: list[Job] = []
 
     def run(self, feed: Feed) -> None:
-        """Until the feed is over and all have ended; on KeyboardInterrupt the jobs are ended, and it is raised."""
+        """Run until the feed is over and all jobs have ended; KeyboardInterrupt ends the jobs and is raised again."""
         waiting: Job | None = None
         try:
             while True:
@@ -128,12 +128,12 @@ class Pool:
             raise
 
     def _has_room(self) -> bool:
-        """A job that needs GPUs may wait for them; one for the CPU starts while n_jobs allows."""
+        """Whether n_jobs allows another job; one that needs GPUs may still have to wait for them."""
         limit = self.n_jobs or max(1, len(self.gpus.ids))
         return len(self._running) < limit
 
     def _begin(self, job: Job, feed: Feed) -> bool:
-        """Start a job, or refuse it as things are; False: it has to wait."""
+        """Start a job, or mark it as refused; False if it has to wait for GPUs."""
         if not self._has_room():
             return False
         if job.gpus > len(self.gpus.ids) or (job.gpus and not self.gpus.ids):
@@ -171,7 +171,7 @@ class Pool:
                 self._end(running, "pruned", signal.SIGTERM)
 
     def _judge(self, running: _Running, code: int, feed: Feed) -> None:
-        """What an exit status means."""
+        """Set a job's state from its exit status; retry or finish it."""
         job = running.job
         job.note_progress()
         if code == 0 and running.ended_as != "pruned":
@@ -181,7 +181,7 @@ class Pool:
         else:
             job.state = "failed"
             job.note_failure(code)
-        refused = job.state == "failed" and code == 2  # a mistake in the config does not mend itself
+        refused = job.state == "failed" and code == 2  # a mistake in the config; retrying cannot help
         if job.state in ("failed", "timeout") and not refused and job.tries <= self.retries:
             self.changed(job)
             self._again.append(job)
@@ -197,7 +197,7 @@ class Pool:
         running.handle.stop(sent, self.grace)
 
     def _end_all(self) -> None:
-        """End what runs; a second Ctrl-C, wherever it strikes, kills at once."""
+        """End all running jobs; a second Ctrl-C at any moment kills them at once."""
         sent, grace = signal.SIGTERM, self.grace
         while self._running:
             try:
@@ -215,7 +215,7 @@ class Pool:
                 sent, grace = signal.SIGKILL, 0.0
 
     def _see_end(self, running: _Running) -> None:
-        """Note the state of a job that was told to end, once it has."""
+        """Record the state of a job that was told to end, if it has ended."""
         code = running.handle.poll()
         if code is None:
             return

@@ -1,4 +1,4 @@
-"""What a sweep's folder holds of all its jobs: sweep.json, and which job of an earlier command is which."""
+"""The record of a sweep's folder: sweep.json, and the jobs of earlier commands, found by config hash."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from detlab.system.files import read_json, write_json
 from detlab.system.locks import Lock, NoLocksError
 
 FILE, LOCK, CONFIG = "sweep.json", ".lock", "multirun.yaml"
-RETRIED = "failed"  # folder of what failed tries left
-OF_A_RUN = ("status.json", "checkpoints", "stages")  # left where a launcher died before it wrote the job's state
+RETRIED = "failed"  # folder for the files of failed attempts
+OF_A_RUN = ("status.json", "checkpoints", "stages")  # files of a run whose launcher died before it wrote job.json
 
 
 class SweepBusyError(RuntimeError):
@@ -27,44 +27,44 @@ class SweepRecord:
     """The jobs of a sweep's folder.
 
     Args:
-        folder: of the sweep.
-        command: that runs it.
+        folder: folder of the sweep.
+        command: command that runs it.
     """
 
     def __init__(self, folder: Path, command: list[str]) -> None:
         self.folder, self.command = folder, command
-        self.jobs: list[Job] = []  # that this command asked for
+        self.jobs: list[Job] = []  # jobs of this command
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self._since = time.monotonic()
-        self._known: dict[str, list[dict[str, Any]]] = {}  # job.json by config hash, in order of number
+        self._known: dict[str, list[dict[str, Any]]] = {}  # {config hash: contents of job.json, in order of number}
         self._next = 0
 
     def _read(self) -> None:
-        """Learn what lies in the folder, once it is locked: nobody changes it any more."""
+        """Read the jobs in the folder; called after locking it, so that no other command changes it."""
         found = [entry for path in self.folder.glob(f"*/{RECORD}") if (entry := read_entry(path)) is not None]
         for entry in sorted(found, key=lambda e: e["number"]):
             self._known.setdefault(entry["hash"], []).append(entry)
-        taken = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]  # by any launcher
+        taken = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]  # jobs of any launcher
         self._next = max(taken, default=-1) + 1
 
     def overrides(self) -> list[list[str]]:
-        """Of the jobs that earlier commands left here."""
+        """Overrides of the jobs of earlier commands."""
         entries = [entry for known in self._known.values() for entry in known]
         return [[str(o) for o in entry["overrides"]] for entry in entries if isinstance(entry.get("overrides"), list)]
 
     def place(self, config_hash: str) -> tuple[int, dict[str, Any]]:
-        """(number, what an earlier command left) of a job; a config seen for the first time gets the next number."""
+        """(number, content of an earlier command's job.json) of a job; a new config gets the next number and {}."""
         entries = self._known.get(config_hash)
         if entries:
-            entry = entries.pop(0)  # a config that stands twice in a sweep has two folders
+            entry = entries.pop(0)  # a config that occurs twice in a sweep has two folders
             return entry["number"], entry
         number, self._next = self._next, self._next + 1
         return number, {}
 
     def add(self, job: Job, earlier: dict[str, Any]) -> Job:
-        """Add a job with the state an earlier command left it in; what a failed try left is moved away.
+        """Add a job with its state from an earlier command; files of a failed attempt are moved away.
 
-        A job that was refused is judged anew: the machine may have more GPUs now, or another rule may hold.
+        A refused job is checked again, since the machine may have more GPUs or the rules may have changed.
         """
         for key in ("state", "tries", "seconds", "reason", "traceback", "command", "cluster_id", "monitor", "value"):
             setattr(job, key, earlier.get(key, getattr(job, key)))
@@ -73,14 +73,14 @@ class SweepRecord:
         if job.state in GOOD:
             job.earlier = True
         elif job.state == "running" and job.cluster_id is not None:
-            pass  # it may still be in the cluster's queue
+            pass  # the job may still be in the cluster's queue
         elif job.state not in RESUMABLE or not job.checkpoint.is_file():
             self.set_aside(job)
         self.jobs.append(job)
         return job
 
     def set_aside(self, job: Job) -> None:
-        """Move what a failed try left into failed/, so that the next starts in an empty folder."""
+        """Move the files of a failed attempt to failed/, so that the next attempt starts in an empty folder."""
         unmarked = job.state in ("queued", "refused") and not any((job.folder / name).exists() for name in OF_A_RUN)
         if unmarked or not job.folder.exists():
             return
@@ -92,8 +92,8 @@ class SweepRecord:
         job.state, job.value = "queued", None
 
     def write(self) -> None:
-        """Write sweep.json: every job of the folder; `asked` are those of this command."""
-        others = [_at_rest(entry) for entries in self._known.values() for entry in entries]
+        """Write sweep.json with all jobs of the folder; `asked` lists those of this command."""
+        others = [_without_process(entry) for entries in self._known.values() for entry in entries]
         jobs = sorted([*others, *(job.as_dict() for job in self.jobs)], key=lambda entry: entry["number"])
         write_json(
             self.folder / FILE,
@@ -109,24 +109,26 @@ class SweepRecord:
 
     @property
     def seconds(self) -> float:
-        """Since this command began."""
+        """Seconds since this command began."""
         return time.monotonic() - self._since
 
     @property
     def failed(self) -> list[Job]:
-        """Jobs of this command that did not come to a good end."""
+        """Jobs of this command that are neither done nor pruned."""
         return [job for job in self.jobs if job.state not in GOOD]
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[int]:
-        """Hold the sweep; gives the lock's file descriptor, which jobs keep open, so that it holds while any lives.
+        """Context manager that locks the sweep and yields the lock's file descriptor.
+
+        Jobs inherit the descriptor, so the lock lasts as long as any of them lives.
 
         Raises:
-            SweepBusyError: another command, or a job of one that was killed, holds it.
+            SweepBusyError: another command, or a job of a killed command, holds the lock.
         """
         lock = hold(self.folder)
         try:
-            self._read()  # another command may have ended between the first look and the lock
+            self._read()  # read again: another command may have changed the folder before it was locked
             yield lock.descriptor
         except BaseException:
             forget_empty(self.folder)
@@ -136,14 +138,14 @@ class SweepRecord:
             lock.close()
 
 
-_held: dict[Path, Lock] = {}  # by this process
+_held: dict[Path, Lock] = {}  # locks that this process holds
 
 
 def hold(folder: Path) -> Lock:
-    """Take a sweep's folder, once for this process; its descriptor is -1 where the file system has no locks.
+    """Lock a sweep's folder, once per process; the lock's descriptor is -1 on a file system without locks.
 
     Raises:
-        SweepBusyError: another command, or a job of one that was killed, holds it.
+        SweepBusyError: another command, or a job of a killed command, holds the lock.
     """
     key = folder.resolve()
     if key not in _held:
@@ -164,13 +166,13 @@ def hold(folder: Path) -> Lock:
 
 
 def forget_unused(folder: Path) -> None:
-    """At the end of a command: remove a folder that it took and still holds, because a mistake kept it from any job."""
+    """At the end of a command: remove a locked folder without jobs, left by a command that ended with a mistake."""
     if folder.resolve() in _held:
         forget_empty(folder)
 
 
 def forget_empty(folder: Path) -> None:
-    """Remove a sweep's folder that holds no job: a mistake in the command leaves nothing behind."""
+    """Remove a sweep's folder if it holds no job, so that a mistake in the command leaves no files."""
     with contextlib.suppress(OSError):
         if {path.name for path in folder.iterdir()} <= {LOCK, CONFIG}:
             for path in folder.iterdir():
@@ -179,7 +181,7 @@ def forget_empty(folder: Path) -> None:
 
 
 def read_entry(path: Path) -> dict[str, Any] | None:
-    """A job.json with the number and folder that it lies in; None where it is damaged or no sweep's."""
+    """The content of a job.json with its job's number and folder; None if it is damaged or not part of a sweep."""
     entry = read_json(path)
     if not isinstance(entry, dict) or not path.parent.name.isdigit():
         return None
@@ -191,8 +193,8 @@ def read_entry(path: Path) -> dict[str, Any] | None:
     return {**entry, "number": int(path.parent.name), "folder": str(path.parent)}
 
 
-def _at_rest(entry: dict[str, Any]) -> dict[str, Any]:
-    """A job of another command; as this one holds the folder, it does not run, except on a cluster."""
+def _without_process(entry: dict[str, Any]) -> dict[str, Any]:
+    """The record of an earlier command's job. Except on a cluster it cannot be running: this command holds the lock."""
     if entry["state"] == "running" and entry.get("cluster_id") is None:
         return {**entry, "state": "stopped"}
     return entry

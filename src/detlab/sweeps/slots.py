@@ -1,4 +1,4 @@
-"""Who may use which GPU, and how many threads: shares of one machine."""
+"""Share the GPUs and CPU cores of a machine among jobs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 
 class GpuSlots:
-    """Places for jobs on GPUs.
+    """GPUs with room for jobs.
 
     Args:
-        ids: as CUDA_VISIBLE_DEVICES names them.
-        jobs_per_gpu: jobs that may share one.
+        ids: ids in the form of CUDA_VISIBLE_DEVICES.
+        jobs_per_gpu: number of jobs that may share a GPU.
     """
 
     def __init__(self, ids: Sequence[str], jobs_per_gpu: int = 1) -> None:
@@ -20,7 +20,7 @@ class GpuSlots:
         self._free = dict.fromkeys(self.ids, jobs_per_gpu)
 
     def take(self, count: int) -> list[str] | None:
-        """`count` different GPUs (-1: all), the least used first; None where that many are not free."""
+        """Take `count` different GPUs (-1: all), the least used first; None if not enough are free."""
         wanted = len(self.ids) if count < 0 else count
         free = sorted((n for n in self.ids if self._free[n]), key=lambda name: -self._free[name])
         if len(free) < wanted:
@@ -31,13 +31,13 @@ class GpuSlots:
         return taken
 
     def give(self, ids: Sequence[str]) -> None:
-        """Hand them back."""
+        """Return GPUs."""
         for name in ids:
             self._free[name] += 1
 
 
 def visible_gpus() -> list[str]:
-    """GPUs this process may use, found without torch."""
+    """Ids of the GPUs that this process may use, found without torch."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
         return [part.strip() for part in named.split(",") if part.strip() not in ("", "-1")]
@@ -49,7 +49,7 @@ def visible_gpus() -> list[str]:
 
 
 def cores() -> int:
-    """CPU cores this process may use."""
+    """Number of CPU cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
@@ -57,5 +57,5 @@ def cores() -> int:
 
 
 def thread_share(jobs_at_once: int, processes: int = 1) -> int:
-    """Threads of each process where so many jobs, of so many processes each, share this machine's cores."""
+    """Threads per process if so many jobs, each with so many processes, share the cores of this machine."""
     return max(1, cores() // (jobs_at_once * processes))

@@ -1,4 +1,4 @@
-"""The jobs of a sweep as a live table on a terminal, one line an event elsewhere, and a summary at the end."""
+"""Show the jobs of a sweep: a live table on a terminal, one line per event elsewhere, and a summary at the end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from detlab.sweeps.job import GOOD, OPEN, Job, read_progress
 from detlab.system.printing import PlainConsole, visible
 
 STYLES = {"done": "green", "running": "cyan", "queued": "dim", "pruned": "yellow"}
-AT_MOST = 24  # rows of the live table; running and failed jobs come first
+AT_MOST = 24  # largest number of rows in the live table; running and failed jobs come first
 
 
 class SweepTable:
@@ -27,7 +27,7 @@ class SweepTable:
 
     Args:
         jobs: a list that may grow.
-        console: of the output.
+        console: console for the output.
     """
 
     def __init__(self, jobs: Sequence[Job], console: Console | None = None) -> None:
@@ -44,12 +44,12 @@ class SweepTable:
             self._live.stop()
 
     def tick(self) -> None:
-        """Draw again."""
+        """Redraw the table."""
         if self._live:
             self._live.update(self._render(), refresh=True)
 
     def changed(self, job: Job) -> None:
-        """A job began or ended."""
+        """Show that a job began or ended."""
         if self._live:
             self.tick()
             return
@@ -97,7 +97,7 @@ def job_table(jobs: Sequence[Job], title: str, *, live: bool = False) -> Table:
 
 
 def print_summary(jobs: Sequence[Job], folder: str, seconds: float, console: Console | None = None) -> None:
-    """The table at the end, and what to do next."""
+    """Print the final table and what to do next."""
     console = console or PlainConsole()
     counts = Counter(job.state for job in jobs)
     title = (", ".join(f"{n} {state}" for state, n in counts.items()) or "no job") + f" in {seconds:.0f} s"
@@ -117,7 +117,7 @@ def print_summary(jobs: Sequence[Job], folder: str, seconds: float, console: Con
 
 
 def print_front(found: Mapping[str, Any], console: Console | None = None) -> None:
-    """The Pareto front of a search's trials (search.json), by the first objective."""
+    """Print the Pareto front of a search's trials (search.json), sorted by the first objective."""
     front = [trial for trial in found["trials"] if trial["front"]]
     keys = list(dict.fromkeys(key for trial in front for key in trial["choices"]))
     names, first = short_names(keys), next(iter(found["objectives"]))
@@ -135,7 +135,7 @@ def print_front(found: Mapping[str, Any], console: Console | None = None) -> Non
 
 
 def plain(text: str) -> Text:
-    """Text as it is: without markup, colours of its own, or characters that steer a terminal."""
+    """Literal text: no markup, no colours, control characters escaped."""
     return Text(visible(text))
 
 

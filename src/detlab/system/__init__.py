@@ -1,1 +1,1 @@
-"""What touches the operating system: files, locks, processes, the terminal."""
+"""Everything that depends on the operating system: files, locks, processes, the terminal."""

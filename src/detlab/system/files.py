@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever ends the process while they are written; and read where absent."""
+"""Write files atomically, even if the process is killed meanwhile; read JSON files that may be missing."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 
 from detlab.system.foreign import ForeignFileError, read_json_bounded
 
-TEMPORARY = ".part"  # end of the names of files that are being written
+TEMPORARY = ".part"  # suffix of files that are still being written
 
 
 def write_whole(path: Path, content: bytes, *, previous: Path | None = None) -> None:
-    """Write a file: to a temporary name, synced to the disk, then renamed. A reader never sees a part of it.
+    """Write a file atomically: under a temporary name, synced to disk, then renamed. Readers never see half a file.
 
     Args:
-        previous: what lies at `path` is kept under this name; at no moment are both names without a whole file.
+        previous: keep the old file under this name; at every moment at least one of both names is a complete file.
 
     Raises:
-        OSError: the disk is full or gone; the old file is untouched and the temporary one removed.
+        OSError: the disk is full or gone; the old file is unchanged and the temporary one removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
@@ -40,13 +40,13 @@ def write_whole(path: Path, content: bytes, *, previous: Path | None = None) -> 
 
 
 def write_json(path: Path, value: Any, *, compact: bool = False) -> None:
-    """Write json whole or not at all; numbers of a list share a line, or everything does if compact."""
+    """Write JSON atomically; a list of numbers takes one line, or with `compact` the whole file does."""
     text = json.dumps(value, default=str) if compact else _laid_out(value)
     write_whole(path, f"{text}\n".encode())
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds, see `read_json_bounded`; None where there is none, or it is no JSON."""
+    """The content of a JSON file, see `read_json_bounded`; None if the file is missing or no JSON."""
     try:
         return read_json_bounded(path)
     except ForeignFileError:
@@ -54,13 +54,13 @@ def read_json(path: Path) -> Any:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What a JSON object holds; empty where there is none, or JSON of another shape."""
+    """The object in a JSON file; empty if the file is missing or holds no object."""
     found = read_json(path)
     return found if isinstance(found, dict) else {}
 
 
 def _laid_out(value: Any, indent: str = "") -> str:
-    """JSON with one entry of an object a line; lists of numbers or words stay on one line."""
+    """JSON text with one line per entry of an object; lists of numbers or strings stay on one line."""
     deeper = indent + " "
     if isinstance(value, dict) and value:
         rows = [f"{deeper}{json.dumps(str(k))}: {_laid_out(v, deeper)}" for k, v in value.items()]
@@ -71,10 +71,10 @@ def _laid_out(value: Any, indent: str = "") -> str:
 
 
 def overwrite(path: Path, content: bytes) -> None:
-    """Write over a file in its place, padded with blanks, which takes no new room on a full disk.
+    """Overwrite a file in place, padded with blanks: this needs no free space on a full disk.
 
     Raises:
-        OSError: the file is not there, or shorter than the content.
+        OSError: the file is missing, or shorter than the content.
     """
     with path.open("r+b") as file:
         size = os.fstat(file.fileno()).st_size
@@ -92,7 +92,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _keep(path: Path, previous: Path) -> None:
-    """Give the file at `path` the name `previous` as well."""
+    """Make `previous` a second name of the file at `path`."""
     link = previous.with_name(f".{previous.name}.{os.getpid()}{TEMPORARY}")
     link.unlink(missing_ok=True)
     try:
@@ -103,7 +103,7 @@ def _keep(path: Path, previous: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a renaming durable, where the system can open folders."""
+    """Make a rename durable, on systems that can open folders."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

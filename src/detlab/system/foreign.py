@@ -1,7 +1,7 @@
-"""What strangers' files hold, bounded: JSON and YAML by file name, and nested containers of any origin.
+"""Read untrusted JSON and YAML files, and check nested containers from any source, with limits on depth and size.
 
-`reading` reads text; here a file's name joins its error, and nesting is bounded: a checkpoint may hold a list that
-holds itself, or forty lists that each hold the last twice, which are 2^40 nodes.
+`reading` reads the text; this module adds the file's name to errors and limits the nesting. A checkpoint may hold a
+list that contains itself, or forty lists that each contain the previous one twice, which is 2^40 nodes.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from typing import Any, BinaryIO
 from detlab.system import reading
 from detlab.system.reading import ReadError
 
-MAX_DEPTH = reading.DEPTH  # of nested lists and maps; a run's config has about 8
-MAX_NODES = 50_000  # of a config, each place where a shared container stands counted; a run's config has about 300
-MAX_TEXT = 1 << 30  # bytes; COCO's largest annotation file has 470 million
+MAX_DEPTH = reading.DEPTH  # levels of nested lists and maps; a run's config has about 8
+MAX_NODES = 50_000  # values in a config, counting a shared container at each place; a run's config has about 300
+MAX_TEXT = 1 << 30  # bytes of a JSON file; COCO's largest annotation file has 470 million
 SCALARS = (str, int, float, bool, type(None))
 
 
 class ForeignFileError(ValueError):
-    """What a file holds cannot be read safely; one sentence that names the file or the place in it."""
+    """A file cannot be read safely; the message is one sentence that names the file or the place in it."""
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A regular file, opened for reading; a pipe without a writer does not block.
+    """Open a regular file for reading; a pipe without a writer is refused and does not block.
 
     Raises:
-        ForeignFileError: there is none, it may not be read, or it is no regular file.
+        ForeignFileError: the file is missing, not readable, or no regular file.
     """
     try:
         return reading.open_regular(path)
@@ -36,26 +36,26 @@ def open_regular(path: Path) -> BinaryIO:
 
 
 def read_json_bounded(path: Path, most: int = MAX_TEXT) -> Any:
-    """What a JSON file holds.
+    """The content of a JSON file as plain containers.
 
     Raises:
-        ForeignFileError: no regular file of JSON, larger than `most` bytes, or nested deeper than MAX_DEPTH.
+        ForeignFileError: no regular file, no JSON, larger than `most` bytes, or nested deeper than MAX_DEPTH.
     """
     return parse_json(_text(path, most), str(path))
 
 
 def parse_json(text: str, name: str) -> Any:
-    """JSON text as plain containers; `name` is for the message.
+    """JSON text as plain containers; messages call it `name`.
 
     Raises:
-        ForeignFileError: it is no JSON, or nested deeper than MAX_DEPTH.
+        ForeignFileError: the text is no JSON, or nested deeper than MAX_DEPTH.
     """
     try:
         value = reading.load_json(text)
     except ReadError as error:
         raise ForeignFileError(f"{name} {error}.") from error
     level = [value]
-    for _ in range(MAX_DEPTH + 1):  # breadth first: what a file of text holds has no shared containers
+    for _ in range(MAX_DEPTH + 1):  # breadth first, without a limit on nodes: parsed text shares no containers
         level = [v for n in level if type(n) in (dict, list) for v in (n.values() if type(n) is dict else n)]
         level = [v for v in level if type(v) in (dict, list)]
         if not level:
@@ -64,16 +64,16 @@ def parse_json(text: str, name: str) -> Any:
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file of one document holds: see `reading.load_yaml`.
+    """The content of a YAML file with one document, see `reading.load_yaml`.
 
     Raises:
-        ForeignFileError: no regular file of such YAML.
+        ForeignFileError: no regular file, or YAML that `load_yaml` refuses.
     """
     return parse_yaml(_text(path, reading.YAML_BYTES), str(path))
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """YAML text as plain containers, see `read_yaml`; `name` is for the message."""
+    """YAML text as plain containers, see `read_yaml`; messages call it `name`."""
     try:
         return reading.load_yaml(text)
     except ReadError as error:
@@ -81,12 +81,12 @@ def parse_yaml(text: str, name: str) -> Any:
 
 
 def walk(node: Any, name: str = "The config") -> Iterator[tuple[tuple[str | int, ...], Any]]:
-    """Every value of nested dicts and lists with its place, parents first; a container's own place is ().
+    """(place, value) of all values in nested dicts and lists, parents first; the place of `node` itself is ().
 
-    A shared container is met at each place where it stands, for what a value may be depends on its place.
+    A shared container is visited at each of its places, since the rules for a value depend on its place.
 
     Raises:
-        ForeignFileError: a container holds itself, more than MAX_DEPTH levels, or more than MAX_NODES values.
+        ForeignFileError: a container contains itself, more than MAX_DEPTH levels, or more than MAX_NODES values.
     """
     stack: list[tuple[tuple[str | int, ...], Any, frozenset[int]]] = [((), node, frozenset())]
     count = 0
@@ -111,10 +111,10 @@ def walk(node: Any, name: str = "The config") -> Iterator[tuple[tuple[str | int,
 
 
 def plain(node: Any, name: str = "The config") -> Any:
-    """A copy of nested dicts and lists in which nothing is shared, of str, int, float, bool and null alone.
+    """A deep copy of nested dicts and lists that shares no containers and holds only str, int, float, bool and None.
 
     Raises:
-        ForeignFileError: see `walk`; or a value or key of another type, such as a tensor, a tuple or bytes.
+        ForeignFileError: see `walk`; or a value or key has another type, such as a tensor, a tuple or bytes.
     """
     made: dict[tuple[str | int, ...], Any] = {}
     for place, value in walk(node, name):

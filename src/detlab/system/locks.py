@@ -1,4 +1,4 @@
-"""Files that one process holds: the kernel gives them back when it ends, whatever ends it. Needs POSIX's flock."""
+"""Lock files: the kernel releases them when their process ends, even if it is killed. Needs POSIX's flock."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
-UNKNOWN = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # some network file systems
+UNKNOWN = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # no locks, as on some network file systems
 
 
 class NoLocksError(OSError):
-    """The file system has no locks."""
+    """The file system does not support locks."""
 
 
 class Lock:
-    """An exclusive lock on a file, which also says who holds it.
+    """An exclusive lock on a file whose content names the process that holds it.
 
-    The file stays when the lock is given back: removing it would let two processes hold two files of one name.
+    The file stays when the lock is released: if it were removed, two processes could hold two files of the same name.
 
     Args:
-        path: the file, made where it is missing.
+        path: the file, created if missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,11 +33,11 @@ class Lock:
         self._process = -1
 
     def take(self) -> bool:
-        """Whether this process holds the lock now; False where another one does.
+        """Try to take the lock without waiting; False if another process holds it.
 
         Raises:
-            NoLocksError: the file system has none.
-            OSError: the file cannot be written, or its folder is gone.
+            NoLocksError: the file system does not support locks.
+            OSError: the file is not writable, or its folder is gone.
         """
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -48,34 +48,36 @@ class Lock:
                 raise
             if held and _is(descriptor, self.path):
                 self.descriptor, self._process = descriptor, os.getpid()
-                self._sign()
+                self._write_holder()
                 return True
             os.close(descriptor)
             if not held:
-                return False  # else the file was moved away before it was locked: the one there now counts
+                return False  # if held: the file was replaced before it was locked, so try the new one
 
     def give_back(self) -> None:
-        """Unlock. Processes forked from this one share the lock, so that closing the file would not do."""
+        """Release the lock explicitly: forked processes share it, so closing the file would not release it."""
         if self._process == os.getpid():
             fcntl.flock(self.descriptor, fcntl.LOCK_UN)
             os.close(self.descriptor)
             self.descriptor = self._process = -1
 
     def close(self) -> None:
-        """Let go of the file; the lock stays while a process that was handed the descriptor lives."""
+        """Close the file; the lock stays while another process with the same descriptor lives."""
         if self._process == os.getpid():
             os.close(self.descriptor)
             self.descriptor = self._process = -1
 
-    def _sign(self) -> None:
+    def _write_holder(self) -> None:
         text = json.dumps({"process": os.getpid(), "host": platform.node()})
         os.ftruncate(self.descriptor, 0)
         os.pwrite(self.descriptor, text.encode(), 0)
 
 
 def holder(path: Path) -> dict[str, Any]:
-    """The process and host that locked a file last; empty where it does not say. For messages alone: a process id may
-    belong to another program by now."""
+    """The process id and host that locked a file last; empty if the file does not name them.
+
+    Use it in messages only: the process id may belong to another program by now.
+    """
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -84,7 +86,7 @@ def holder(path: Path) -> dict[str, Any]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether any process holds a file; False where there is no file, or no locks."""
+    """Whether any process holds the lock; False if the file is missing or locks are not supported."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -110,7 +112,7 @@ def _flock(descriptor: int, kind: int, path: Path) -> bool:
 
 
 def _is(descriptor: int, path: Path) -> bool:
-    """Whether an open file is still the one of that name."""
+    """Whether an open file is still the file at `path`."""
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:

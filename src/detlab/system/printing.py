@@ -1,7 +1,7 @@
-"""What goes to the terminal: texts and tables in which whatever comes from data is text and nothing else.
+"""Print text and tables to the terminal; names from data are never interpreted as markup or control codes.
 
-A class may be called `[/x]`, a file `img[front].png`, and either may hold an escape sequence, a line break or half of a
-surrogate pair: markup is off, and what is no visible character is shown as `\\x1b` or `\\u202e`.
+A class may be called `[/x]`, a file `img[front].png`, and both may contain an escape sequence, a line break or half of
+a surrogate pair. Markup is therefore off, and invisible characters are shown as `\\x1b` or `\\u202e`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of surrogate pairs, separators of lines and paragraphs
-TURNING = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # of the writing direction
+UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: controls, lone surrogates, line and paragraph separators
+TURNING = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # change writing direction
 NAMED = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def visible(text: object) -> str:
-    """One line of text in which characters that no one sees, and that a terminal would obey, are written out."""
+    """One line of text in which invisible characters and terminal control codes are escaped."""
     words = str(text)
     if words.isascii() and words.isprintable():
         return words
@@ -28,23 +28,23 @@ def visible(text: object) -> str:
 
 
 class PlainConsole(Console):
-    """Rich's console for text of others: no markup, no emoji codes, no escape sequences, also in tables and titles."""
+    """Rich's console for untrusted text: no markup, emoji codes or escape sequences, also in tables and titles."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Every string passes here, those in tables too."""
+        """Escape every string; rich passes strings in tables through this method too."""
         return super().render_str(visible(text), **options)
 
 
 def say(text: object, *, style: str | None = None, stderr: bool = False) -> None:
-    """Print one line, however long; a terminal wraps it as it likes."""
+    """Print one line without wrapping it, however long."""
     PlainConsole(stderr=stderr).print(str(text), style=style, soft_wrap=True)
 
 
 def show(table: Table, width: int | None = None) -> None:
-    """Print a table, at least `width` characters wide where that is given."""
+    """Print a table, at least `width` characters wide if that is given."""
     console = PlainConsole()
     if width is not None and console.width < width:
         console = PlainConsole(width=width)
@@ -52,7 +52,7 @@ def show(table: Table, width: int | None = None) -> None:
 
 
 def complain(error: object) -> None:
-    """Print a mistake as one line of standard error: `detlab: ...`."""
+    """Print an error as one line on standard error: `detlab: ...`."""
     print(f"detlab: {visible(error)}", file=sys.stderr, flush=True)
 
 

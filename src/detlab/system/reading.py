@@ -1,4 +1,4 @@
-"""Files of strangers: regular files only, text in whatever encoding it was saved, JSON and YAML of bounded depth."""
+"""Read untrusted files: regular files only, text in any common encoding, JSON and YAML of bounded depth."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import yaml
 DEPTH = 100  # levels of nesting; annotation files have five, configs a dozen
 YAML_BYTES = 4_000_000  # PyYAML reads some 500 kB a second
 YAML_NODES = 200_000
-SCALAR = 4096  # characters without quotes: 1:1:1:... is a number to base 60, whose digits cost their square
-FALLBACK = "cp1252"  # what Windows tools write where they do not write UTF-8
-MARKS = (  # byte order marks; those of UTF-32 begin with those of UTF-16
+SCALAR = 4096  # characters without quotes: 1:1:1:... is a number to base 60, parsed in quadratic time
+FALLBACK = "cp1252"  # Windows tools that do not write UTF-8 use this encoding
+MARKS = (  # byte order marks; UTF-32 first, since its marks begin with those of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF8, "utf-8"),
@@ -27,28 +27,28 @@ MARKS = (  # byte order marks; those of UTF-32 begin with those of UTF-16
 )
 
 
-_FAST_SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, some ten times as fast
+_FAST_SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's loader is some ten times as fast
 _FAST_BASE = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
 
 class ReadError(ValueError):
-    """What is wrong with a file, as the end of a sentence that begins with its name."""
+    """A file cannot be read. The text is the end of a sentence that begins with the file's name."""
 
 
 class Text(NamedTuple):
-    """A file's text, and the encoding that it was read in."""
+    """A file's text and the encoding used to decode it."""
 
     content: str
     encoding: str
-    guessed: bool = False  # neither a mark, nor a declaration, nor UTF-8 fitted
+    guessed: bool = False  # no byte order mark, no declaration, and not valid UTF-8
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; a pipe, a device or a socket would keep its reader waiting and is refused.
+    """Open a regular file for reading; pipes, devices and sockets are refused, because reading them may block.
 
     Raises:
-        ReadError: it is no regular file.
-        OSError: it is not there or may not be read.
+        ReadError: the file is no regular file.
+        OSError: the file is missing or not readable.
     """
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
@@ -64,11 +64,11 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
     """The bytes of a regular file.
 
     Args:
-        most: bytes; larger files are refused.
+        most: size limit in bytes; larger files are refused.
 
     Raises:
-        ReadError: no regular file, or too large.
-        OSError: it is not there or may not be read.
+        ReadError: the file is no regular file, or too large.
+        OSError: the file is missing or not readable.
     """
     with open_regular(path) as file:
         if most is not None and os.fstat(file.fileno()).st_size > most:
@@ -80,17 +80,18 @@ def read_text(path: Path, most: int | None = None) -> Text:
     """The text of a regular file, without its byte order mark.
 
     Raises:
-        ReadError: no regular file, or too large.
-        OSError: it is not there or may not be read.
+        ReadError: the file is no regular file, or too large.
+        OSError: the file is missing or not readable.
     """
     return decode(read_bytes(path, most))
 
 
 def decode(data: bytes, declared: str | None = None) -> Text:
-    """Bytes as text: by the byte order mark, by UTF-16's zeros, as declared, as UTF-8, else as Windows-1252.
+    """Decode bytes; the encoding is that of the byte order mark, UTF-16 (found by its zero bytes), the declared one,
+    UTF-8 or Windows-1252, whichever fits first.
 
     Args:
-        declared: an encoding that the file names; passed over where the bytes are not in it.
+        declared: encoding that the file names; ignored if the bytes are not valid in it.
     """
     for mark, encoding in MARKS:
         if data.startswith(mark):
@@ -100,17 +101,17 @@ def decode(data: bytes, declared: str | None = None) -> Text:
             continue
         try:
             return Text(data.decode(likely).removeprefix("\ufeff"), likely)
-        except (UnicodeError, ValueError):  # the latter from codecs with own opinions
+        except (UnicodeError, ValueError):  # some codecs raise a plain ValueError
             continue
-    # Five bytes have no meaning in Windows-1252; latin-1 gives them one.
+    # Five bytes are undefined in Windows-1252; latin-1 defines them.
     return Text(data.decode("latin-1").translate(_WINDOWS), FALLBACK, guessed=True)
 
 
 def load_json(text: str) -> Any:
-    """What JSON text holds; no object may name a key twice.
+    """Parse JSON text; an object with a repeated key is refused.
 
     Raises:
-        ReadError: no JSON, a key twice, or nested too deep.
+        ReadError: the text is no JSON, repeats a key, or is nested too deep.
     """
     try:
         return json.loads(text, object_pairs_hook=_without_repeats)
@@ -123,13 +124,13 @@ def load_json(text: str) -> Any:
 
 
 def load_yaml(text: str, *, as_written: bool = False) -> Any:
-    """What YAML text holds: no aliases, no tags of Python's, bounded depth and size.
+    """Parse YAML text of bounded depth and size; aliases and Python tags are refused.
 
     Args:
-        as_written: scalars stay the text that they are, so that the names yes, no, on, 010 and 1e3 are names.
+        as_written: keep all scalars as text, so that class names such as yes, no, on, 010 and 1e3 stay names.
 
     Raises:
-        ReadError: no YAML, an alias, a key twice, or nested too deep.
+        ReadError: the text is no YAML, has an alias, repeats a key, or is nested too deep.
     """
     if len(text) > YAML_BYTES:
         raise ReadError(f"is larger than {YAML_BYTES} bytes")
@@ -145,7 +146,7 @@ def load_yaml(text: str, *, as_written: bool = False) -> Any:
 
 
 def _bounded(text: str) -> None:
-    """Walk the events, which the parser gives without recursion and without following aliases."""
+    """Check depth, size and aliases on the parser's events, which need no recursion and do not expand aliases."""
     depth = 0
     for number, event in enumerate(yaml.parse(text, Loader=_FAST_SAFE)):
         if isinstance(event, yaml.AliasEvent):
@@ -173,7 +174,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _UniqueKeys:
-    """A mapping that names a key twice is refused; YAML's own rule, which PyYAML does not keep."""
+    """Refuse a mapping with a repeated key, as the YAML standard demands but PyYAML does not."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         found = super().construct_mapping(node, deep)  # type: ignore[misc]
@@ -195,7 +196,7 @@ class _AsWrittenSafeLoader(_UniqueKeys, _FAST_BASE):  # type: ignore[misc, valid
 
 
 def _by_zeros(data: bytes) -> str | None:
-    """UTF-16 without a mark: Latin text has a zero in every other byte."""
+    """Detect UTF-16 without a byte order mark: in Latin text every other byte is zero."""
     head = data[:1000]
     if len(head) < 4 or len(data) % 2:
         return None
@@ -206,7 +207,7 @@ def _by_zeros(data: bytes) -> str | None:
 
 
 def _known(declared: str | None) -> str | None:
-    """A declared encoding that could be right; UTF-16 and UTF-32 would have shown by their zeros."""
+    """The codec name of a plausible declared encoding, else None; UTF-16 and UTF-32 would have been detected before."""
     if not declared or re.sub(r"[-_ ]", "", declared.lower()).startswith(("utf16", "utf32", "ucs")):
         return None
     try:

@@ -1,1 +1,1 @@
-"""Training a detector: the LightningModule, what surrounds it, and the stages of a run."""
+"""Train a detector: the LightningModule, its callbacks and loggers, and the stages of a run."""

@@ -1,4 +1,4 @@
-"""The losses of an evaluation: the mean over its images, the same with any number of processes."""
+"""Losses of an evaluation, averaged over its images; the number of processes does not change the result."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from detlab.tensors.ranks import of_all
 
 
 class BatchLosses:
-    """Keeps the losses of each batch and averages them at the end.
+    """Collects the losses of each batch and averages them at the end.
 
-    A batch counts once, whichever processes were given it, and as often as it has images; batches are added in the
-    order of their first image, in float64, so that nothing depends on who judged what.
+    Batches are weighted by their number of images; a batch that several processes evaluated counts once. Batches are
+    summed in the order of their first image, in float64, so the result does not depend on the split over processes.
     """
 
     def __init__(self) -> None:
         self._names: list[str] = []
-        self._values: list[Tensor] = []  # [losses] each, on the device: nothing is waited for before the end
+        self._values: list[Tensor] = []  # one [losses] per batch, kept on the device to avoid synchronising with it
         self._ids: list[Tensor] = []
 
     def add(self, losses: Mapping[str, Tensor], ids: Tensor) -> None:
-        """Note the losses (scalars, means over the batch) of the images with these ids [B]."""
+        """Add the losses (scalars, means over the batch) of the images with these ids [B]."""
         self._names = list(losses)
         self._values.append(torch.stack([value.detach() for value in losses.values()]))
         self._ids.append(ids)

@@ -1,4 +1,4 @@
-"""The objects of a run, built from its config."""
+"""Build the objects of a run from its config."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ MONITORS = {False: "val/map", True: "val/ar_300"}  # by Detector.class_agnostic
 
 
 def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = None, start: Start = NEW) -> Run:
-    """All objects of a run, in the order in which mistakes show soonest.
+    """Build all objects of a run; those that reveal mistakes soonest come first.
 
     Args:
-        config: of the run, or of one stage of it.
-        prepare: fills or freezes the new detector before training.
-        start: where training starts, for the loggers.
+        config: config of the run, or of one of its stages.
+        prepare: called with the new detector before training, to load or freeze weights.
+        start: where training starts from, for the loggers.
     """
-    identity = config_hash(config)  # before null options get their values
+    identity = config_hash(config)  # computed before null options are filled in
     data = make_data(config)
     say_audit(data)
     detector = make_detector(config["model"], data.num_classes)
@@ -83,10 +83,10 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
 
 
 def check_boxes(data: DetectionData, monitor: str) -> None:
-    """Refuse data on which nothing can be learned, or the best checkpoint not be told.
+    """Refuse data without boxes to learn from, or without boxes to compute the monitored metric.
 
     Raises:
-        DataError: no training box, or none to define the monitored metric by; names the audit's largest loss.
+        DataError: train or val has no usable box; the message names the most frequent reason from the data audit.
     """
     if not data.counted("train"):
         raise DataError(
@@ -105,10 +105,10 @@ def make_data(config: Mapping[str, Any], required: Collection[str] | None = None
     """The data set of a config, audited.
 
     Args:
-        required: splits that must be there; None for those of training.
+        required: splits that must exist; None for the splits that training needs.
 
     Raises:
-        DataError: it cannot be read, or lacks a split.
+        DataError: the data cannot be read, or a split is missing.
     """
     augment = build_part(config["augment"])
     target = config["model"]["_target_"]
@@ -124,14 +124,14 @@ def make_data(config: Mapping[str, Any], required: Collection[str] | None = None
 
 
 def measures_of(metrics: Mapping[str, Any], detector: Detector, data: DetectionData) -> list[Measure]:
-    """What a detector is judged by on this data, from the config's `metrics` node."""
+    """The metrics of a detector on this data, built from the config's `metrics` node."""
     nodes = metrics["proposals" if detector.class_agnostic else "classes"]
     made = [build_part(node)(data) for node in nodes.values() if node]
     return [measure for measure in made if measure is not None]
 
 
 def _with_monitor(callbacks: Mapping[str, Any], monitor: str) -> list[dict[str, Any]]:
-    """Callback configs; those that watch a metric watch the run's one."""
+    """Callback configs; `monitor` of each callback that has this option is set to the run's metric."""
     return [{**node, "monitor": monitor} if node and "monitor" in node else node for node in callbacks.values()]
 
 

@@ -1,4 +1,4 @@
-"""What a run says before it trains and after its test."""
+"""Print the summary of a run before training and its results after the test."""
 
 from __future__ import annotations
 
@@ -37,9 +37,10 @@ def report(run: Run, run_dir: Path) -> None:
 
 
 def split_notes(data: DetectionData, split: str, wanted: str = "test") -> list[str]:
-    """What a reader of the final numbers must know about the split that they are of.
+    """Caveats about the split on which the final metrics were computed.
 
     Args:
+        split: the split that was evaluated.
         wanted: the split that was asked for.
     """
     notes = []
@@ -54,7 +55,7 @@ def split_notes(data: DetectionData, split: str, wanted: str = "test") -> list[s
 
 
 def print_results(results: Mapping[str, float], title: str) -> None:
-    """A metric's result as a table."""
+    """Print metrics as a table."""
     table = Table(title=title)
     table.add_column("metric")
     table.add_column("value", justify="right")
@@ -65,7 +66,7 @@ def print_results(results: Mapping[str, float], title: str) -> None:
 
 @rank_zero_only
 def say_audit(data: DetectionData) -> None:
-    """Print what the audit found."""
+    """Print the findings of the data audit."""
     counts = ", ".join(f"{s} {len(data.records(s))}" for s in ("train", "val", "test") if data.has(s))
     say(f"data        {counts} images; {data.num_classes} classes: {', '.join(data.class_names)}")
     for note in data.notes:
@@ -82,7 +83,7 @@ def say_audit(data: DetectionData) -> None:
 def say_plan(
     config: Mapping[str, Any], identity: str, trainer: L.Trainer, module: DetectionModule, data: DetectionData
 ) -> None:
-    """Print what hides in other frameworks: parameters trained, total batch, learning rate, input size."""
+    """Print values that the config only implies: trained parameters, total batch, learning rate, input size."""
     table = Table("stage", "trainable", "parameters", title="parameters")
     rows = [(f"backbone {name}", a, b) for name, a, b in module.detector.backbone.trainable_report()]
     for name, child in module.detector.named_children():
@@ -95,7 +96,7 @@ def say_plan(
     table.add_row("all", f"{trainable:,}", f"{total:,}", style="bold")
     show(table)
     backbone = module.detector.backbone
-    batch = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches  # before the trainer has the data
+    batch = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches  # the trainer has no data yet
     optim = config["optim"]
     rate = effective_lr(optim["lr"], batch, optim["base_batch_size"], optim["lr_scaling"])
     accumulated = f" x {trainer.accumulate_grad_batches} steps" if trainer.accumulate_grad_batches > 1 else ""

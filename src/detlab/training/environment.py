@@ -1,4 +1,4 @@
-"""What a run sets for its whole process: threads, precision, seeds, and which warnings are shown."""
+"""Settings of the whole process: threads, precision, seeds, and which warnings are shown."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
 
-NOISE = (  # of libraries, about things that this project decides or cannot change
+NOISE = (  # warnings of libraries about things that detlab decides itself or cannot change
     "isinstance\\(treespec, LeafSpec\\)",
     "Experiment logs directory",
     "does not have many workers",
     "The number of training batches",
     "Trying to infer the `batch_size`",
-    "Found .* in eval mode at the start of training",  # frozen layers are meant to be
+    "Found .* in eval mode at the start of training",  # frozen layers are in eval mode on purpose
     "You are using a custom batch sampler",
 )
 
-UNWANTED = (  # lines of Lightning's log: tips, and what the run's own lines say
+UNWANTED = (  # lines of Lightning's log: tips, and facts that detlab prints itself
     "Tip:",
     "TPU available",
     "GPU available",
@@ -31,7 +31,7 @@ UNWANTED = (  # lines of Lightning's log: tips, and what the run's own lines say
 
 
 def set_up_torch(config: Mapping[str, Any]) -> None:
-    """Threads, precision of products and seeds, as the config says; libraries' tips are left out."""
+    """Set threads, precision of matrix products and seeds from the config, and hide the tips of libraries."""
     quieten()
     if config["threads"]:
         torch.set_num_threads(config["threads"])
@@ -40,25 +40,25 @@ def set_up_torch(config: Mapping[str, Any]) -> None:
 
 
 def quieten() -> None:
-    """Leave out what libraries say about things that this project decides or cannot change, and say the rest once."""
+    """Hide the warnings in NOISE and the log lines in UNWANTED, and show every other warning once."""
     for text in NOISE:
         warnings.filterwarnings("ignore", message=f".*{text}")
     if not isinstance(warnings.showwarning, Once):
         warnings.showwarning = Once(warnings.showwarning)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_wanted)
-    if logging.getLogger().handlers:  # those of Hydra, which also write the run's log; Lightning's would repeat them
+    if logging.getLogger().handlers:  # Hydra's handlers also write the run's log; Lightning's would repeat the lines
         for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
             logging.getLogger(name).handlers.clear()
 
 
 class Once:
-    """Shows each warning once, where Python's own memory is lost whenever a library changes the filters."""
+    """Shows each warning once; Python forgets which ones it has shown whenever a library changes the filters."""
 
     def __init__(self, show: Callable[..., None]) -> None:
         self.show, self.shown = show, set[tuple[type[Warning], str]]()
 
     def __call__(self, message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-        """As `warnings.showwarning`."""
+        """Same signature as `warnings.showwarning`."""
         key = category, str(message)
         if key not in self.shown:
             self.shown.add(key)
@@ -66,6 +66,6 @@ class Once:
 
 
 def _wanted(record: logging.LogRecord) -> bool:
-    """Whether a line of Lightning's log tells something of this run."""
+    """Whether a line of Lightning's log is shown: it contains no text of UNWANTED."""
     text = record.getMessage()
     return not any(part in text for part in UNWANTED)

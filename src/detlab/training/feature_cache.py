@@ -1,4 +1,4 @@
-"""Running a detector over images once and keeping what it gives of each, one set of files an image."""
+"""Run a detector over images once and cache its outputs, one set of files per image."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ Arrays = dict[str, np.ndarray]
 
 
 class ImageCache:
-    """A folder of arrays by image id: ID.NAME.npy.
+    """A folder with arrays by image id: ID.NAME.npy.
 
     Args:
-        folder: made when something is kept.
-        names: of the arrays; an image is there when its last one is.
+        folder: created with the first array.
+        names: names of the arrays, in the order of writing; an image is complete when the last one exists.
     """
 
     def __init__(self, folder: Path, names: Iterable[str]) -> None:
         self.folder, self.names = folder, tuple(names)
 
     def has(self, id: int) -> bool:
-        """Whether an image's arrays are there, whole."""
+        """Whether all arrays of an image are stored."""
         return self._file(id, self.names[-1]).is_file()
 
     def keep(self, id: int, arrays: Arrays) -> None:
-        """Write an image's arrays, each whole or not at all."""
+        """Write an image's arrays, each file atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in self.names:
             file = self._file(id, name)
@@ -48,11 +48,11 @@ class ImageCache:
             part.replace(file)
 
     def read(self, id: int) -> Arrays:
-        """An image's arrays, mapped and not read."""
+        """An image's arrays, memory-mapped."""
         return {name: np.load(self._file(id, name), mmap_mode="r", allow_pickle=False) for name in self.names}
 
     def remove(self) -> None:
-        """Forget everything, once every process has read what it needs."""
+        """Delete the cache; all processes must have finished reading."""
         meet()
         if first_process():
             shutil.rmtree(self.folder)
@@ -62,15 +62,15 @@ class ImageCache:
 
 
 class CachingModule(L.LightningModule):
-    """Fills a cache with `trainer.predict`; images that are there already are left out.
+    """Fills a cache with `trainer.predict`; images that are cached already are skipped.
 
     Args:
-        detector: trained.
+        detector: a trained detector.
         describe: (detector, batch) -> the arrays of each image.
-        dataset: the images, not augmented.
-        cache: to be filled.
+        dataset: the images, without augmentation.
+        cache: the cache to fill.
         collate: makes batches.
-        batch_size, num_workers: of the loader.
+        batch_size, num_workers: options of the data loader.
     """
 
     def __init__(
@@ -87,11 +87,11 @@ class CachingModule(L.LightningModule):
         super().__init__()
         self.detector, self.describe, self.dataset, self.cache = detector, describe, dataset, cache
         self.collate, self.batch_size, self.num_workers = collate, batch_size, num_workers
-        # Listed before the processes meet, so that each lists the same.
+        # Listed before any process starts to write, so that all processes have the same list.
         self.missing = [i for i, item in enumerate(dataset.records) if not cache.has(item.id)]
 
     def predict_dataloader(self) -> DataLoader[Sample]:
-        """The images that are missing, this process's share."""
+        """This process's share of the missing images."""
         share = ShardedBatchSampler(
             len(self.missing),
             batch_size=self.batch_size,
@@ -106,7 +106,7 @@ class CachingModule(L.LightningModule):
         )
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Keep what the detector gives of a batch; the image ids."""
+        """Cache the arrays of a batch; returns its image ids [B]."""
         for id, arrays in zip(batch.ids.tolist(), self.describe(self.detector, batch), strict=True):
             self.cache.keep(id, arrays)
         return batch.ids

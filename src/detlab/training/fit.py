@@ -1,4 +1,4 @@
-"""A run from its config: objects, checks, training, the final test. Hydra is only in the entry points."""
+"""Carry out a run from its config: checks, training and the final test. Only the commands use Hydra."""
 
 from __future__ import annotations
 
@@ -29,17 +29,20 @@ from detlab.training.run import Run
 from detlab.training.signals import STOP, Stopped
 from detlab.training.trainers import callbacks_of
 
-REPORTING = timedelta(days=1)  # for which ranks wait for the first one's report; that it died, they hear of elsewhere
+REPORTING = timedelta(days=1)  # longest wait for rank 0's final report; its death is noticed by WATCH
 
 
 def train(config: dict[str, Any]) -> float | None:
-    """Train and test as a plain, resolved config says, in the stages that its `training` names.
+    """Train and test in the stages of the config's `training` node.
+
+    Args:
+        config: resolved, in plain containers.
 
     Returns:
         The monitored metric's best value.
 
     Raises:
-        ConfigError, DataError: before any work, where something does not fit, or the folder is another's.
+        ConfigError, DataError: before training, if options or data do not fit or another process holds the folder.
     """
     check(config)
     check_machine(config)
@@ -58,7 +61,7 @@ def _train(config: dict[str, Any]) -> float | None:
         forget_words(folder)
     try:
         score = build_part(config["training"])(config | {"config_hash": config_hash(config)})
-        WATCH.expected = True  # all have come to the end of the run: exits are no longer failures
+        WATCH.expected = True  # all ranks have reached the end of the run: exits are no longer failures
         meet(REPORTING)
         return score
     except BaseException as error:
@@ -71,11 +74,11 @@ def _train(config: dict[str, Any]) -> float | None:
 
 
 def fit(config: dict[str, Any], prepare: Callable[[Detector], None] | None = None) -> Run:
-    """Train a detector, with resume=true from its newest checkpoint on, and test the best if the config says so.
+    """Train a detector, from its newest checkpoint with resume=true; test its best checkpoint with test=true.
 
     Args:
-        config: of the run, or of one stage of it.
-        prepare: fills or freezes the new detector before training.
+        config: config of the run, or of one of its stages.
+        prepare: called with the new detector before training, to load or freeze weights.
     """
     start = start_of(config)
     run = build(config, prepare, start)
@@ -95,7 +98,7 @@ def fit(config: dict[str, Any], prepare: Callable[[Detector], None] | None = Non
 
 @contextmanager
 def watched(run: Run) -> Iterator[None]:
-    """Write into status.json how the work ended, and close the loggers."""
+    """Context manager that writes the end of the run to status.json and closes the loggers."""
     status = next((c for c in callbacks_of(run.trainer) if isinstance(c, RunStatus)), None)
     state, reason = "failed", None
     try:
@@ -118,8 +121,8 @@ def best_score(run: Run) -> float | None:
 
 
 def ending(error: BaseException) -> tuple[str, str]:
-    """State and reason of a run that an error ends."""
-    dead = WATCH.dead()  # of which the error is the consequence
+    """(state, reason) for status.json of a run that ends with an error."""
+    dead = WATCH.dead()  # a dead rank is the cause of the error
     hung = WATCH.end_children()
     if isinstance(error, Stopped):
         return "stopped", "; ".join(text for text in (str(error), hung) if text)
@@ -132,7 +135,7 @@ def _best(trainer: L.Trainer) -> str | None:
 
 
 def _close_loggers(state: str) -> None:
-    """Finish a W&B run with the state it deserves; the module is there only if it was used."""
+    """Finish a W&B run with the exit code of this run; wandb is imported only if the run used it."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         wandb.finish(exit_code=0 if state == "finished" else 1)

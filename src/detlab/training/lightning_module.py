@@ -1,4 +1,4 @@
-"""The LightningModule of every family: steps, logging, metrics, optimiser, checkpoint facts."""
+"""The LightningModule of every family: steps, logging, metrics, optimiser, content of checkpoints."""
 
 from __future__ import annotations
 
@@ -30,23 +30,22 @@ from detlab.training.trainers import data_of, log_interval, total_batch
 
 
 class DetectionModule(L.LightningModule):
-    """Trains and judges a detector.
+    """Trains and evaluates a detector.
 
     Args:
         detector: built for the data set's classes.
-        optim: called as optim(detector, total_batch=..., fused=...) -> optimiser; fused is False where a loss
-            scaler must unscale gradients before they are clipped.
+        optim: called as optim(detector, total_batch=..., fused=...) -> optimiser; fused is False if a loss scaler
+            must unscale gradients before they are clipped.
         lr_schedule: called as lr_schedule(optimizer, total_steps) -> scheduler, stepped after every update.
         class_names: K names.
         category_ids: K ids of the annotation file.
-        config: the resolved config as plain containers; it goes into checkpoints, which so load with
-            weights_only=True.
-        measures: what a split is judged by, functions of all its detections.
-        seed: of the random draws in assignment.
-        monitor: the metric checkpoints and early stopping watch.
-        tta: called as tta(detector, divisor=...) -> TTA for the test split; None to test each image as it is.
-        divisor: of canvas sides under tta.
-        multiscale: resizes training batches; None to take them as they are.
+        config: the resolved config; stored in checkpoints as plain containers, which load with weights_only=True.
+        measures: metrics of a split, functions of all its detections.
+        seed: seed of the random draws in assignment.
+        monitor: metric that chooses the best checkpoint and that early stopping watches.
+        tta: called as tta(detector, divisor=...) -> TTA for the test split; None to test each image once.
+        divisor: with tta, canvas sides are multiples of it.
+        multiscale: resizes training batches; None to keep their size.
         compiled: compile the losses before training (`detlab.detectors.compiling`).
     """
 
@@ -78,10 +77,10 @@ class DetectionModule(L.LightningModule):
         self.seed, self.monitor = seed, monitor
         self.tta = None if tta is None else tta(detector, divisor=divisor)
         self.multiscale, self._total_batch = multiscale, 0
-        self.results: dict[str, dict[str, float]] = {}  # by loop, val or test; `test_split` names what test judged
-        self.found: dict[str, Found] = {}  # by split: the detections that the results were made from
-        self.proposed: Found | None = None  # of the last test: what an earlier stage handed to the last one
-        self.test_split = "test"  # the split whose ground truth `trainer.test` is judged by
+        self.results: dict[str, dict[str, float]] = {}  # {"val" or "test" loop: metrics}; see `test_split`
+        self.found: dict[str, Found] = {}  # {split: the detections behind the metrics}
+        self.proposed: Found | None = None  # proposals of the last test, for detectors of two stages
+        self.test_split = "test"  # the split that `trainer.test` evaluates
         self._metric: CollectedDetections | None = None
         self._proposals: CollectedDetections | None = None
         self._losses = BatchLosses()
@@ -91,13 +90,13 @@ class DetectionModule(L.LightningModule):
             self._compiled = Compiled(self.detector)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Dropout, too, is a function of (seed, step, process): a resumed run draws what the whole one drew."""
+        """Seed torch by (seed, step, process), so that dropout is the same in a resumed and an uninterrupted run."""
         torch.manual_seed(hash((self.seed, self.global_step, batch_idx, self.global_rank)) & (2**63 - 1))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Total loss of a batch; every part is logged."""
+        """Total loss of a batch (scalar); every term is logged."""
         batch = self._prepared(batch)
-        with told_of_lone_images(batch):
+        with explain_single_value_norm(batch):
             losses = (self._compiled or self.detector).loss(batch)
         total = torch.stack(list(losses.values())).sum()
         values = torch.stack([*losses.values(), total]).detach()
@@ -110,12 +109,12 @@ class DetectionModule(L.LightningModule):
         return total
 
     def _is_logged(self) -> bool:
-        """Whether this step's values are written: then they are the mean of all processes, which cost a wait."""
+        """Whether this step is logged; only then are values averaged over processes, which synchronises them."""
         every = log_interval(self.trainer)
         return every > 0 and (self.trainer.global_step + 1) % every == 0
 
     def _prepared(self, batch: Batch) -> Batch:
-        """A training batch at this step's size, with its seeds and the number of images seen: functions of the step."""
+        """A training batch with this step's size, random keys and number of images seen, functions of the step."""
         step = self.global_step
         if self.multiscale is not None:
             batch = self.multiscale(batch, self.seed, step, int(self.trainer.estimated_stepping_batches))
@@ -126,7 +125,7 @@ class DetectionModule(L.LightningModule):
         self._start("val")
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Losses and detections of a batch; the detections, in original pixels, go to callbacks too."""
+        """Losses and detections of a batch; callbacks receive the detections in pixels of the original images."""
         return self._evaluate(batch, "val")
 
     def on_validation_epoch_end(self) -> None:
@@ -134,23 +133,23 @@ class DetectionModule(L.LightningModule):
 
     @property
     def final_name(self) -> str:
-        """What the names of the final metrics begin with; val_best tells them apart from those of training."""
+        """Prefix of the final metrics' names: "test", or "val_best" to distinguish them from metrics in training."""
         return "test" if self.test_split == "test" else f"{self.test_split}_best"
 
     def on_test_epoch_start(self) -> None:
         if self.test_split == "test" and not data_of(self.trainer).has("test"):
-            self.test_split = "val"  # whose images the data gives in the place of test's
+            self.test_split = "val"  # without a test split, the data module returns val's images
         self._start("test")
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """As `validation_step`, on the test split."""
+        """Same as `validation_step`, on the test split."""
         return self._evaluate(batch, "test")
 
     def on_test_epoch_end(self) -> None:
         self._finish("test")
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """The optimiser with its per-step schedule; the total batch is over processes and accumulated steps."""
+        """The optimiser with its per-step schedule; the total batch counts all processes and accumulated batches."""
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         self._total_batch = total_batch(self.trainer)
         optimizer = self.optim(self.detector, total_batch=self._total_batch, fused=not scaled)
@@ -163,7 +162,7 @@ class DetectionModule(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by norm; Lightning refuses fused optimisers under bf16 too, though nothing is scaled there."""
+        """Clip by norm. Lightning's own check would refuse fused optimisers with bf16, where no loss is scaled."""
         scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
         if scaled or gradient_clip_algorithm not in (None, "norm"):
             super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
@@ -171,7 +170,7 @@ class DetectionModule(L.LightningModule):
             torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the facts a checkpoint needs to be used alone, as plain containers."""
+        """Add what is needed to rebuild the detector from the checkpoint alone, as plain containers."""
         checkpoint[CHECKPOINT_KEY] = {
             "config": self.config,
             "class_names": list(self.class_names),
@@ -224,7 +223,7 @@ class DetectionModule(L.LightningModule):
     def _with_proposals(
         self, kept: CollectedDetections, batch: Batch, features: Features
     ) -> CollectedDetections | None:
-        """The proposals so far and those of a batch; None for a detector of one stage."""
+        """Add the proposals of a batch to those collected so far; None for a one-stage detector."""
         proposals = self.detector.first_stage(batch, features)
         if proposals is None:
             return None
@@ -234,11 +233,11 @@ class DetectionModule(L.LightningModule):
 
 
 @contextmanager
-def told_of_lone_images(batch: Batch) -> Iterator[None]:
-    """Say what to change where a batch norm is left with one value per channel, which has no variance.
+def explain_single_value_norm(batch: Batch) -> Iterator[None]:
+    """Context manager that explains torch's error about a batch norm with one value per channel.
 
     Raises:
-        ConfigError: a batch of one image, one of whose maps has one cell.
+        ConfigError: the batch has one image, and one of its feature maps is 1x1.
     """
     try:
         yield
@@ -261,5 +260,5 @@ def _version() -> str:
 
 
 def detection(module: L.LightningModule) -> DetectionModule:
-    """The module a callback is handed, which is always this project's."""
+    """The module given to a callback, typed as detlab's own."""
     return cast(DetectionModule, module)

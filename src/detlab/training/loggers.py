@@ -1,4 +1,4 @@
-"""Loggers that go on where an interrupted run stood, and what dashboards get at the end of a run."""
+"""Loggers that continue in a resumed run, and the final results for dashboards."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from detlab.runs.first_process import first_process
 from detlab.system.files import read_facts, write_whole
 from detlab.training.lightning_module import detection
 
-NAME_LENGTH = 128  # of W&B's run names
-SWEEP_ENV, CHOICES_ENV = "DETLAB_SWEEP", "DETLAB_CHOICES"  # the launcher tells a job its sweep, and its own choices
-NO_CHOICE = ("hydra.", "paths.", "logger", "callbacks", "resume", "threads", "name")  # overrides that make no other run
+NAME_LENGTH = 128  # longest name of a W&B run
+SWEEP_ENV, CHOICES_ENV = "DETLAB_SWEEP", "DETLAB_CHOICES"  # set by the launcher for each job of a sweep
+NO_CHOICE = ("hydra.", "paths.", "logger", "callbacks", "resume", "threads", "name")  # no hyperparameters
 WANDB_ID, MLFLOW_ID = "wandb_id", "mlflow_id"  # files in the run folder
 
 
 class MetricsFile(CSVLogger):
-    """metrics.csv in a folder; a resumed run keeps the rows before the step it goes on from.
+    """metrics.csv in a folder; a resumed run keeps the rows before the step from which it resumes.
 
     Args:
         save_dir: the folder.
-        keep_steps: of a resumed run: rows of steps below it stay. Lightning's logger alone deletes the file.
+        keep_steps: in a resumed run, rows of earlier steps are kept. Lightning's logger would delete the file.
     """
 
     def __init__(self, save_dir: str, keep_steps: int | None = None) -> None:
@@ -42,13 +42,13 @@ class MetricsFile(CSVLogger):
 
     @property
     def experiment(self) -> Any:
-        """Lightning's writer, which has read the rows that stay."""
+        """Lightning's writer, filled with the rows that are kept."""
         if self._opened:
             return super().experiment
         self._opened = True
         rows = self._kept()
         writer = super().experiment
-        if writer is not None and rows:  # a placeholder in all processes but the first
+        if writer is not None and rows:  # in other ranks than 0 the writer is a placeholder
             writer.metrics = rows
             writer.save()
         return writer
@@ -63,23 +63,23 @@ class MetricsFile(CSVLogger):
 
 
 def tensorboard_logger(*, save_dir: str, keep_steps: int | None = None) -> TensorBoardLogger:
-    """Events in save_dir/tensorboard; of a resumed run those of steps from keep_steps on are hidden."""
+    """Events in save_dir/tensorboard; a resumed run hides older events of steps from keep_steps on."""
     purge: dict[str, Any] = {} if keep_steps is None else {"purge_step": keep_steps}
     return HyperparametersAtTheEnd(save_dir=save_dir, name="tensorboard", version="", default_hp_metric=False, **purge)
 
 
 class HyperparametersAtTheEnd(TensorBoardLogger):
-    """A TensorBoard logger whose HParams tab is filled by `Dashboards` alone: choices, not every key of the config."""
+    """A TensorBoard logger whose HParams tab shows the run's choices, not all config keys; see `Dashboards`."""
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, metrics: Any = None, step: int | None = None) -> None:
-        """Pass on what comes with final metrics."""
+        """Log hyperparameters only if they come with final metrics."""
         if metrics:
             super().log_hyperparams(params, metrics, step)
 
 
 def named(usual: str) -> str:
-    """A run's name on a dashboard: in a sweep its choices and the seed, else `usual`."""
+    """A run's name on a dashboard: its choices and the seed in a sweep, else `usual`."""
     choices = sweep_choices()
     if not choices:
         return usual
@@ -90,7 +90,7 @@ def named(usual: str) -> str:
 
 
 def sweep_choices() -> dict[str, str]:
-    """What tells this job from the others of its sweep, by whole keys; empty for a run of its own."""
+    """{key: value} that distinguishes this job from the others of its sweep; empty for a single run."""
     try:
         found = json.loads(os.environ.get(CHOICES_ENV, "{}"))
     except ValueError:
@@ -99,7 +99,7 @@ def sweep_choices() -> dict[str, str]:
 
 
 def choices_of_run(run_dir: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What was chosen for a run: in a sweep what is swept, else the overrides of its command; and the seed."""
+    """Hyperparameters of a run: the swept keys in a sweep, else the overrides of its command; and the seed."""
     chosen: dict[str, Any] = dict(sweep_choices())
     if not chosen:
         file = run_dir / ".hydra" / "overrides.yaml"
@@ -121,11 +121,11 @@ def mlflow_logger(
     """An MLflow logger; jobs of a sweep share one store, so that MLflow lists and compares them.
 
     Args:
-        save_dir: the run's folder. The run's id lies in mlflow_id there, so that a resumed run is the same run.
-        experiment_name: in the store; a sweep is an experiment of its own.
-        run_name: of a run of its own; a sweep's job is named by its choices and the seed.
-        tracking_uri: of the store; None: mlruns.db in the run's folder, for a sweep in the sweep's.
-        keep_steps: given where a run is resumed.
+        save_dir: the run's folder. Its file mlflow_id holds the run's id, so that a resumed run keeps it.
+        experiment_name: name in the store; each sweep is one experiment.
+        run_name: name of a single run; jobs of a sweep are named by their choices and the seed.
+        tracking_uri: address of the store; None for mlruns.db in the run's folder, or the sweep's folder in a sweep.
+        keep_steps: not None if the run is resumed.
     """
     sweep, own = os.environ.get(SWEEP_ENV), Path(save_dir).absolute()
     folder = own.parent if sweep else own
@@ -136,8 +136,8 @@ def mlflow_logger(
         tracking_uri=tracking_uri or f"sqlite:///{folder / 'mlruns.db'}",
         run_id=known.read_text().strip() if keep_steps is not None and known.is_file() else None,
     )
-    if first_process():  # the others log nothing
-        with (folder / ".mlruns.lock").open("w") as lock:  # two jobs that make the tables at once fail
+    if first_process():  # other ranks do not log
+        with (folder / ".mlruns.lock").open("w") as lock:  # two jobs that create the tables at once would fail
             fcntl.flock(lock, fcntl.LOCK_EX)
             write_whole(known, str(logger.run_id).encode())
     return logger
@@ -153,11 +153,11 @@ def wandb_logger(
     offline: bool | None = None,
     keep_steps: int | None = None,
 ) -> WandbLogger:
-    """A W&B logger that never asks: offline unless WANDB_API_KEY is set or `offline` says otherwise.
+    """A W&B logger that never prompts: offline unless WANDB_API_KEY is set or `offline` says otherwise.
 
-    Jobs of a sweep are grouped by it and named by their choices and the seed. The run's id lies in wandb_id in the run
-    folder, so that a resumed run (keep_steps is given) is the same run there. Files lie in save_dir/wandb; `wandb sync`
-    in the run folder sends them later.
+    Jobs of a sweep form a group and are named by their choices and the seed. The file wandb_id in the run folder holds
+    the run's id, so that a resumed run (with keep_steps) keeps it. Files are in save_dir/wandb; `wandb sync` in the run
+    folder uploads them later.
     """
     if offline is None:
         offline = not os.environ.get("WANDB_API_KEY")
@@ -177,12 +177,12 @@ def wandb_logger(
 
 
 def _wandb_id(folder: Path, new: bool) -> str:
-    """The id in a run folder; a new one where there is none or a run starts afresh."""
+    """The W&B id in a run folder; a new one if there is none or `new` is true."""
     file = folder / WANDB_ID
     if not new and file.is_file():
         return file.read_text().strip()
     made = uuid.uuid4().hex[:8]
-    if first_process():  # the others log nothing
+    if first_process():  # other ranks do not log
         write_whole(file, made.encode())
     return made
 
@@ -191,7 +191,7 @@ class Dashboards(L.Callback):
     """Fills TensorBoard's HParams tab, and W&B's summary, tables and precision-recall curves, after the final test.
 
     Args:
-        run_dir: the run's folder, whose result.json has the curves.
+        run_dir: the run's folder; its result.json holds the curves.
     """
 
     def __init__(self, run_dir: str) -> None:
@@ -199,7 +199,7 @@ class Dashboards(L.Callback):
 
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Tell them."""
+        """Send the final results to the loggers."""
         ours = detection(module)
         metrics = ours.results["test"]
         for logger in trainer.loggers:
@@ -213,7 +213,7 @@ class Dashboards(L.Callback):
 
 
 def _tell_wandb(run: Any, name: str, metrics: Mapping[str, float], curves: Mapping[str, Any] | None) -> None:
-    import wandb  # slow to import, and most runs do without
+    import wandb  # slow to import, and most runs do not need it
 
     run.summary.update({f"{name}/{key}": value for key, value in metrics.items()})
     rows = [[key[3:], value] for key, value in metrics.items() if key.startswith("ap/")]
@@ -227,7 +227,7 @@ def _tell_wandb(run: Any, name: str, metrics: Mapping[str, float], curves: Mappi
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys joined by dots; lists as text, since loggers take plain values."""
+    """Nested keys joined by dots; lists as text, since loggers accept only plain values."""
     found: dict[str, Any] = {}
     for key, value in config.items():
         if isinstance(value, Mapping):

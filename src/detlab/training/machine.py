@@ -1,4 +1,4 @@
-"""What a run needs of the machine, asked before its data is read: GPUs, and packages that are not always installed."""
+"""Check GPUs and optional packages before the data is read."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import torch
 from detlab.errors import ConfigError
 
 GPU_NAMES = ("gpu", "cuda")
-PACKAGES = (  # target, module, what asks for it, how to get it, what works without
+PACKAGES = (  # (target, module, option that needs it, extra that installs it, option that works without it)
     ("mlflow_logger", "mlflow", "logger=mlflow", "mlflow", "logger=default"),
     ("wandb_logger", "wandb", "logger=wandb", "wandb", "logger=default"),
 )
 
 
 def check_machine(config: Mapping[str, Any]) -> None:
-    """Refuse a run for which this machine lacks a GPU or a package.
+    """Refuse a run that needs a GPU or a package that this machine lacks.
 
     Raises:
-        ConfigError: with the option that works here.
+        ConfigError: the message names an option that works here.
     """
     trainer = config["trainer"]
     if trainer.get("accelerator") in GPU_NAMES:

@@ -1,6 +1,6 @@
-"""Multi-scale training: another size of canvas every few steps (YOLO9000 section 2).
+"""Multi-scale training: a new canvas size every few steps (YOLO9000 section 2).
 
-A size is a function of (seed, step) alone, so a resumed run and every process draw the same.
+The size depends on (seed, step) only, so a resumed run and all processes draw the same sizes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from detlab.tensors.structures import Batch
 
 
 class MultiScale:
-    """Resizes whole batches, their padding included; anchors keep their pixels.
+    """Resizes whole batches including their padding; anchor sizes in pixels do not change.
 
     Args:
         sizes: px of the canvas' longer side to draw from; sides become multiples of `divisor`.
-        factors: of the canvas, in place of sizes.
+        factors: factors of the canvas size to draw from, instead of sizes.
         every: steps between draws.
-        last: steps at the end with the largest size.
-        divisor: of canvas sides.
+        last: number of steps at the end of training that use the largest size.
+        divisor: canvas sides are multiples of it.
     """
 
     def __init__(
@@ -46,13 +46,13 @@ class MultiScale:
         self.every, self.last, self.divisor = every, last, divisor
 
     def choice(self, seed: int, step: int, steps: int | None = None) -> float:
-        """Size or factor at a step, of `steps` in all if that is known."""
+        """Size or factor at a step; `steps` is the length of the training, if known."""
         if steps is not None and step >= steps - self.last:
             return max(self.choices)
         return random.Random(f"{seed} {step // self.every}").choice(self.choices)
 
     def __call__(self, batch: Batch, seed: int, step: int, steps: int | None = None) -> Batch:
-        """The batch at the step's size, with its boxes and proposals."""
+        """The batch with images, boxes and proposals resized to the size of the step."""
         height, width = batch.canvas
         factor = self.choice(seed, step, steps) / (max(height, width) if self.in_pixels else 1)
         canvas = [max(1, round(side * factor / self.divisor)) * self.divisor for side in (height, width)]

@@ -1,4 +1,4 @@
-"""Optimisers over a detector's parameter groups, and learning rates that follow the total batch."""
+"""Optimisers over a detector's parameter groups, with learning rates scaled by the total batch size."""
 
 from __future__ import annotations
 
@@ -54,10 +54,12 @@ def adamw(
 
 
 def effective_lr(lr: float, total_batch: int, base_batch_size: int, scaling: str) -> float:
-    """The rate for a total batch: times its ratio to the base, the root of that, or as it is.
+    """The learning rate for a total batch size.
+
+    "linear" multiplies lr by total_batch / base_batch_size, "sqrt" by the square root of that, "none" keeps it.
 
     Raises:
-        ValueError: an unknown scaling.
+        ValueError: the scaling is unknown.
     """
     if scaling not in SCALINGS:
         raise ValueError(f"optim.lr_scaling={scaling} is not known; use one of {', '.join(SCALINGS)}.")
@@ -68,9 +70,9 @@ def effective_lr(lr: float, total_batch: int, base_batch_size: int, scaling: str
 def parameter_groups(
     detector: nn.Module, lr: float, weight_decay: float, decay_norm_and_bias: bool, backbone_lr_mult: float
 ) -> list[dict[str, Any]]:
-    """Groups by (backbone or not, decay or not); every trainable parameter is in exactly one.
+    """Parameter groups by (backbone or not, decay or not); every trainable parameter is in exactly one.
 
-    Norms and biases are the parameters of one dimension.
+    Parameters with one dimension are treated as norms and biases.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in detector.named_parameters():

@@ -1,4 +1,4 @@
-"""The number format of a run: `auto` is resolved by what the device computes well."""
+"""Numeric precision of a run: choose the format for trainer.precision=auto by the device."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ AMPERE = 8  # the first CUDA generation with bfloat16 units
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
-    """Lightning's name of a precision; auto becomes half precision where the device has units for it.
+    """Lightning's name of a precision; auto becomes half precision if the device has hardware for it.
 
-    On a CPU that is bf16-mixed with avx512_bf16 or AMX (elsewhere bfloat16 is emulated, slower than float32);
-    on a GPU bf16-mixed from Ampere on, 16-mixed before. Losses, box decoding and IoU are in float32 in any case.
+    On a CPU with avx512_bf16 or AMX it becomes bf16-mixed, on other CPUs 32-true (bfloat16 is emulated there and
+    slower than float32). On a GPU it becomes bf16-mixed from Ampere on, 16-mixed before. Losses, box decoding and IoU
+    are always computed in float32.
     """
     if precision != "auto":
         return precision

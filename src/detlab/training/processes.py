@@ -1,8 +1,8 @@
-"""The processes of one run: what they agree on, and how the others end when one dies.
+"""The processes (ranks) of one run: agree on a number, and end all ranks when one dies.
 
-Ranks that Lightning starts are watched by the first one, and watch it in turn; those of torchrun and SLURM are watched
-by their launchers. In any case a collective operation that waits too long ends with an error. The first rank ends the
-ranks that it started whenever it fails, so that none is left behind.
+Rank 0 watches the ranks that Lightning starts, and they watch rank 0; torchrun and SLURM watch the ranks that they
+start themselves. In all cases a collective operation that waits too long ends with an error. When rank 0 fails, it ends
+the ranks that it started, so that none is left behind.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from detlab.system.parent import FIRST_ENV, first_rank, signal_at_parents_death
 from detlab.system.printing import complain
 from detlab.tensors.ranks import set_timeout, together
 
-LOOK_EVERY_S = 0.5  # between looks at the other processes
-FAREWELL_S = 5.0  # for a process to end by itself once another rank is dead
+LOOK_EVERY_S = 0.5  # interval between checks of the other processes
+FAREWELL_S = 5.0  # time for a process to end by itself once another rank is dead
 
 
 def check_alone(world_size: int) -> None:
-    """Refuse the processes of torchrun or srun where the trainer takes each for a whole run.
+    """Refuse several processes of torchrun or srun if the trainer would treat each one as a run of its own.
 
     Args:
-        world_size: of the trainer.
+        world_size: number of processes that the trainer expects.
 
     Raises:
-        ConfigError: names the trainers that take them together.
+        ConfigError: the message names the trainers that join the processes to one run.
     """
     several = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1"
     if world_size == 1 and (several or rank()):
@@ -50,10 +50,10 @@ def check_alone(world_size: int) -> None:
 
 
 class Agreement:
-    """The largest of one whole number per process, exchanged on the CPU, so that no GPU is waited for."""
+    """Maximum of one whole number per process, exchanged on the CPU to avoid synchronising with a GPU."""
 
     def __init__(self) -> None:
-        self._group: Any = None  # torch's own type, or its number for a process that is not part of it
+        self._group: Any = None  # torch's ProcessGroup, or an int for a process outside the group
 
     def largest(self, number: int) -> int:
         """The largest number of all processes; every process must call it."""
@@ -71,31 +71,31 @@ class Agreement:
 
 
 class Watch:
-    """Threads that end this process when another rank is dead, since a collective operation would wait for it.
+    """Threads that end this process when another rank is dead; a collective operation would wait for the dead rank.
 
-    One for the whole process, because several trainers (the stages of a run) share the ranks.
+    There is one instance per process, because several trainers (the stages of a run) share the ranks.
     """
 
     def __init__(self) -> None:
-        self.on_death: Callable[[str], None] = lambda reason: None  # told the reason before this process ends
-        self.expected = False  # ranks may end now: the work is done, or all agreed to stop
-        self.patience = timedelta(minutes=30)  # of collective operations, once a strategy has said so
+        self.on_death: Callable[[str], None] = lambda reason: None  # called before this process ends
+        self.expected = False  # exits of ranks are no failures: the work is done, or all agreed to stop
+        self.patience = timedelta(minutes=30)  # timeout of collective operations; set by the strategy
         self._started = False
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._farewell: str | None = None  # what became of the ranks when this one failed
+        self._killed: str | None = None  # result of `end_children`; None before the call
 
     def children(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
-        """Watch the ranks that this one has started."""
+        """Watch the ranks that this process has started."""
         if processes and not self._started:
             self._started, self._processes = True, list(processes)
             _stop_lightnings_observer()
             threading.Thread(target=self._children, daemon=True, name="rank-watch").start()
 
     def parent(self, first: int) -> None:
-        """Watch the rank that has started this one, by its process id.
+        """Watch rank 0, which has started this process, by its process id.
 
-        The kernel would kill this rank with it, and nobody would be left to say so in status.json: from here on it
-        only wakes this rank, should it be stopped, and the thread does the rest.
+        Until now the kernel would kill this rank when rank 0 dies, and no process would be left to write status.json.
+        From here on the kernel sends SIGCONT instead, which wakes a stopped rank, and the thread ends this process.
         """
         if not self._started:
             self._started = True
@@ -103,15 +103,18 @@ class Watch:
             threading.Thread(target=self._parent, args=(first,), daemon=True, name="rank-watch").start()
 
     def dead(self) -> str | None:
-        """Which of the ranks that this one has started ended too soon, and how; None for none."""
+        """The first rank started here that ended too early, and how, in words; None if there is none."""
         for number, process in enumerate(self._processes, start=1):
             if process.poll() is not None and not self.expected:
                 return f"local rank {number} (process {process.pid}) {_how(process.returncode)}"
         return None
 
     def end_children(self) -> str:
-        """Give the ranks that this one has started a while to end, then kill them; which had to be. Once only."""
-        if self._farewell is None:
+        """Wait FAREWELL_S for the ranks started here to end, then kill the others; returns which were killed.
+
+        A second call only returns the same text.
+        """
+        if self._killed is None:
             end = time.monotonic() + FAREWELL_S
             while any(process.poll() is None for process in self._processes) and time.monotonic() < end:
                 time.sleep(0.05)
@@ -121,13 +124,13 @@ class Watch:
                     process.kill()
                     process.wait()
                     killed.append(f"local rank {number} (process {process.pid}) did not end and was killed")
-            self._farewell = "; ".join(killed)
-        return self._farewell
+            self._killed = "; ".join(killed)
+        return self._killed
 
     def _children(self) -> None:
         while not self.expected:
             time.sleep(LOOK_EVERY_S)
-            if self._farewell is None and (reason := self.dead()):
+            if self._killed is None and (reason := self.dead()):
                 self._end(reason)
 
     def _parent(self, first: int) -> None:
@@ -135,7 +138,7 @@ class Watch:
             time.sleep(LOOK_EVERY_S)
         if not self.expected:
             self._end(f"rank 0 (process {first}) is gone")
-        time.sleep(FAREWELL_S)  # it was done sooner
+        time.sleep(FAREWELL_S)  # rank 0 has finished before this rank; give this rank time to finish too
         os._exit(1)
 
     def _end(self, reason: str) -> None:
@@ -143,7 +146,7 @@ class Watch:
         complain(f"{reason}; a run cannot go on without one of its processes.")
         for process in self._processes:
             process.kill()
-        time.sleep(FAREWELL_S)  # the main thread's own error, if it comes, closes the loggers
+        time.sleep(FAREWELL_S)  # an error in the main thread meanwhile closes the loggers
         os._exit(1)
 
 
@@ -151,15 +154,15 @@ WATCH = Watch()
 
 
 class DDP(DDPStrategy):
-    """Lightning's DDP with bounds on waiting and a watch over the processes.
+    """Lightning's DDP with time limits on waiting and a watch over the processes.
 
     Args:
-        timeout_s: most seconds that a collective operation waits for another rank.
-        start_timeout_s: most seconds that a rank waits at the start until all are there, with data read and audited.
-        options: of Lightning's DDPStrategy and torch's DistributedDataParallel.
+        timeout_s: longest wait of a collective operation for another rank, in seconds.
+        start_timeout_s: longest wait at the start until all ranks have read and audited their data, in seconds.
+        options: options of Lightning's DDPStrategy and torch's DistributedDataParallel.
 
     Raises:
-        ConfigError: a bound that is not positive.
+        ConfigError: a time limit is not positive.
     """
 
     def __init__(self, *, timeout_s: Positive = 600.0, start_timeout_s: Positive = 1800.0, **options: Any) -> None:
@@ -170,13 +173,13 @@ class DDP(DDPStrategy):
         self.patience = timedelta(seconds=timeout_s)
 
     def _configure_launcher(self) -> None:
-        """Tell the ranks that Lightning will start whose they are."""
+        """Pass this process's id to the ranks that Lightning will start."""
         super()._configure_launcher()
         if self.cluster_environment is not None and not self.cluster_environment.creates_processes_externally:
             os.environ[FIRST_ENV] = str(os.getpid())
 
     def setup_environment(self) -> None:
-        """Start the watch, then the process group; from then on the other bound holds."""
+        """Start the watch, then the process group with start_timeout_s; timeout_s holds from then on."""
         processes = getattr(self.launcher, "procs", ())
         first = first_rank()
         if processes:
@@ -189,7 +192,7 @@ class DDP(DDPStrategy):
 
 
 def process_state(process: int) -> str:
-    """What a process of this machine does, in words."""
+    """State of a process on this machine, in words."""
     try:
         letter = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except (OSError, IndexError):
@@ -204,7 +207,7 @@ def _how(code: int) -> str:
 
 
 def _stop_lightnings_observer() -> None:
-    """Lightning's own observer kills this process without a word when a rank dies; the watch says what happened."""
+    """Disable Lightning's observer, which kills this process without a message when a rank dies."""
     for thread in threading.enumerate():
         if thread.name == "child-process-observer":
             thread._child_processes = []  # type: ignore[attr-defined]  # a thread of Lightning's own class

@@ -1,7 +1,7 @@
-"""Learning-rate schedules by step, each with a linear warm-up, as factors of torch's LambdaLR.
+"""Learning-rate schedules by step, each with a linear warm-up, as factors for torch's LambdaLR.
 
-A factor is a function of the step alone, so a run that is resumed with more epochs follows the schedule of its new
-length; torch's chained schedulers would restore the old one.
+A factor depends on the step and the total number of steps only. A run that is resumed with more epochs therefore
+follows the schedule of its new length; torch's chained schedulers would restore the old one.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from detlab.ranges import Fraction, Natural, NonNegative, Positive
 
-LONGEST_WARMUP = 0.2  # share of all steps, so that short runs still reach their rate
+LONGEST_WARMUP = 0.2  # share of all steps, so that short runs still reach the full rate
 
 
 def constant(optimizer: Optimizer, total_steps: int, *, warmup_steps: Natural, warmup_factor: Fraction) -> LambdaLR:
-    """One rate."""
+    """A constant rate after the warm-up."""
     return _with_warmup(optimizer, total_steps, warmup_steps, warmup_factor, lambda step, warmup: 1.0)
 
 
@@ -31,7 +31,7 @@ def multistep(
     warmup_steps: Natural,
     warmup_factor: Fraction,
 ) -> LambdaLR:
-    """Times gamma at each milestone, a share of all steps."""
+    """Multiply the rate by gamma at each milestone, given as a share of all steps."""
     steps = [round(m * total_steps) for m in milestones]
     return _with_warmup(
         optimizer,
@@ -45,7 +45,7 @@ def multistep(
 def cosine(
     optimizer: Optimizer, total_steps: int, *, final_factor: NonNegative, warmup_steps: Natural, warmup_factor: Fraction
 ) -> LambdaLR:
-    """Half a cosine from the full rate to final_factor of it."""
+    """Cosine decay from the full rate to final_factor times that rate."""
 
     def factor(step: int, warmup: int) -> float:
         share = min(1.0, (step - warmup) / max(1, total_steps - warmup))
@@ -61,7 +61,7 @@ def _with_warmup(
     warmup_factor: float,
     after: Callable[[int, int], float],
 ) -> LambdaLR:
-    """`after(step, warmup)` from step `warmup` on, a line from warmup_factor to 1 before."""
+    """Factor `after(step, warmup)` from step `warmup` on; before, a line from warmup_factor to 1."""
     warmup = min(warmup_steps, int(LONGEST_WARMUP * total_steps))
 
     def factor(step: int) -> float:

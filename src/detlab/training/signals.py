@@ -13,10 +13,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stopped(BaseException):
-    """A run that was asked to end, and did so at a place from which it can go on.
+    """A signal ended the run, at a point from which it can be resumed.
 
     Attributes:
-        signal: the number that asked; the process ends with exit status 128 + signal, as a shell would report it.
+        signal: number of the signal; the process ends with exit status 128 + signal, as shells report it.
     """
 
     def __init__(self, number: int) -> None:
@@ -25,11 +25,11 @@ class Stopped(BaseException):
 
 
 class StopSignals:
-    """What a signal does: while training it is remembered until the run can be saved, otherwise it ends the work.
+    """Signal handlers: in training a signal is remembered until the run is saved; otherwise it ends the work at once.
 
     Attributes:
-        received: the signal that waits to be obeyed; 0 for none.
-        deferred: whether someone will look at `received` (`RunCheckpoint` does).
+        received: number of the remembered signal; 0 for none.
+        deferred: whether signals are remembered, because `RunCheckpoint` will read `received`.
     """
 
     def __init__(self) -> None:
@@ -38,8 +38,8 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def install(self) -> None:
-        """Take the signals over, also from Lightning: its handler runs a collective operation inside the handler, which
-        may meet another one of the interrupted main thread."""
+        """Install the handlers, also over Lightning's: those run a collective operation, which may collide with one
+        that the main thread was running when the signal came."""
         if threading.current_thread() is not threading.main_thread():
             return
         if not self._before:
@@ -51,7 +51,7 @@ class StopSignals:
                 signal.signal(number, self._receive)
 
     def remove(self) -> None:
-        """Give the signals back."""
+        """Restore the earlier handlers."""
         self.deferred = False
         if threading.current_thread() is threading.main_thread():
             for number, handler in self._before.items():
@@ -66,4 +66,4 @@ class StopSignals:
         complain(f"{name}: saving after this step or evaluation; once more to leave now.")
 
 
-STOP = StopSignals()  # one for the whole process, as signals are
+STOP = StopSignals()  # one instance, since signals belong to the whole process

@@ -1,4 +1,4 @@
-"""What Lightning's types leave open: the data and the callbacks of this project's trainers."""
+"""Typed access to the data and callbacks of a trainer, which Lightning does not type."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from detlab.data import DetectionData
 
 
 def data_of(trainer: L.Trainer) -> DetectionData:
-    """The data that a trainer runs on."""
+    """The data module of a trainer."""
     return trainer.datamodule  # type: ignore[attr-defined]  # Lightning sets it undeclared
 
 
 def give_data(trainer: L.Trainer, data: DetectionData) -> None:
-    """Let a trainer's module find the data, where the trainer itself is given loaders."""
+    """Set a trainer's data module, for a trainer that is called with loaders."""
     trainer.datamodule = data  # type: ignore[attr-defined]  # Lightning sets it undeclared
 
 
 def callbacks_of(trainer: L.Trainer) -> list[L.Callback]:
-    """A trainer's callbacks, Lightning's own among them."""
+    """A trainer's callbacks, including Lightning's own."""
     return trainer.callbacks  # type: ignore[attr-defined]  # Lightning sets it undeclared
 
 
 def log_interval(trainer: L.Trainer) -> int:
-    """Every how many steps loggers are told; 0 for never."""
+    """Number of steps between logged steps; 0 for never."""
     return int(trainer.log_every_n_steps or 0)  # type: ignore[attr-defined]  # Lightning sets it undeclared
 
 
 def total_batch(trainer: L.Trainer) -> int:
-    """Images of one optimiser step, over processes and accumulated steps."""
+    """Images per optimiser step, over all processes and accumulated batches."""
     return data_of(trainer).batch_size * trainer.world_size * trainer.accumulate_grad_batches

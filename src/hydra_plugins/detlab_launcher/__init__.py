@@ -1,4 +1,4 @@
 """Hydra plugins of detlab: `hydra/launcher=processes` (the default), `slurm`, and `hydra/sweeper=optuna`.
 
-Hydra imports every module here at every start, so they import their work only when asked to do it.
+Hydra imports every module here at every start, so heavy imports happen inside functions.
 """

@@ -1,4 +1,4 @@
-"""What is refused of a sweep before its folder is made."""
+"""Checks of a sweep before its folder is created."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ OWN_LAUNCHERS = "hydra_plugins.detlab_launcher."
 
 
 def check_choices(overrides: Sequence[Override], loader: ConfigLoader) -> None:
-    """Refuse several ablations at once, and a choice of nothing.
+    """Refuse several ablations at once, and keys without any value.
 
     Raises:
-        HydraException: names the key, and what would work.
+        HydraException: the message names the key and what would work.
     """
     for override in overrides:
         if not override.is_sweep_override():
@@ -39,10 +39,10 @@ def check_choices(overrides: Sequence[Override], loader: ConfigLoader) -> None:
 
 
 def check_folder(folder: Path, launcher: DictConfig) -> None:
-    """Refuse a folder in which another command works, and a launcher that would overwrite what detlab's own finished.
+    """Refuse a folder that another command holds, and a foreign launcher that would overwrite finished detlab jobs.
 
     Raises:
-        HydraException: says which.
+        HydraException: the message says which.
     """
     own = str(launcher.get("_target_", "")).startswith(OWN_LAUNCHERS)
     if not own and (folder / FILE).is_file():
@@ -52,6 +52,6 @@ def check_folder(folder: Path, launcher: DictConfig) -> None:
         )
     if (folder / LOCK).is_file():
         try:
-            hold(folder)  # before Hydra writes multirun.yaml there
+            hold(folder)  # locked before Hydra writes multirun.yaml there
         except SweepBusyError as error:
             raise HydraException(str(error)) from error

@@ -1,4 +1,4 @@
-"""From a sweep's overrides to its jobs: composing, config hash, what the rules refuse, what a job needs."""
+"""Plan the jobs of a sweep from their overrides: compose, check the rules, compute config hash and needed devices."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LAUNCHING = (
 
 
 class Sweep(NamedTuple):
-    """What all jobs of a sweep share."""
+    """Facts shared by all jobs of a sweep."""
 
     config: DictConfig
     loader: ConfigLoader
@@ -40,11 +40,11 @@ class Sweep(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """The sweep's own."""
+        """Folder of the sweep."""
         return self.record.folder
 
     def job(self, overrides: Sequence[str], choices: Mapping[str, str]) -> Job:
-        """A job of these overrides, in the state an earlier command left it in."""
+        """The job with these overrides, in its state from an earlier command, if any."""
         plain = self._compose(overrides)
         key = config_hash(plain)
         number, earlier = self.record.place(key)
@@ -70,17 +70,17 @@ class Sweep(NamedTuple):
         return job
 
     def _compose(self, overrides: Sequence[str]) -> dict[str, Any]:
-        """The job's config as the job itself will see it, but for the place of its folder."""
+        """The job's config as the job itself will compose it, except for the path of its folder."""
         setup_globals()
         config = self.loader.load_sweep_config(self.config, list(overrides))
         with open_dict(config):
             config.hydra.job.id = config.hydra.job.num = 0
-            config.hydra.runtime.output_dir = "RUN"  # what config_hash puts for a run's folder
+            config.hydra.runtime.output_dir = "RUN"  # config_hash replaces the run's folder by RUN
         HydraConfig.instance().set_config(config)
         return plain_config(config, keys=[str(key) for key in config if key != "hydra"])
 
     def flags(self) -> list[str]:
-        """The command line's flags and Hydra overrides that each job repeats."""
+        """Flags and Hydra overrides of the command line that each job repeats."""
         sources = self.config.hydra.runtime.config_sources
         folders = [s.path for s in sources if s.provider == "command-line"]
         flags = [part for path in folders for part in ("--config-dir", os.path.abspath(path))]
@@ -91,7 +91,7 @@ class Sweep(NamedTuple):
 
 
 def needs(trainer: Mapping[str, Any]) -> tuple[int, int]:
-    """(GPUs, -1 for all; DDP processes on this machine) of a trainer config."""
+    """(GPUs, -1 for all; DDP processes on this machine) that a trainer config needs."""
     accelerator, devices = str(trainer.get("accelerator", "cpu")), trainer.get("devices", 1)
     on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and bool(visible_gpus()))
     known = str(devices).lstrip("-").isdigit()

@@ -1,4 +1,4 @@
-"""Optuna's side of the search: the study, and trials as a feed of jobs."""
+"""The Optuna part of a search: the study, and its trials as a feed of jobs."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from detlab.sweeps.job import Progress, read_progress, read_value
 if TYPE_CHECKING:
     from hydra_plugins.detlab_launcher.optuna import OptunaSweeper
 
-REPEATS = 20  # draws in a row that were tried before, until the sampler is handed one that was not
-MANY = 10_000  # configs of a finite space that are looked through; refused draws in a row before a search gives up
+REPEATS = 20  # repeated draws in a row after which an untried config is queued instead
+MANY = 10_000  # largest finite space that is searched for untried configs; refused draws in a row before giving up
 STATES = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
 
 
 def distribution(bounds: Mapping[str, Any], text: str = "The range") -> BaseDistribution:
-    """Optuna's distribution of a key's bounds.
+    """Optuna's distribution for a key's bounds.
 
     Raises:
-        HydraException: bounds that do not rise, or not above 0 on a log scale; `text` is the override.
+        HydraException: the bounds do not increase, or are not above 0 on a log scale; `text` is the override.
     """
     if "choices" in bounds:
         return CategoricalDistribution(bounds["choices"])
@@ -45,16 +45,16 @@ def distribution(bounds: Mapping[str, Any], text: str = "The range") -> BaseDist
 
 
 def make_study(options: OptunaSweeper, storage: str, space: Mapping[str, BaseDistribution]) -> optuna.Study:
-    """The study of an OptunaSweeper's options, gone on with where the storage has it.
+    """Create the study of an OptunaSweeper, or load it from the storage to continue it.
 
-    The sampler's seed grows with the study: started again from its own seed, it would draw the same trials again.
-    A key with other choices than before begins a new study, which takes over the trials that fit.
+    The sampler's seed grows with the number of trials; with the original seed it would draw the same trials again.
+    If the choices of a key have changed, a new study is created and takes over the trials that fit.
 
     Raises:
-        HydraException: the storage holds a study of other objectives.
+        HydraException: the storage holds a study with other objectives.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    directions: list[Any] = list(options.directions)  # maximize and minimize, as `_objectives` has seen
+    directions: list[Any] = list(options.directions)  # "maximize" or "minimize", checked by `_objectives`
     study = optuna.create_study(
         storage=storage, study_name=options.study_name, directions=directions, load_if_exists=True
     )
@@ -98,7 +98,7 @@ def _same_objectives(study: optuna.Study, options: OptunaSweeper) -> None:
 
 
 def _fits(study: optuna.Study, space: Mapping[str, BaseDistribution]) -> bool:
-    """Whether Optuna can go on: it refuses a key whose choices have changed."""
+    """Whether Optuna can continue the study; it refuses a key whose choices have changed."""
     for trial in study.get_trials(deepcopy=False):
         for key, old in trial.distributions.items():
             if key in space and (type(old) is not type(space[key]) or (_is_choice(old) and old != space[key])):
@@ -111,7 +111,7 @@ def _is_choice(distribution: BaseDistribution) -> bool:
 
 
 def _take_over(older: optuna.Study, study: optuna.Study, space: Mapping[str, BaseDistribution]) -> None:
-    """Trials that came to an end and lie within the new space."""
+    """Copy the finished trials that lie within the new space."""
     for trial in older.get_trials(states=tuple(STATES.values())):
         same = trial.params.keys() == space.keys()
         if same and all(_within(value, space[key]) for key, value in trial.params.items()):
@@ -130,25 +130,26 @@ def _take_over(older: optuna.Study, study: optuna.Study, space: Mapping[str, Bas
 def _within(value: Any, distribution: BaseDistribution) -> bool:
     try:
         return distribution._contains(distribution.to_internal_repr(value))
-    except ValueError:  # none of the choices
+    except ValueError:  # not one of the choices
         return False
 
 
 class TrialFeed:
-    """Trials as jobs, asked one at a time when there is room, and told as they end.
+    """Trials as jobs: one is asked for when there is room, and its result is told to the study when it ends.
 
-    A trial is a config that comes to an end for the first time. The sampler may draw one again that was tried: it is
-    told to forget it, and after some such draws in a row it is handed one that was not, where there is one.
-    Trials that a killed command left running are asked for again with their own values, so that the launcher finds
-    their folders by their configs and goes on where they were.
+    Each config counts as one trial. If the sampler draws a config that was tried before, that draw is discarded. After
+    REPEATS such draws in a row an untried config is queued, if there is one.
+
+    Trials that a killed command left running are queued again with their values. The launcher then finds their folders
+    by config hash and resumes them.
 
     Args:
-        study: to ask and tell.
-        space: distribution of each searched key.
+        study: Optuna's study.
+        space: {searched key: its distribution}.
         fixed: overrides that all trials share.
-        n_trials: to come to an end, those of earlier commands counted.
-        plan: makes a job of overrides and choices.
-        objectives: names of the values told; one that is None is the best of the monitored metric.
+        n_trials: number of trials to finish, including those of earlier commands.
+        plan: makes a job from overrides and choices.
+        objectives: names of the values told to the study; None stands for the best value of the monitored metric.
     """
 
     def __init__(
@@ -172,7 +173,7 @@ class TrialFeed:
         self._left = n_trials - len(self._tried)
 
     def take(self) -> Job | None:
-        """The next trial's job; None where enough were asked for, or every config was tried."""
+        """The job of the next trial; None if there are enough trials or every config was tried."""
         repeats = 0
         while self._left > 0:
             trial = self.study.ask(self.space)
@@ -183,7 +184,7 @@ class TrialFeed:
                     self._left = 0
                 continue
             job = self._job(trial)
-            if job.state == "refused":  # by a rule, which would refuse it for ever
+            if job.state == "refused":  # a rule would always refuse this config
                 self.ended(job)
                 repeats += 1
                 self._left = 0 if repeats > MANY else self._left
@@ -203,10 +204,10 @@ class TrialFeed:
         return job
 
     def _hand_over_another(self) -> bool:
-        """Queue a config that was not tried; False where the space is known to have none."""
+        """Queue an untried config; False if the space is known to have none."""
         sizes = [_values(distribution) for distribution in self.space.values()]
         if any(values is None for values in sizes):
-            return True  # there are always more, and the sampler will find one
+            return True  # a continuous space has always more, and the sampler will find one
         untried = [
             found
             for values in itertools.islice(itertools.product(*(v for v in sizes if v is not None)), MANY)
@@ -217,15 +218,15 @@ class TrialFeed:
         return bool(untried)
 
     def over(self) -> bool:
-        """Whether enough trials were asked for."""
+        """Whether there are enough trials."""
         return self._left <= 0
 
     def seen(self, job: Job, progress: Progress) -> bool:
-        """Report every new evaluation; True where the pruner has seen enough."""
+        """Report all new evaluations; True if the pruner ends the trial."""
         return self._report(job, progress) and self._trials[str(job.folder)].should_prune()
 
     def ended(self, job: Job) -> None:
-        """Tell the study."""
+        """Tell the study the result of a trial."""
         self._report(job, read_progress(job.folder))
         trial = self._trials.pop(str(job.folder))
         state = STATES.get(job.state, TrialState.FAIL)
@@ -239,7 +240,7 @@ class TrialFeed:
         self.study.tell(trial, known if state is TrialState.COMPLETE else None, state=state)
 
     def _report(self, job: Job, progress: Progress) -> bool:
-        """Report what is new; whether anything was. Optuna prunes with one objective only."""
+        """Report new evaluations; returns whether there were any. Optuna can prune with one objective only."""
         if len(self.objectives) > 1:
             return False
         key = str(job.folder)
@@ -251,7 +252,7 @@ class TrialFeed:
 
 
 def front_of(study: optuna.Study, objectives: Sequence[str]) -> dict[str, Any]:
-    """A search's trials and its Pareto front (no other trial is as good in all objectives and better in one)."""
+    """Trials of a search, with its Pareto front (no other trial is as good in all objectives and better in one)."""
     best = {trial.number for trial in study.best_trials}
     trials = [
         {

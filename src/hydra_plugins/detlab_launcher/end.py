@@ -1,4 +1,4 @@
-"""A sweep's start, at which it claims its folder, and its end: a table, and an exit status that tells of failures."""
+"""Start and end of a sweep: lock its folder; print the summary and set the exit status."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class SweepEnd(Callback):
-    """Hydra's callback around a sweep; the launchers of this package hand it their records."""
+    """Hydra callback around a sweep; the launchers of this package add their records to it."""
 
     def __init__(self) -> None:
         self.records: list[SweepRecord] = []
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Take the sweep's folder before Hydra writes into it.
+        """Lock the sweep's folder before Hydra writes into it.
 
         Raises:
-            SystemExit: 2 where another command has it.
+            SystemExit: status 2 if another command holds it.
         """
         from detlab.sweeps.record import SweepBusyError, forget_unused, hold
 
@@ -36,19 +36,19 @@ class SweepEnd(Callback):
         except SweepBusyError as error:
             complain(error)
             sys.exit(2)
-        atexit.register(forget_unused, folder)  # Hydra has no hook for a sweep that a mistake ends
+        atexit.register(forget_unused, folder)  # Hydra has no hook for a sweep that ends with an error
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Print the summary of what ran.
+        """Print the summary of the sweep.
 
-        Hydra turns errors of a callback into warnings, so the status is decided before anything is printed.
+        Hydra turns errors of a callback into warnings, so the exit status is computed before anything is printed.
 
         Raises:
-            SystemExit: 1 where a job failed.
+            SystemExit: status 1 if a job failed.
         """
         from detlab.sweeps.table import print_summary
 
-        if not self.records:  # another launcher's
+        if not self.records:  # the sweep used a foreign launcher
             return
         jobs = [job for record in self.records for job in record.jobs]
         failed = any(record.failed for record in self.records)

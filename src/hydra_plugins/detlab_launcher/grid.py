@@ -1,4 +1,4 @@
-"""`hydra/sweeper=grid`, the default: Hydra's product of choices, with every job composed before a folder is made."""
+"""`hydra/sweeper=grid`, the default: all combinations of choices; every job is composed before a folder is created."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from hydra.errors import HydraException
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's own sweeper, but a mistake leaves nothing behind; see conf/hydra/sweeper/grid.yaml.
+    """Hydra's BasicSweeper, but a mistake leaves no files; see conf/hydra/sweeper/grid.yaml.
 
     Args:
-        max_batch_size: jobs handed to the launcher at once; None: all.
-        params: choices, where they are not on the command line.
-        jobs: a JSON file with a list of jobs, each a list of overrides beside those of the command line, in place of
+        max_batch_size: jobs passed to the launcher at once; None: all.
+        params: {key: choices}, for keys that are not on the command line.
+        jobs: JSON file with a list of jobs, each a list of overrides added to those of the command line. It replaces
             the product of all choices (`detlab ablate` adds seeds to some rows only).
     """
 
@@ -30,7 +30,7 @@ class GridSweeper(BasicSweeper):
         """Check all jobs, then run them.
 
         Raises:
-            HydraException: a key or option that does not exist, a choice of nothing, a folder of another launcher.
+            HydraException: a key or option does not exist, a key has no value, or the folder is of another launcher.
         """
         from hydra_plugins.detlab_launcher._checking import check_choices, check_folder
 
@@ -46,7 +46,7 @@ class GridSweeper(BasicSweeper):
         return super().sweep(arguments)
 
     def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Done for all jobs together, before the folder was made."""
+        """Nothing to do: all jobs were checked before the folder was created."""
 
     def split_arguments(self, overrides: list[Override], max_batch_size: int | None) -> list[list[list[str]]]:  # type: ignore[override] # static in Hydra
         """Batches of jobs, each a list of overrides."""
@@ -64,10 +64,10 @@ class GridSweeper(BasicSweeper):
 
 
 def _read_jobs(path: Path) -> list[list[str]]:
-    """A list of lists of overrides.
+    """Read a list of lists of overrides.
 
     Raises:
-        HydraException: something else.
+        HydraException: the file holds something else.
     """
     from detlab.system.files import read_json
 

@@ -1,7 +1,7 @@
-"""`hydra/launcher=processes`: every job of a sweep is a fresh process on this machine.
+"""`hydra/launcher=processes`: every job of a sweep is a new process on this machine.
 
 Hydra's own launcher runs jobs inside the launching process. Lightning's DDP then starts its other ranks by running
-that command again, -m included, so that each rank sweeps on its own (Lightning issue 2727, Hydra issue 2070).
+that command again, including -m, so each rank would start a sweep of its own (Lightning issue 2727, Hydra issue 2070).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
 
 class ProcessLauncher(Launcher):
-    """Runs jobs side by side as processes; see conf/hydra/launcher/processes.yaml for the options.
+    """Runs jobs in parallel as processes; see conf/hydra/launcher/processes.yaml for the options.
 
     Args:
-        n_jobs: at once; None: one per GPU, one on a CPU.
-        gpus: ids the sweep may use; None: all that are visible.
-        jobs_per_gpu: jobs that may share a GPU.
-        threads: CPU threads of each process; None: an equal share of the cores.
-        timeout: seconds of a job; None: no limit.
-        retries: of a failed job.
+        n_jobs: jobs that run at once; None: one per GPU, one on a CPU.
+        gpus: ids of GPUs that the sweep may use; None: all visible ones.
+        jobs_per_gpu: number of jobs that may share a GPU.
+        threads: CPU threads per process; None: an equal share of the cores.
+        timeout: time limit of a job in seconds; None: no limit.
+        retries: further attempts for a failed job.
         grace: seconds between the signal that ends a job and kill.
     """
 
@@ -65,20 +65,20 @@ class ProcessLauncher(Launcher):
         self.gpu_ids = gpus
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's."""
+        """Called by Hydra before `launch`."""
         self.loader, self.config = hydra_context.config_loader, config
         callbacks = getattr(hydra_context.callbacks, "callbacks", ())
         self.ends = [callback for callback in callbacks if isinstance(callback, SweepEnd)]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Run a batch of jobs. One that failed returns None, and the sweep goes on; SweepEnd sets the exit status."""
+        """Run a batch of jobs. A failed job returns None and the sweep continues; SweepEnd sets the exit status."""
         from detlab.sweeps import ListFeed
         from detlab.sweeps.job import choices_of
 
         sweep = self.sweep()
 
         def feed() -> Feed:
-            # Beside all jobs of the folder: a command that adds a seed to every row would else not name the seed.
+            # Compared with all jobs of the folder: a command that only adds a seed would otherwise not show the seed.
             choices = choices_of([*job_overrides, *sweep.record.overrides()])[: len(job_overrides)]
             jobs = [self.plan(sweep, o, c) for o, c in zip(job_overrides, choices, strict=True)]
             return ListFeed([job for job in jobs if not job.earlier and job.state != "refused"])
@@ -91,13 +91,13 @@ class ProcessLauncher(Launcher):
         ]
 
     def plan(self, sweep: Sweep, overrides: Sequence[str], choices: Mapping[str, str]) -> Job:
-        """A job of these overrides, with the GPUs that this launcher must find for it."""
+        """The job with these overrides, and the number of GPUs that this launcher must assign to it."""
         job = sweep.job(overrides, choices)
         job.gpus = self.gpus_of(job)
         return job
 
     def gpus_of(self, job: Job) -> int:
-        """GPUs to be found for a job: what its trainer asks for."""
+        """Number of GPUs that the job's trainer needs."""
         return job.gpus
 
     def sweep(self) -> Sweep:
@@ -109,10 +109,10 @@ class ProcessLauncher(Launcher):
         return Sweep(self.config, self.loader, SweepRecord(folder, _command()))
 
     def serve(self, sweep: Sweep, make_feed: Any) -> None:
-        """Run what a feed gives, made once the sweep's folder is ours; Ctrl-C and SIGTERM end the jobs in order.
+        """Run the jobs of a feed, which is created after the sweep's folder is locked; Ctrl-C and SIGTERM end the jobs.
 
         Raises:
-            SystemExit: 130 after Ctrl-C or SIGTERM, 2 where another command works in this folder.
+            SystemExit: status 130 after Ctrl-C or SIGTERM, 2 if another command holds the folder.
         """
         from detlab.sweeps import Pool
         from detlab.sweeps.record import SweepBusyError
@@ -122,7 +122,7 @@ class ProcessLauncher(Launcher):
         record = sweep.record
         for end in self.ends:
             end.records.append(record)
-        # SIGINT too: a shell that starts a command in the background makes it deaf to it.
+        # SIGINT too: a shell that starts a command in the background makes it ignore SIGINT.
         earlier = {s: signal.signal(s, signal.default_int_handler) for s in (signal.SIGTERM, signal.SIGINT)}
         try:
             with record.locked() as lock, SweepTable(record.jobs) as table:
@@ -160,7 +160,7 @@ class ProcessLauncher(Launcher):
                 signal.signal(sent, handler)
 
     def start(self, sweep: Sweep, job: Job, gpus: list[str], resume: bool, lock: int) -> Handle:
-        """A job as a process of its own."""
+        """Start a job as a process."""
         from detlab.sweeps import Process
         from detlab.sweeps.process import job_command, job_environment
 
@@ -175,7 +175,7 @@ class ProcessLauncher(Launcher):
         return Process(job, environment=environment, cwd=Path.cwd(), keep_open=[lock])
 
     def _threads(self, job: Job) -> int | None:
-        """An equal share of the cores, where jobs or ranks share them."""
+        """Threads per process: the `threads` option, or an equal share of the cores."""
         from detlab.sweeps.slots import thread_share
 
         at_once = self.n_jobs or (max(1, len(self.gpu_ids or ())) if job.gpus else 1)
@@ -194,14 +194,14 @@ class ProcessLauncher(Launcher):
 
 
 def module_run() -> str:
-    """The module this command runs, which its jobs run too.
+    """The module that this command runs; its jobs run the same module.
 
-    Python notes the name after -m in the spec of `__main__` alone; Hydra's task and HydraConfig say `__main__` only.
+    The name after -m is only available in the spec of `__main__`; Hydra's task and HydraConfig contain just `__main__`.
     """
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return spec.name if spec is not None and spec.name else "detlab.commands.train"
 
 
 def _command() -> list[str]:
-    """This command, to be repeated."""
+    """The words of this command, to be stored for repetition."""
     return ["python", "-m", module_run(), *sys.argv[1:]]

@@ -1,4 +1,4 @@
-"""`hydra/sweeper=optuna`: search by ask and tell (extra `search`), the jobs run by whatever launcher is chosen."""
+"""`hydra/sweeper=optuna`: hyperparameter search by Optuna's ask and tell (extra `search`), with any detlab launcher."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ from hydra_plugins.detlab_launcher.launcher import ProcessLauncher
 if TYPE_CHECKING:
     from detlab.sweeps import Feed
 
-FRONT = "search.json"  # trials of a search with several objectives, and which of them are its front
+FRONT = "search.json"  # trials of a search with several objectives, and its Pareto front
 
 
 class OptunaSweeper(Sweeper):
-    """Searches the space that a command line spans; see conf/hydra/sweeper/optuna.yaml for the options.
+    """Searches the space given on the command line; see conf/hydra/sweeper/optuna.yaml for the options.
 
     `a,b,c` is a categorical choice, `range(1,9)` integers, `interval(1e-4,1e-2)` real numbers, `tag(log, interval(..))`
-    real numbers on a log scale. The value of a trial is the best the monitored validation metric reached.
+    real numbers on a log scale. The value of a trial is the best value of the monitored validation metric.
 
     Args:
-        n_trials: to come to an end (done or pruned), those of earlier commands counted.
+        n_trials: number of trials to finish (done or pruned), including those of earlier commands.
         sampler: tpe | random.
-        pruner: median | halving | none; ends trials by the metric at each evaluation; None: median, and none with
-            several objectives, with which Optuna cannot prune.
-        seed: of the sampler.
-        startup_trials: random trials before TPE, and trials without pruning.
-        storage: of the study; None: optuna.db in the sweep's folder.
-        study_name: in the storage.
+        pruner: median | halving | none; ends trials by the metric at each evaluation; None: median, or none with
+            several objectives, for which Optuna cannot prune.
+        seed: seed of the sampler.
+        startup_trials: number of random trials before TPE, and of trials without pruning.
+        storage: address of the study's storage; None: optuna.db in the sweep's folder.
+        study_name: name of the study in the storage.
         objectives: such as ["val/map", "latency_ms"]: columns of metrics.csv at the best epoch, or keys of budget.json;
-            None: the monitored metric alone.
+            None: only the monitored metric.
         direction: maximize | minimize, or one for each objective.
-        params: of the search space, where it is not on the command line.
+        params: {key: range} of the search space, for keys that are not on the command line.
     """
 
-    hydra_context: HydraContext  # Hydra's own say Optional, since `setup` gives them
+    hydra_context: HydraContext  # Optional in Hydra's class, since `setup` sets it
     config: DictConfig
 
     def __init__(
@@ -84,7 +84,7 @@ class OptunaSweeper(Sweeper):
         self.params: Mapping[Any, Any] = params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Hydra's."""
+        """Called by Hydra before `sweep`."""
         from hydra.core.plugins import Plugins
 
         self.hydra_context, self.config = hydra_context, config
@@ -93,10 +93,10 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run the search; its result lies in the sweep's folder, in optuna.db and sweep.json.
+        """Run the search; the results are optuna.db and sweep.json in the sweep's folder.
 
         Raises:
-            HydraException: a launcher or an option that does not fit.
+            HydraException: the launcher or an option is not supported.
         """
         from detlab.sweeps.table import print_front
 
@@ -127,7 +127,7 @@ class OptunaSweeper(Sweeper):
             print_front(found)
 
     def _space(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-        """(overrides that all trials share, distribution of each searched key)."""
+        """(overrides that all trials share, {searched key: its distribution})."""
         from hydra_plugins.detlab_launcher._search import distribution
 
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
@@ -144,10 +144,10 @@ class OptunaSweeper(Sweeper):
 
 
 def _objectives(objectives: Any, direction: Any) -> tuple[list[str], list[str]]:
-    """(names, directions), as many of the one as of the other.
+    """(names, directions) of the objectives, two lists of equal length.
 
     Raises:
-        ConfigError: another type or number.
+        ConfigError: the types are wrong or the lengths differ.
     """
     at = "hydra.sweeper."
     if isinstance(objectives, str) or not isinstance(objectives, Sequence | None):
@@ -171,7 +171,7 @@ def _usual(name: str) -> str:
 
 
 def bounds(override: Override) -> dict[str, Any]:
-    """A sweep of Hydra's grammar as choices, or as low, high, step and log."""
+    """A sweep in Hydra's grammar as {choices}, or as {low, high, step, log, int}."""
     value = override.value()
     if isinstance(value, ChoiceSweep):
         return {"choices": list(override.sweep_iterator(transformer=Transformer.str))}
@@ -179,7 +179,7 @@ def bounds(override: Override) -> dict[str, Any]:
     if isinstance(value, RangeSweep):
         step = value.step
         ints = all(isinstance(x, int) for x in (value.start, value.stop, step))
-        last = list(value.range())[-1] if ints else value.stop  # Hydra's range leaves out its end
+        last = list(value.range())[-1] if ints else value.stop  # Hydra's range excludes its end
         return {"low": value.start, "high": last, "step": None if log else step, "log": log, "int": ints}
     if isinstance(value, IntervalSweep):
         return {"low": value.start, "high": value.end, "step": None, "log": log, "int": False}

@@ -15,15 +15,16 @@ if TYPE_CHECKING:
 
 
 class SlurmLauncher(ProcessLauncher):
-    """Submits each job, waits for all, and shows them as they run; see conf/hydra/launcher/slurm.yaml.
+    """Submits all jobs, shows their progress and waits for them; see conf/hydra/launcher/slurm.yaml for the options.
 
     Args:
-        cluster: slurm | local, to try it on one machine.
-        n_jobs: in the queue at once.
-        retries: of a failed job.
-        max_requeues: of a job that was preempted or ran into its time limit; it goes on from its last checkpoint.
-        threads: CPU threads of each task; None: cpus_per_task.
-        resources: of each job, as submitit names them (timeout_min, nodes, slurm_partition ..); None leaves one out.
+        cluster: slurm, or local to try it on one machine.
+        n_jobs: number of jobs in the queue at once.
+        retries: further attempts for a failed job.
+        max_requeues: how often a job that was preempted or reached its time limit is requeued; it resumes from its last
+            checkpoint.
+        threads: CPU threads per task; None: cpus_per_task.
+        resources: {submitit's name: value} for each job (timeout_min, nodes, slurm_partition ..); None omits an entry.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class SlurmLauncher(ProcessLauncher):
             )
 
     def start(self, sweep: Sweep, job: Job, gpus: list[str], resume: bool, lock: int) -> Handle:
-        """Submit a job, or wait for the one an earlier command submitted."""
+        """Submit a job, or attach to one that an earlier command submitted."""
         from detlab.sweeps.cluster import ClusterHandle, NodeTask
         from detlab.sweeps.process import job_command
 
@@ -72,14 +73,14 @@ class SlurmLauncher(ProcessLauncher):
         return ClusterHandle(submitted, job.folder)
 
     def plan(self, sweep: Sweep, overrides: Sequence[str], choices: Mapping[str, str]) -> Job:
-        """A job of these overrides, refused where each task would be a whole run in one folder."""
+        """The job with these overrides; refused if each of its tasks would be a separate run in the same folder."""
         job = super().plan(sweep, overrides, choices)
         if job.state != "refused" and (reason := self._alone()):
             job.state, job.reason = "refused", reason
         return job
 
     def _alone(self) -> str | None:
-        """Why the tasks of a job would not find each other; None where they would, or where there is one."""
+        """Why the tasks of a job would not form one run; None if they do, or if there is only one task."""
         tasks = int(self.resources.get("nodes", 1)) * int(self.resources.get("tasks_per_node", 1))
         if tasks > 1 and self.cluster == "local":
             return (
@@ -90,7 +91,7 @@ class SlurmLauncher(ProcessLauncher):
         return None
 
     def gpus_of(self, job: Job) -> int:
-        """The cluster's business."""
+        """No GPUs are assigned here; the cluster does that."""
         return 0
 
     def _executor(self, folder: Path) -> Any:

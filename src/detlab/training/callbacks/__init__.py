@@ -1,4 +1,4 @@
-"""Callbacks: status, budget, results, checkpoints, pictures, times, progress, the guard against non-finite losses."""
+"""Callbacks: status, budget, results, checkpoints, pictures, times, progress, detection of non-finite losses."""
 
 from detlab.training.callbacks.agreement import DifferentConfigsError, SameConfig
 from detlab.training.callbacks.budget import Budget

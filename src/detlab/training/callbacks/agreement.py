@@ -1,4 +1,4 @@
-"""All processes of a run train the same config in the same folder, or none does."""
+"""Check that all processes of a run were started with the same config and folder."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class DifferentConfigsError(RuntimeError):
 
 
 class SameConfig(L.Callback):
-    """Compares what the processes were started with before any of them works.
+    """Compares config and run folder of all processes before training.
 
     Args:
-        config_hash: of this process's resolved config.
-        run_dir: its run folder.
+        config_hash: hash of this process's resolved config.
+        run_dir: run folder of this process.
     """
 
     def __init__(self, config_hash: str, run_dir: str) -> None:
@@ -24,10 +24,10 @@ class SameConfig(L.Callback):
         self._agreed = False
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        """Refuse to run where they differ.
+        """Stop all processes if any differs from rank 0.
 
         Raises:
-            DifferentConfigsError: on every rank, naming the first that differs.
+            DifferentConfigsError: on every rank; the message names the first rank that differs.
         """
         if self._agreed:
             return

@@ -1,4 +1,4 @@
-"""What a run spent, so that a report can say whether rows had the same: budget.json."""
+"""Write budget.json: the cost of a run, so that reports can check that compared runs had equal budgets."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from detlab.training.lightning_module import detection
 from detlab.training.trainers import total_batch
 
 FILE = "budget.json"
-LONGEST = 5.0  # seconds that the timing of single images may take
+LONGEST = 5.0  # seconds; limit for timing single images
 
 
 class Budget(L.Callback):
     """Epochs, images seen, device hours, total batch, learning rate, parameters; FLOPs and latency of one test image.
 
-    FLOPs are those of the operators that torch's counter knows (convolutions and matrix products: multiplications and
-    additions both count). Latency is the median time of `detect` on one image, NMS included, decoding the file not.
+    FLOPs come from torch's counter: convolutions and matrix products, where a multiplication and an addition count as
+    two. Latency is the median time of `detect` on one image; it includes NMS, but not decoding the file.
 
     Args:
         run_dir: the run's folder.
-        repeats: timed images; 0 leaves FLOPs and latency out.
+        repeats: number of timed passes; 0 disables FLOPs and latency.
     """
 
     def __init__(self, run_dir: str, repeats: Natural = 10) -> None:
@@ -41,30 +41,30 @@ class Budget(L.Callback):
         self._image: Batch | None = None
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Start the clock; a run that goes on keeps what it spent before."""
+        """Start the clock; a resumed run adds to the cost of its earlier parts."""
         self._start = time.monotonic()
         spent = read_json(self.path) if detection(module).config.get("resume") else None
         self._before = (spent or {}).get("seconds", 0.0)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Note what was spent so far."""
+        """Write the cost so far."""
         if trainer.training and not trainer.sanity_checking:
             self._note(trainer, module, trainer.current_epoch + 1)
 
     def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Note what training took."""
+        """Write the cost of training."""
         self._note(trainer, module, trainer.current_epoch)
 
     def on_test_batch_start(
         self, trainer: L.Trainer, module: L.LightningModule, batch: Batch, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Keep one image."""
+        """Keep one test image."""
         if self._image is None:
             self._image = first_image(batch)
 
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Measure one image."""
+        """Measure FLOPs and latency on that image."""
         image, self._image = self._image, None
         if image is None or not self.repeats:
             return

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the best, the last and the one before it; where they are taken, a run can go on to the bit."""
+"""Save the best, the last and the previous checkpoint; a run resumed from one continues bit for bit."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from detlab.training.processes import WATCH, Agreement
 from detlab.training.signals import STOP, Stopped
 from detlab.training.trainers import callbacks_of, log_interval
 
-NOTHING, SAVE = 0, 1  # what a process wishes after a step; above SAVE: to stop, by the number of the signal
+NOTHING, SAVE = 0, 1  # what a process asks for after a step; SAVE + n: stop because of signal n
 
 
 class CheckpointFiles(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all and keeps the last but one as previous.ckpt.
+    """Writes checkpoints atomically and keeps the last but one as previous.ckpt.
 
-    Lightning's own way writes to the system's temporary folder and moves the file, which is not atomic between disks.
+    Lightning writes to the system's temporary folder and moves the file, which is not atomic between disks.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Serialise in memory, then write to the disk in one go."""
+        """Serialise in memory, then write the file atomically."""
         path = Path(path)
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -38,16 +38,16 @@ class CheckpointFiles(TorchCheckpointIO):
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """best.ckpt by the monitored metric, last.ckpt at every epoch's end and between, and previous.ckpt.
+    """best.ckpt by the monitored metric; last.ckpt at every epoch's end and within epochs; previous.ckpt.
 
-    Within an epoch last.ckpt is taken every so many steps or minutes, and when a signal asks the run to stop. A step
-    that an evaluation follows is passed over, as is one amid accumulated batches: a run cannot go on from there.
+    Within an epoch last.ckpt is saved every so many steps or minutes, and when a signal asks the run to stop. A run
+    could not resume from a step directly before an evaluation or between accumulated batches, so none is saved there.
 
     Args:
-        dirpath: the folder.
-        monitor, mode: the metric of the best.
-        every_n_steps: optimiser steps between checkpoints within an epoch; null for none by steps.
-        every_n_minutes: the same by time.
+        dirpath: folder of the checkpoints.
+        monitor, mode: metric that chooses best.ckpt, and whether larger ("max") or smaller ("min") is better.
+        every_n_steps: optimiser steps between checkpoints within an epoch; null to disable.
+        every_n_minutes: minutes between checkpoints within an epoch; null to disable.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class RunCheckpoint(ModelCheckpoint):
         self._agreement = Agreement()
         self._step = self._saved_step = 0
         self._saved_at = time.monotonic()
-        self._row: dict[str, float] | None = None  # what is to be logged of the step at which the checkpoint was taken
+        self._row: dict[str, float] | None = None  # metrics row of the checkpoint's step, if not logged yet
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        """Take the signals over and tidy up after a process that died while writing."""
+        """Install the signal handlers, and remove partial files of a process that died while writing."""
         super().setup(trainer, module, stage)
         STOP.install()
         STOP.deferred = True
@@ -87,11 +87,11 @@ class RunCheckpoint(ModelCheckpoint):
             remove_leftovers(self.folder)
 
     def on_sanity_check_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Lightning has just put its own handlers in place."""
+        """Install the signal handlers again, since Lightning has just replaced them by its own."""
         STOP.install()
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Log the row that the interrupted run still owed."""
+        """Log the metrics row that was not written before the stop."""
         super().on_train_start(trainer, module)
         STOP.install()
         self._step = self._saved_step = trainer.global_step
@@ -104,24 +104,24 @@ class RunCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save where it is time to, and stop where all processes have heard of it."""
+        """Save a checkpoint if one is due; stop if any process received a signal."""
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
-        wish = self._agreement.largest(self._wish())
-        if wish == NOTHING or self._evaluation_follows(trainer, batch_idx):
+        request = self._agreement.largest(self._request())
+        if request == NOTHING or self._evaluation_follows(trainer, batch_idx):
             return
         self._row = self._unlogged(trainer)
         self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         self._row = None
-        self._stop(wish)
+        self._stop(request)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Save the best and the last."""
+        """Save best.ckpt and last.ckpt."""
         super().on_train_epoch_end(trainer, module)
         if self._last_global_step_saved != trainer.global_step:
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
-        self._stop(self._agreement.largest(self._wish()))
+        self._stop(self._agreement.largest(self._request()))
 
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         """Keep the weights of a run that fails before its first last.ckpt, such as in its first evaluation."""
@@ -131,17 +131,17 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def on_test_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Lightning has just put its own handlers in place."""
+        """Install the signal handlers again, since Lightning has just replaced them by its own."""
         STOP.install()
 
     def on_test_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
-        """Stop; a resumed run tests again from the start."""
-        self._stop(self._agreement.largest(self._wish()))
+        """Stop if any process received a signal; a resumed run repeats the whole test."""
+        self._stop(self._agreement.largest(self._request()))
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        """From here on a signal ends the work at once: nobody asks for it any more."""
+        """Let signals end the process at once, since this callback no longer looks for them."""
         STOP.deferred = False
 
     def state_dict(self) -> dict[str, Any]:
@@ -149,7 +149,7 @@ class RunCheckpoint(ModelCheckpoint):
         return super().state_dict() | {"row": self._row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the state over, also where the run's folder was moved."""
+        """Restore the state, with its paths moved to the run's present folder."""
 
         def here(path: str) -> str:
             return str(self.folder / Path(path).name) if path else path
@@ -160,7 +160,11 @@ class RunCheckpoint(ModelCheckpoint):
         self._row = state_dict.get("row")
 
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
-        """Save, unless a step before had a loss that was not finite."""
+        """Save, unless an earlier step had a loss that was not finite.
+
+        Raises:
+            NonFiniteLossError: see `NonFiniteGuard.look`.
+        """
         for callback in callbacks_of(trainer):
             if isinstance(callback, NonFiniteGuard):
                 callback.look(trainer)
@@ -169,22 +173,22 @@ class RunCheckpoint(ModelCheckpoint):
 
     @property
     def folder(self) -> Path:
-        """Where the checkpoints lie."""
+        """Folder of the checkpoints."""
         if self.dirpath is None:
             raise ValueError("callbacks.checkpoint.dirpath is not set; give the folder of the checkpoints.")
         return Path(self.dirpath)
 
-    def _wish(self) -> int:
+    def _request(self) -> int:
         if STOP.received:
             return SAVE + STOP.received
         steps = self.every_n_steps is not None and self._step - self._saved_step >= self.every_n_steps
         minutes = self.every_n_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
         return SAVE if steps or minutes else NOTHING
 
-    def _stop(self, wish: int) -> None:
-        if wish > SAVE:
+    def _stop(self, request: int) -> None:
+        if request > SAVE:
             WATCH.expected = True
-            raise Stopped(wish - SAVE)
+            raise Stopped(request - SAVE)
 
     @staticmethod
     def _evaluation_follows(trainer: L.Trainer, batch_idx: int) -> bool:
@@ -195,12 +199,12 @@ class RunCheckpoint(ModelCheckpoint):
 
     @staticmethod
     def _unlogged(trainer: L.Trainer) -> dict[str, float] | None:
-        """Metrics of this step, which Lightning logs only after this callback; None where it will log none."""
+        """Metrics of this step, which Lightning logs only after this callback; None if it logs nothing this step."""
         every = log_interval(trainer)
         if not every or trainer.global_step % every:
             return None
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
-        rates = {  # in double precision, which callback_metrics are not
+        rates = {  # from the monitor, in double precision; callback_metrics has them in float32
             k: float(values[-1])
             for monitor in callbacks_of(trainer)
             if isinstance(monitor, LearningRateMonitor)
@@ -211,9 +215,9 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class EarlyStop(EarlyStopping):
-    """Lightning's early stopping that stays stopped: a run killed after its decision does not train another epoch."""
+    """Lightning's early stopping, whose decision survives a restart: a resumed run does not train another epoch."""
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """End at once if a resumed run had decided to."""
+        """End at once if the resumed run had already decided to stop."""
         if self.wait_count >= self.patience:
             trainer.should_stop = True

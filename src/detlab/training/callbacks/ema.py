@@ -1,4 +1,4 @@
-"""An exponential average of the weights."""
+"""Exponential moving average (EMA) of the weights."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 
 class EMA(EMAWeightAveraging):
-    """Lightning's average, which is also what the final test judges.
+    """Lightning's EMA callback, changed so that the final test uses the averaged weights.
 
-    Lightning's own callback puts the trained weights back whenever a checkpoint is loaded, so that the test would judge
-    other weights than the validation that chose the checkpoint.
+    Lightning's callback restores the trained weights whenever a checkpoint is loaded. The test would then use other
+    weights than the validation that chose the checkpoint.
     """
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Both sets of weights to go on training; the average, which is the checkpoint's state_dict, to test."""
+        """Restore both sets of weights to continue training, but only the average (`state_dict`) to test."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_load_checkpoint(trainer, module, checkpoint)

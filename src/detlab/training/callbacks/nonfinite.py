@@ -1,4 +1,4 @@
-"""A step with a non-finite loss updates nothing, nor does any after it; soon the run stops and names the images."""
+"""Stop a run whose loss is not finite: skip all updates from that step on, then report the step's images."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from detlab.tensors.ranks import of_all, together
 from detlab.tensors.structures import Batch
 from detlab.training.trainers import data_of
 
-REMEMBERED = 64  # steps whose images are known; more than check_every
-NAMED = 16  # images that the message names
+REMEMBERED = 64  # steps whose image ids are kept; larger than check_every
+NAMED = 16  # images named in the message at most
 
 
 class NonFiniteLossError(RuntimeError):
@@ -32,22 +32,22 @@ class _Step(NamedTuple):
     number: int
     epoch: int
     ids: Tensor  # [B]
-    bad: Tensor  # scalar bool, on the device: this step or one before was not finite
+    bad: Tensor  # scalar bool, on the device: this step or an earlier one was not finite
 
 
 class NonFiniteGuard(L.Callback):
-    """Undoes a bad step on the device and looks at a flag every few steps.
+    """Undoes a bad (non-finite) step on the device, and reads the flag from the device every few steps.
 
-    From the first bad step on no step changes a weight, the optimiser's state (its fused kernels are told to skip, as a
-    loss scaler tells them; an optimiser without fused kernels gets gradients of zero) or the statistics of batch norms.
-    So when the run stops, within `check_every` steps, the weights are those that gave the bad loss, and the batch is
-    written with them to nonfinite/step<N>-rank<R>.ckpt. Checkpoints are not taken of such a state.
+    From the first bad step on, no step changes weights, optimiser state or batch-norm statistics. Fused optimisers
+    skip the step as they do for a loss scaler; other optimisers get gradients of zero. The run stops within
+    `check_every` steps, still with the weights that gave the bad loss, and writes them with the batch to
+    nonfinite/step<N>-rank<R>.ckpt. No checkpoint is saved after a bad step.
 
-    Under a loss scaler infinite gradients are its daily business; there only the loss itself counts.
+    With a loss scaler, infinite gradients are normal; then only the loss itself is checked.
 
     Args:
-        check_every: steps between looks (each waits for the device).
-        run_dir: the run's folder, for the file; null writes none.
+        check_every: steps between reads of the flag (each read waits for the device).
+        run_dir: the run's folder, for the file; null to write none.
     """
 
     def __init__(self, check_every: Annotated[int, Range(1, 50)] = 20, run_dir: str | None = None) -> None:
@@ -62,20 +62,20 @@ class NonFiniteGuard(L.Callback):
         self._statistics: list[tuple[Tensor, Tensor]] = []  # (buffer, its value before the step)
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
-        """Remember whose batch this is, and the batch norms as they are."""
+        """Remember the image ids of this batch and the batch-norm statistics before it."""
         if not self._ids:
             self._statistics = [(b, b.clone()) for b in _statistics(module)]
         self._ids.append(batch.ids)
 
     def on_before_backward(self, trainer: L.Trainer, module: L.LightningModule, loss: Tensor) -> None:
-        """Note whether the loss is finite."""
+        """Record whether the loss is finite."""
         bad = ~torch.isfinite(loss.detach()).all()
         self._loss = bad if self._loss is None else self._loss | bad
         if self._bad is not None and _scaled(trainer):
-            loss.mul_(torch.where(self._bad, torch.nan, 1.0))  # so that the scaler skips this step, too
+            loss.mul_(torch.where(self._bad, torch.nan, 1.0))  # makes the scaler skip this step too
 
     def on_before_optimizer_step(self, trainer: L.Trainer, module: L.LightningModule, optimizer: Optimizer) -> None:
-        """Make a bad step change nothing, without waiting for the device."""
+        """Suppress the update of a bad step without waiting for the device."""
         gradients = [p.grad for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
         bad, self._loss = self._loss, None
         if not _scaled(trainer) and gradients:
@@ -87,7 +87,7 @@ class NonFiniteGuard(L.Callback):
         for gradient in gradients:
             gradient.masked_fill_(self._bad, 0)
         if optimizer.defaults.get("fused"):
-            # torch's fused kernels then leave parameters and states as they are
+            # torch's fused kernels skip the update of parameters and states if found_inf is 1
             optimizer.found_inf = self._bad.float()  # type: ignore[attr-defined]  # torch reads it undeclared
         for buffer, before in self._statistics:
             buffer.copy_(torch.where(self._bad, before, buffer))
@@ -97,23 +97,23 @@ class NonFiniteGuard(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Now and then, stop if a bad step happened.
+        """Every `check_every` steps, stop if a bad step happened.
 
         Raises:
-            NonFiniteLossError: names the step, the images and the file.
+            NonFiniteLossError: see `look`.
         """
         if trainer.global_step % self.check_every == 0:
             self.look(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Also at the end of every epoch."""
+        """Check at the end of every epoch too."""
         self.look(trainer)
 
     def look(self, trainer: L.Trainer) -> None:
         """Wait for the device and stop if a bad step happened in any process; all processes must call it.
 
         Raises:
-            NonFiniteLossError: names the step, the images and the file.
+            NonFiniteLossError: the message names the step, the images and the file.
         """
         own = self._bad is not None and bool(self._bad)
         first = next((step for step in self._recent if bool(step.bad)), None) if own else None
@@ -136,12 +136,12 @@ class NonFiniteGuard(L.Callback):
         return ", ".join(names.get(i, "?") for i in ids[:NAMED]) + (" ..." if len(ids) > NAMED else "")
 
     def _write(self, trainer: L.Trainer, step: _Step) -> Path | None:
-        """The batch, made again from its images (samples are a function of seed, epoch and id), beside the weights."""
+        """Write the weights with the batch, rebuilt from its image ids (samples depend on seed, epoch and id only)."""
         data = data_of(trainer)
         if self.folder is None or not hasattr(data, "samples"):
             return None
         file = self.folder / f"step{step.number:06d}-rank{trainer.global_rank}.ckpt"
-        with suppress(OSError):  # a full disk must not hide what happened
+        with suppress(OSError):  # a full disk must not hide the non-finite loss
             batch = data.samples(step.ids.tolist(), step.epoch)
             write_batch(file, trainer.lightning_module, batch, step.number)
             return file
@@ -149,7 +149,7 @@ class NonFiniteGuard(L.Callback):
 
 
 def write_batch(file: Path, module: L.LightningModule, batch: Batch, step: int) -> None:
-    """A checkpoint of a module that also holds a batch and its step, for `detlab check batch=FILE`."""
+    """Write a checkpoint that also holds a batch and its step, for `detlab check batch=FILE`."""
     content: dict[str, Any] = {"state_dict": module.state_dict(), "batch": _plain(batch), "step": step}
     module.on_save_checkpoint(content)
     buffer = io.BytesIO()
@@ -165,13 +165,13 @@ def _plain(value: Any) -> Any:
 
 
 def _statistics(module: nn.Module) -> list[Tensor]:
-    """Buffers that batch norms in training change with every forward pass."""
+    """Running statistics that batch norms in training mode update in every forward pass."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
     return [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
 
 
 def _anywhere(bad: Tensor) -> Tensor:
-    """Whether a flag is set in any process, on the device: otherwise their weights would part."""
+    """Whether a flag is set in any process, on the device; all must skip a step together, or their weights differ."""
     if not together():
         return bad
     count = bad.float()
@@ -180,5 +180,5 @@ def _anywhere(bad: Tensor) -> Tensor:
 
 
 def _scaled(trainer: L.Trainer) -> bool:
-    """Whether a loss scaler looks after infinite gradients."""
+    """Whether a loss scaler handles infinite gradients."""
     return getattr(trainer.precision_plugin, "scaler", None) is not None

@@ -1,4 +1,4 @@
-"""The same few validation images at every evaluation: ground truth beside predictions, as file and in the loggers."""
+"""Draw ground truth beside predictions on the same few images at every evaluation, to a file and the loggers."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ValidationPictures(L.Callback):
 
     Args:
         run_dir: the run's folder.
-        count: images, the first of the split.
-        score_threshold: of the predictions drawn.
+        count: number of images, from the start of the split.
+        score_threshold: lowest score of the predictions drawn.
     """
 
     def __init__(self, run_dir: str, count: Natural = 8, score_threshold: Fraction = 0.5) -> None:
@@ -106,7 +106,7 @@ class ValidationPictures(L.Callback):
 
 def wandb_image(image: Tensor, truth: Boxes, found: Boxes, class_names: tuple[str, ...]) -> Any:
     """A wandb.Image [3, H, W] with ground truth and predictions as W&B's own box overlays."""
-    import wandb  # slow to import, and most runs do without
+    import wandb  # slow to import, and most runs do not need it
 
     titles = dict(enumerate(class_names))
 
@@ -137,5 +137,5 @@ def _names(module: L.LightningModule) -> tuple[str, ...]:
 
 
 def _within(truths: tuple[Boxes, ...], names: tuple[str, ...]) -> list[Boxes]:
-    """Ground truth with labels the names cover: all become 0 for a class-agnostic detector."""
+    """Ground truth with labels limited to the given names: all become 0 for a class-agnostic detector."""
     return [t._replace(labels=np.minimum(t.labels, len(names) - 1)) for t in truths]

@@ -1,4 +1,4 @@
-"""Progress for people and for log files, and where an epoch's time goes."""
+"""Progress on the terminal and in log files, and the time spent in each part of an epoch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def progress_bar() -> L.Callback:
 
 
 class EpochBar(RichProgressBar):
-    """Lightning's bar, with epochs counted from 1 as everywhere else in a run."""
+    """Lightning's progress bar, with epochs counted from 1 as everywhere else in detlab."""
 
     def _get_train_description(self, current_epoch: int) -> str:
         most = self.trainer.max_epochs
         told = f"Epoch {current_epoch + 1}" + (f"/{most}" if most is not None and most > 0 else "")
-        return f"{told:{len(self.validation_description)}}"  # of one width, or the bar would flicker
+        return f"{told:{len(self.validation_description)}}"  # constant width, else the bar flickers
 
 
 class EpochLines(L.Callback):
@@ -60,30 +60,30 @@ class EpochTimes(L.Callback):
         self._mark = self._epoch = time.monotonic()
 
     def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Start an epoch's account."""
+        """Reset the times at the start of an epoch."""
         self._times = dict.fromkeys(self._times, 0.0)
         self._mark = self._epoch = time.monotonic()
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Any, batch_idx: int) -> None:
-        """What passed since the last mark was waiting."""
+        """Count the time since the last mark as waiting for data."""
         self._book("loader")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """What passed since the last mark was the step."""
+        """Count the time since the last mark as training step."""
         self._book("step")
 
     def on_validation_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Evaluation is booked apart."""
+        """Set the mark at the start of evaluation."""
         self._mark = time.monotonic()
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """What passed since the start was evaluation."""
+        """Count the time since the mark as evaluation."""
         self._book("evaluation")
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Log the shares, and print them."""
+        """Log and print the shares."""
         total = max(time.monotonic() - self._epoch, 1e-9)
         for name, seconds in self._times.items():
             module.log(f"time/{name}_share", seconds / total, rank_zero_only=True)

@@ -1,4 +1,4 @@
-"""What a test leaves in the run folder: numbers, detections, ground truth, the error report and the worst images."""
+"""Write the results of a test to the run folder: metrics, detections, ground truth, error report, worst images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from detlab.training.lightning_module import DetectionModule, detection
 from detlab.training.trainers import data_of
 
 SELECTED = "selected and judged on val: the best checkpoint was chosen by the same images"
-COVERED_IMAGES = 500  # of which anchors are laid over ground truth, spread evenly over the split
+COVERED_IMAGES = 500  # images for the overlap of anchors and ground truth, spread evenly over the split
 
 
 class ResultWriter(L.Callback):
@@ -32,8 +32,8 @@ class ResultWriter(L.Callback):
 
     Args:
         run_dir: the run's folder.
-        errors: say where AP is lost; false leaves the error report and its plots out.
-        score_threshold: of the confusion matrix; null for that of the best F1.
+        errors: write the error report, which says where AP is lost, and its plots.
+        score_threshold: lowest score in the confusion matrix; null for the threshold of the best F1.
     """
 
     def __init__(self, run_dir: str, errors: bool = True, score_threshold: Fraction | None = None) -> None:
@@ -53,7 +53,7 @@ class ResultWriter(L.Callback):
         }
         write_json(self.run_dir / "detections.json", coco_results(found), compact=True)
         write_json(self.run_dir / "ground_truth.json", coco_truth(found.truth), compact=True)
-        write_json(self.run_dir / "result.json", result)  # here already, whatever becomes of the report
+        write_json(self.run_dir / "result.json", result)  # written first in case the error report fails
         if self.errors:
             errors = self._report(data_of(trainer), ours, found)
             write_json(self.run_dir / "result.json", result | {"errors": errors})
@@ -85,13 +85,13 @@ class ResultWriter(L.Callback):
 
 
 class WorstImages(L.Callback):
-    """worst/<place>-<name>.png: the images with most errors, each with what went wrong in it.
+    """worst/<place>-<name>.png: the images with most errors, with their false and missed boxes drawn.
 
     Args:
         run_dir: the run's folder.
-        count: images; 0 for none.
-        score_threshold: false detections below it do not count, boxes found only below it count as missed; null for
-            that of the best F1.
+        count: number of images; 0 for none.
+        score_threshold: detections with lower scores are ignored, so boxes found only by these count as missed; null
+            for the threshold of the best F1.
     """
 
     def __init__(self, run_dir: str, count: int = 8, score_threshold: Fraction | None = None) -> None:
@@ -100,7 +100,7 @@ class WorstImages(L.Callback):
 
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Draw them."""
+        """Draw and write the images."""
         if not self.count:
             return
         ours, data = detection(module), data_of(trainer)
@@ -118,7 +118,7 @@ class WorstImages(L.Callback):
 
 
 def marks_of(errors: ImageErrors, class_names: tuple[str, ...]) -> list[Mark]:
-    """What is drawn of an image: right, false and missed boxes."""
+    """The boxes drawn on an image: correct, false and missed ones."""
     marks = [Mark(box, "true") for box in errors.right]
     marks += [Mark(b, "missed", class_names[k]) for b, k in zip(errors.unfound, errors.unfound_labels, strict=True)]
     false = zip(errors.boxes, errors.kinds, errors.labels, errors.scores, strict=True)
@@ -126,11 +126,11 @@ def marks_of(errors: ImageErrors, class_names: tuple[str, ...]) -> list[Mark]:
 
 
 def show_picture(trainer: L.Trainer, name: str, picture: np.ndarray) -> None:
-    """A picture [H, W, 3] in the loggers that take pictures."""
+    """Send a picture [H, W, 3] to the loggers that accept pictures."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, picture, trainer.global_step, dataformats="HWC")
         elif isinstance(logger, WandbLogger):
-            import wandb  # slow to import, and most runs do without
+            import wandb  # slow to import, and most runs do not need it
 
             logger.experiment.log({name: wandb.Image(picture), "trainer/global_step": trainer.global_step})

@@ -1,4 +1,4 @@
-"""status.json: what a run is and how far it got, readable while it lives and after it died."""
+"""Write status.json: facts, progress and end of a run, readable while it runs and after it died."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from detlab.system.parent import first_rank
 from detlab.system.printing import complain
 from detlab.training.processes import FAREWELL_S, WATCH, process_state
 
-WORDS_S = 1.0  # for another rank's last words
+ERRORS_S = 1.0  # wait for the error messages of other ranks
 WAITED_FOR_ANOTHER = re.compile("(?i)timed ?out|connection|gloo|nccl|process group|socket|recv")
 PACKAGES = (
     "detlab",
@@ -41,11 +41,11 @@ PACKAGES = (
 class RunStatus(L.Callback):
     """status.json: state (running, finished, stopped, failed), reason, progress, versions, git commit, machine.
 
-    A state "running" whose time of update is long past means that the process died without a word (kill -9, power).
+    A state "running" that was last updated long ago means that the process was killed (kill -9, power failure).
 
     Args:
         run_dir: the run's folder.
-        stage: the part of the run that is going on, such as "2-detector"; its end is not the run's.
+        stage: the stage that runs, such as "2-detector"; when it finishes, the run itself does not.
         every_s: seconds between updates.
     """
 
@@ -56,15 +56,15 @@ class RunStatus(L.Callback):
         self._notes: dict[str, Any] = {}
         self._written = 0.0
         self._rank, self._processes = rank(), 1
-        self._ending = threading.RLock()  # of the main thread and the watch the first says why
+        self._ending = threading.RLock()  # main thread or watch thread: the first one's reason is kept
 
     def note(self, **facts: Any) -> None:
-        """Facts that only the run knows, such as its config's hash."""
+        """Add facts to status.json that this callback cannot know, such as the config's hash."""
         self._notes |= facts
-        WATCH.on_death = self._bereaved  # already now: a rank may die before all have met
+        WATCH.on_death = self._on_rank_death  # set early: a rank may die before the process group exists
 
     def setup(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
-        """Note the facts that do not change."""
+        """Write the facts that do not change."""
         if self.facts:
             return
         self._rank, self._processes = trainer.global_rank, trainer.world_size
@@ -89,23 +89,23 @@ class RunStatus(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note progress now and then."""
+        """Write progress every `every_s` seconds."""
         if time.monotonic() - self._written > self.every_s:
             self._write(trainer)
 
     def on_train_epoch_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Note progress."""
+        """Write progress."""
         self._write(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Note progress."""
+        """Write progress."""
         if not trainer.sanity_checking:
             self._write(trainer)
 
     def finish(self, state: str, reason: str | None = None, **facts: Any) -> None:
-        """Note how the run ended; called by `detlab train`. A stage that finished leaves the run running.
+        """Write how the run ended; called by `detlab train`. A finished stage leaves the state "running".
 
-        The first reason to fail stays: what follows is its consequence. Beside it stand the last words of other ranks.
+        The first failure is kept, since later ones are its consequence; the errors of other ranks are added to it.
         """
         with self._ending:
             if self.facts.get("state") == "failed":
@@ -113,30 +113,33 @@ class RunStatus(L.Callback):
             if self.stage is not None and state == "finished":
                 state = "running"
             if state == "failed" and self._rank == 0:
-                reason = "; ".join([*self._words(str(reason)), str(reason)])
+                reason = "; ".join([*self._errors_of_ranks(str(reason)), str(reason)])
             self.facts = self._notes | self.facts | {"state": state, "reason": reason, "ended": _now(), **facts}
             if self._rank == 0:
                 self._put(self.path)
             elif state == "failed":
                 leave_words(self.path.parent, self._rank, str(reason))
-                self._speak_for_rank_0(str(reason))
+                self._write_for_rank_0(str(reason))
 
-    def _bereaved(self, reason: str) -> None:
-        """Another rank is dead."""
+    def _on_rank_death(self, reason: str) -> None:
+        """Write that another rank is dead."""
         self.finish("failed", reason)
 
-    def _words(self, reason: str) -> list[str]:
-        """What the other ranks said when they failed; those that said nothing, where this one waited for them."""
+    def _errors_of_ranks(self, reason: str) -> list[str]:
+        """Errors that other ranks wrote, one text per rank.
+
+        If this rank failed while waiting for others, the ranks that wrote nothing are listed too.
+        """
         waited = self._processes > 1 and WAITED_FOR_ANOTHER.search(reason) is not None
-        end = time.monotonic() + WORDS_S
+        end = time.monotonic() + ERRORS_S
         while len(words := words_of(self.path.parent)) < self._processes - 1 and time.monotonic() < end:
             time.sleep(0.05)
         silent = [f"no word from rank {number}" for number in range(1, self._processes) if number not in words]
         said = [f"rank {number}: {text}" for number, text in words.items() if text != reason]
         return said + (silent if waited else [])
 
-    def _speak_for_rank_0(self, reason: str) -> None:
-        """Write status.json where rank 0 is dead, stopped or silent."""
+    def _write_for_rank_0(self, reason: str) -> None:
+        """Write status.json in place of rank 0 if that is dead, stopped or does not react."""
 
         def state() -> str:
             here = told.get("host") == platform.node()
@@ -144,7 +147,7 @@ class RunStatus(L.Callback):
 
         told = read_json(self.path)
         if not isinstance(told, dict) or (first_rank() is not None and state() == "still runs"):
-            return  # it will see for itself
+            return  # rank 0 will notice and write it
         end = time.monotonic() + FAREWELL_S - 1 + 0.2 * self._rank
         while time.monotonic() < end:
             told = read_json(self.path)
@@ -161,7 +164,7 @@ class RunStatus(L.Callback):
         self._put(self.path)
 
     def _put(self, path: Path) -> None:
-        """Write the facts; on a full disk in the place of the old ones, and if that fails, to the terminal."""
+        """Write the facts; on a full disk overwrite the old file in place, or print them if that fails too."""
         try:
             write_json(path, self.facts)
         except OSError as error:
@@ -172,7 +175,7 @@ class RunStatus(L.Callback):
 
 
 def leave_words(run_dir: Path, number: int, reason: str) -> None:
-    """Why a rank fails, for the first one to quote; its first words stay."""
+    """Write why this rank failed, for rank 0 to quote; an earlier text of this rank is kept."""
     file = run_dir / f"status-rank{number}.json"
     if not file.exists():
         with suppress(OSError):  # a full disk must not hide the error itself
@@ -180,7 +183,7 @@ def leave_words(run_dir: Path, number: int, reason: str) -> None:
 
 
 def words_of(run_dir: Path) -> dict[int, str]:
-    """{rank: why it failed} of the ranks that left word."""
+    """{rank: why it failed} of the ranks that wrote a reason."""
     found = {}
     for file in sorted(run_dir.glob("status-rank*.json")):
         told, number = read_json(file), file.stem.removeprefix("status-rank")
@@ -190,7 +193,7 @@ def words_of(run_dir: Path) -> dict[int, str]:
 
 
 def forget_words(run_dir: Path) -> None:
-    """Remove what ranks of an earlier try said."""
+    """Remove the reasons that ranks wrote in an earlier attempt."""
     for file in run_dir.glob("status-rank*.json"):
         file.unlink(missing_ok=True)
 
@@ -210,7 +213,7 @@ def _versions() -> dict[str, str]:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the checkout this package runs from, else of the folder the program was started in."""
+    """Commit of the checkout that this package runs from, else of the current folder; None outside git."""
     for folder in (Path(__file__).parent, Path.cwd()):
         try:
             commit = _run("git", "-C", str(folder), "rev-parse", "HEAD")

@@ -1,10 +1,10 @@
-"""How a run trains its detector: in one stage, or in several that are parts of one run folder.
+"""Training in one stage, or in several stages inside one run folder.
 
-    RUN/stages/1-NAME/   checkpoints, metrics.csv, pictures of the stage, and done.json once it is over
+    RUN/stages/1-NAME/   checkpoints, metrics.csv and pictures of the stage; done.json once it is finished
     RUN/stages/2-NAME/   ...
-    RUN/checkpoints/     best.ckpt and last.ckpt of the one detector that the stages end in
+    RUN/checkpoints/     best.ckpt and last.ckpt of the detector that results from all stages
 
-With resume=true a stage that is over is not repeated, and one that was interrupted goes on.
+With resume=true finished stages are skipped, and an interrupted stage continues.
 """
 
 from detlab.training.stages.alternating import Alternating

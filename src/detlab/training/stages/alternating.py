@@ -1,11 +1,11 @@
 """Faster R-CNN's 4-step alternating training (Faster R-CNN section 3.2; py-faster-rcnn's train_faster_rcnn_alt_opt.py).
 
     1-rpn       an RPN, from the backbone's weights
-    2-detector  Fast R-CNN on its proposals, from the same weights: nothing is shared yet
-    3-rpn       an RPN on stage 2's backbone and neck, which stay as they are
-    4-detector  Fast R-CNN on stage 3's proposals; backbone and neck still as they are, the head goes on from stage 2
+    2-detector  Fast R-CNN on its proposals, from the same initial weights; no layers are shared yet
+    3-rpn       an RPN on stage 2's backbone and neck, which are frozen
+    4-detector  Fast R-CNN on stage 3's proposals; backbone and neck stay frozen, the head continues from stage 2
 
-The result has the layers of stage 2, the RPN of stage 3 and the head of stage 4.
+The result has the backbone and neck of stage 2, the RPN of stage 3 and the head of stage 4.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NAMES = ("rpn", "detector", "rpn", "detector")
 
 
 class StageLengths(TypedDict):
-    """The lengths of the four stages."""
+    """Lengths of the four stages."""
 
     rpn_1: LengthOptions
     detector_1: LengthOptions
@@ -43,11 +43,11 @@ class Alternating:
     """Trains a Faster R-CNN in four stages.
 
     Args:
-        stages: {rpn_1, detector_1, rpn_2, detector_2: {max_epochs, lr}}, null for the run's own.
-        hand_over: best or last, the checkpoint a stage gives to the next ones.
+        stages: {rpn_1, detector_1, rpn_2, detector_2: {max_epochs, lr}}; null for the run's own value.
+        hand_over: "best" or "last", the checkpoint of a stage that the next ones use.
     """
 
-    several = True  # stages, each starting from what the one before left behind
+    several = True  # several stages, each starting from the results of the previous one
     needs_box_source = "rpn"
 
     def __init__(self, *, stages: StageLengths, hand_over: HandOver = "best") -> None:
@@ -55,7 +55,7 @@ class Alternating:
         self.hand_over = hand_over
 
     def __call__(self, config: dict[str, Any]) -> float | None:
-        """Do the stages that are not done yet and test the result; the monitored metric's best value in the last."""
+        """Train the unfinished stages and test the result; returns the monitored metric's best value in stage 4."""
         models = (rpn_of(config["model"]), fast_of(config["model"]))
         stages = Stages(config, NAMES, self.hand_over, models)
         stages.do(1, lambda: self._rpn(stages, 1), "RPN, from the initial weights")
@@ -82,18 +82,20 @@ class Alternating:
 
 
 class Shared:
-    """Gives a detector another's backbone and neck and freezes them; what the other lacks, as a conv for P6, is free.
+    """Copies backbone and neck of a checkpoint into a detector and freezes them.
+
+    Layers that the checkpoint lacks, such as the conv for P6, stay trainable.
 
     Args:
-        checkpoint: of the other.
-        head: also take its other layers, which train on.
+        checkpoint: source of the weights.
+        head: also copy the other layers, which stay trainable.
     """
 
     def __init__(self, checkpoint: Checkpoint, head: bool = False) -> None:
         self.checkpoint, self.head = checkpoint, head
 
     def __call__(self, detector: Detector) -> None:
-        """Fill and freeze."""
+        """Copy and freeze the weights in place."""
         shared = {name: value for name, value in self.checkpoint.state.items() if name.startswith(SHARED)}
         detector.load_state_dict(self.checkpoint.state if self.head else shared, strict=self.head)
         detector.freeze(shared)
@@ -113,10 +115,10 @@ def fast_of(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def joined(rpn: Checkpoint, detector: Checkpoint) -> dict[str, Tensor]:
-    """The tensors of a Faster R-CNN from those of its RPN and of its detector.
+    """The state dict of a Faster R-CNN, joined from its RPN (stage 3) and its Fast R-CNN (stage 4).
 
     Raises:
-        RuntimeError: what both have is not the same to the bit; the checkpoints are not of one run.
+        RuntimeError: shared tensors are not bit-identical, so the checkpoints are not from one run.
     """
     both = rpn.state.keys() & detector.state.keys()
     moved = sorted(name for name in both if not torch.equal(rpn.state[name], detector.state[name]))
@@ -126,7 +128,7 @@ def joined(rpn: Checkpoint, detector: Checkpoint) -> dict[str, Tensor]:
 
 
 def propose(stages: Stages, number: int) -> Path:
-    """The folder with an RPN stage's proposals of every split, which are made where they are missing."""
+    """Write an RPN stage's proposals for all splits, if missing; returns their folder."""
     folder = stages.folder(number) / "proposals"
     config = stages.config_of(number) | {"model": rpn_of(stages.config["model"])}
     for split in ("train", "val", "test"):

@@ -1,4 +1,4 @@
-"""One stage: every part of the detector at once."""
+"""Joint training: one stage for all parts of the detector."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from detlab.training.fit import best_score, fit
 
 
 class Joint:
-    """Trains a detector whole."""
+    """Trains all parts of a detector together."""
 
     def __call__(self, config: dict[str, Any]) -> float | None:
-        """Train, test and report; the monitored metric's best value."""
+        """Train, test and print the results; returns the monitored metric's best value."""
         run = fit(config)
         report(run, Path(config["paths"]["run_dir"]))
         return best_score(run)

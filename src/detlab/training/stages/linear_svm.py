@@ -1,13 +1,13 @@
-"""R-CNN's and SPPnet's stages (R-CNN section 2.3, appendices B and C; SPPnet section 4.1).
+"""Training stages of R-CNN and SPPnet (R-CNN section 2.3, appendices B and C; SPPnet section 4.1).
 
     1-fine-tune  the network with its softmax head
-    2-features   what its last layers read of every region and every ground-truth box, cached image by image
-    3-svm        a linear SVM per class: ground truth against regions that hardly overlap it
-    4-ridge      a ridge regression per class: from regions near a box to that box
+    2-features   inputs of its last layers for every region and ground-truth box, cached image by image
+    3-svm        a linear SVM per class: ground-truth boxes against regions with low IoU
+    4-ridge      a ridge regression per class: box offsets of regions close to a ground-truth box
 
 The result is the network of stage 1 with stage 3 as its classification layer (`cls_loss=hinge`) and stage 4 as its
 box layer, so it is an ordinary detector. Deviation from R-CNN: boxes are regressed from the same features as the
-classes (its last hidden layer) and not from pool5, whose vectors (VGG-16: 25,088) no cache should hold.
+classes (the last hidden layer) and not from pool5, whose vectors (VGG-16: 25,088) are too large to cache.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ from detlab.training.stages.stage import (
 )
 
 NAMES = ("fine-tune", "features", "svm", "ridge")
-NORM_IMAGES = 200  # whose features give the mean norm (R-CNN's rcnn_feature_stats.m)
+NORM_IMAGES = 200  # images from which the mean feature norm is computed (R-CNN's rcnn_feature_stats.m)
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 
 
 class Regions(NamedTuple):
-    """The cached regions of an image, r proposals and ground-truth boxes; features are read when asked for."""
+    """The cached regions of an image: r proposals and ground-truth boxes; features are read from disk on demand."""
 
     cache: ImageCache
     id: int
@@ -56,12 +56,12 @@ class Regions(NamedTuple):
     labels: Tensor  # [r] int64; 0..K-1 for ground truth, -1 for proposals
 
     def features(self, rows: Tensor | None = None) -> Tensor:
-        """[r, F], or those of some rows."""
+        """Features [r, F], or of the given rows only."""
         mapped = self.cache.read(self.id)["features"]
         return torch.from_numpy(mapped[slice(None) if rows is None else rows.numpy()].copy())
 
     def overlap(self, label: int) -> Tensor:
-        """[r]: IoU with the best box of a class; 0 where the image has none."""
+        """IoU [r] with the best ground-truth box of a class; 0 if the image has none."""
         truth = self.boxes[self.labels == label]
         if not len(truth):
             return torch.zeros(len(self.boxes))
@@ -69,20 +69,20 @@ class Regions(NamedTuple):
 
 
 class LinearSVM:
-    """Trains R-CNN and SPPnet in their papers' stages.
+    """Trains R-CNN and SPPnet in the stages of their papers.
 
     Args:
-        hand_over: best or last, the fine-tuned checkpoint whose features are cached.
-        fine_tune: {max_epochs, lr}, null for the run's own.
-        dtype: float16 or float32, of the cached features.
+        hand_over: "best" or "last", the fine-tuned checkpoint whose features are cached.
+        fine_tune: {max_epochs, lr}; null for the run's own value.
+        dtype: "float16" or "float32", format of the cached features.
         cost, bias, positive_weight, retrain_after: see `MinedSVM`.
-        negative_iou: regions below it with every box of a class are its negatives.
-        duplicate_iou: negatives of an image that overlap an earlier one above it are left out; null for none.
+        negative_iou: regions whose IoU with every box of a class is below it are negatives of the class.
+        duplicate_iou: a negative whose IoU with an earlier one of the image is above it is dropped; null keeps all.
         ridge_lambda: see `BoxRidge`.
-        ridge_iou: regions above it with a box of a class learn the offsets to their best one.
+        ridge_iou: regions whose IoU with a box of a class is above it learn the offsets to their best box.
     """
 
-    several = True  # stages, each starting from what the one before left behind
+    several = True  # several stages, each starting from the results of the previous one
     needs_linear_models = True
 
     def __init__(
@@ -108,10 +108,10 @@ class LinearSVM:
         self.ridge_lambda, self.ridge_iou = ridge_lambda, ridge_iou
 
     def __call__(self, config: dict[str, Any]) -> float | None:
-        """Do the stages that are not done yet and test the result; the best value of the fine-tuned network.
+        """Do the unfinished stages and test the result; returns the best monitored value of the fine-tuned network.
 
         Raises:
-            ConfigError: scikit-learn is not there.
+            ConfigError: scikit-learn is not installed.
         """
         if find_spec("sklearn") is None:
             raise ConfigError("training=svm needs scikit-learn; pip install 'detlab[svm]', or use training=joint.")
@@ -136,7 +136,7 @@ class LinearSVM:
         )
 
     def _fit_svms(self, stages: Stages) -> None:
-        """One pass over the images for all classes, since features are too many to read once per class."""
+        """Fit all classes in one pass over the images, since reading all features once per class takes too long."""
         images = list(regions_of(stages))
         meter = NormMeter()
         for image in images[:: max(1, len(images) // NORM_IMAGES)]:
@@ -177,7 +177,7 @@ class LinearSVM:
         meet()
 
     def _pairs(self, image: Regions, label: int) -> tuple[Tensor, Tensor]:
-        """Features [n, F] and offsets [n, 4] of the regions that lie on a box of a class."""
+        """Features [n, F] and target offsets [n, 4] of the regions close to a box of a class (`ridge_iou`)."""
         rows = (image.overlap(label) > self.ridge_iou).nonzero()[:, 0]
         truth, boxes = image.boxes[image.labels == label], image.boxes[rows]
         if not len(rows):
@@ -194,7 +194,7 @@ class LinearSVM:
 
 def describe_batch(detector: Detector, batch: Batch, *, dtype: torch.dtype) -> list[Arrays]:
     """features [r, F] and regions [r, 5] (box in canvas px, label) of each image's proposals and ground truth."""
-    assert isinstance(detector, RoIDetector)  # no other family fits linear models, which the rules see to
+    assert isinstance(detector, RoIDetector)  # the rules refuse linear models for other families
     truth, proposals = batch.truth, given(batch)
     boxes = torch.cat([proposals.boxes, truth.boxes], dim=1)
     used = torch.cat([proposals.real, truth.real & ~truth.crowd], dim=1)
@@ -208,7 +208,7 @@ def describe_batch(detector: Detector, batch: Batch, *, dtype: torch.dtype) -> l
 
 
 def with_svms(model: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's config with margins as scores and a box per class."""
+    """A model's config with SVM margins as scores and one box per class."""
     return {
         **model,
         "cls_loss": {"_target_": "detlab.model.losses.HingeLoss"},
@@ -217,7 +217,7 @@ def with_svms(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def layers(svms: LinearModel, ridges: LinearModel, model: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The head's last layers from SVMs [K, F], [K] and ridges [K, 4, F], [K, 4]; offsets get the coder's weights."""
+    """The head's last layers from SVMs [K, F], [K] and ridges [K, 4, F], [K, 4], scaled by the coder's weights."""
     factors = torch.tensor(model["coder"]["weights"])
     return {
         "head.cls.weight": svms.weight,
@@ -228,12 +228,12 @@ def layers(svms: LinearModel, ridges: LinearModel, model: Mapping[str, Any]) -> 
 
 
 def cache_of(stages: Stages) -> ImageCache:
-    """Where the features lie."""
+    """The cache of the features."""
     return ImageCache(stages.folder(2) / "train", ("features", "regions"))
 
 
 def class_count(stages: Stages) -> int:
-    """K."""
+    """Number of classes K, as stored by the features stage."""
     return int(torch.load(stages.folder(2) / "facts.pt", weights_only=True)["classes"])
 
 
@@ -246,7 +246,10 @@ def regions_of(stages: Stages) -> Iterator[Regions]:
 
 
 def margins_of(svms: Mapping[int, MinedSVM], features: Tensor) -> dict[int, Tensor]:
-    """{class: [r]} of features [r, F] in one product; infinite where a class has no model yet, as all is hard then."""
+    """{class: margins [r]} of features [r, F], in one matrix product.
+
+    The margins of a class without a model yet are infinite, so that all its regions count as hard.
+    """
     fitted = {label: svm.model for label, svm in svms.items() if svm.model is not None}
     endless = dict.fromkeys(svms, features.new_full((len(features),), torch.inf))
     if not fitted:
@@ -256,5 +259,5 @@ def margins_of(svms: Mapping[int, MinedSVM], features: Tensor) -> dict[int, Tens
 
 
 def truth_of(images: list[Regions], label: int) -> Tensor:
-    """Features [p, F] of the ground truth of a class."""
+    """Features [p, F] of the p ground-truth boxes of a class."""
     return torch.cat([image.features((image.labels == label).nonzero()[:, 0]) for image in images]).float()

@@ -1,4 +1,4 @@
-"""The stages of a run: folders that are done once, configs of their own, and the detector they end in."""
+"""The stages of a run: their folders, their configs, and the resulting detector."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from detlab.training.lightning_module import DetectionModule
 from detlab.training.precision import resolve_precision
 from detlab.training.run import Run
 
-ADDED = ("epochs", "images_seen", "seconds")  # of budget.json: sums over stages
+ADDED = ("epochs", "images_seen", "seconds")  # keys of budget.json that are summed over stages
 Describe = Callable[[Detector, Batch], list[Arrays]]
 
 
 class Length(NamedTuple):
-    """How long a stage trains and how fast; null for the run's own."""
+    """Number of epochs and learning rate of a stage; None for the run's own value."""
 
     max_epochs: int | None = None
     lr: float | None = None
@@ -53,7 +53,7 @@ HandOver = Annotated[str, OneOf(("best", "last"))]
 
 
 class LengthOptions(TypedDict):
-    """`Length` as the config has it."""
+    """`Length` as a node of the config."""
 
     max_epochs: Count | None
     lr: Positive | None
@@ -63,13 +63,13 @@ class Stages:
     """The stages of a run folder, in order.
 
     Args:
-        config: the run's.
-        names: of the stages, such as ("rpn", "detector").
-        hand_over: best or last, the checkpoint a stage gives to others.
-        models: the configs of the models that its stages train, which a stage's checkpoint may name.
+        config: config of the run.
+        names: names of the stages, such as ("rpn", "detector").
+        hand_over: "best" or "last", the checkpoint of a stage that others use.
+        models: model configs of the stages, trusted when a stage's checkpoint is read.
 
     Raises:
-        ConfigError: stages of an earlier run in the way.
+        ConfigError: the folder holds stages of an earlier run, and resume is false.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class Stages:
             )
 
     def folder(self, number: int) -> Path:
-        """Of stage `number`, counted from 1."""
+        """Folder of stage `number`, counted from 1."""
         return self.run_dir / "stages" / f"{number}-{self.names[number - 1]}"
 
     def do(self, number: int, work: Callable[[], float | None], what: str) -> None:
-        """Do a stage's work unless it is done; `what` it is, for the log."""
+        """Call `work` unless the stage is finished; `what` describes the stage in the log."""
         done = self.folder(number) / "done.json"
         heading = f"stage {number} of {len(self.names)}: {what}"
         if done.is_file():
@@ -115,13 +115,13 @@ class Stages:
 
     @rank_zero_only
     def _note(self, **facts: Any) -> None:
-        """Change facts of status.json, where the run keeps one."""
+        """Update status.json, if the run writes one."""
         file = self.run_dir / "status.json"
         if file.is_file():
             write_json(file, read_facts(file) | facts)
 
     def score(self, number: int) -> float | None:
-        """The monitored metric's best value in a stage that is done."""
+        """The monitored metric's best value in a finished stage."""
         file = self.folder(number) / "done.json"
         done = read_json(file)
         if not isinstance(done, dict) or "score" not in done:
@@ -131,17 +131,17 @@ class Stages:
     def train(
         self, number: int, length: Length, prepare: Callable[[Detector], None] | None = None, **changes: Any
     ) -> float | None:
-        """Train a stage; changes go into its config's top keys. The monitored metric's best value.
+        """Train a stage; `changes` replace top-level keys of its config. Returns the monitored metric's best value.
 
-        Every stage draws from the run's seed, so that a random trunk starts the same in each and a run that goes on
-        equals one that was never interrupted.
+        Every stage uses the run's seed: a randomly initialised backbone is the same in each, and a resumed run equals
+        an uninterrupted one.
         """
         config = self.config_of(number, length) | changes
         L.seed_everything(config["seed"], workers=True, verbose=False)
         return best_score(fit(config, prepare))
 
     def config_of(self, number: int, length: Length | None = None) -> dict[str, Any]:
-        """The run's config with a stage's own folder, length and learning rate; it is not tested."""
+        """The run's config with the folder, length and learning rate of a stage, and without the final test."""
         folder, length = self.folder(number), length or Length()
         config = _moved(copy.deepcopy(dict(self.config)), str(self.run_dir), str(folder))
         trainer, optim, callbacks = config["trainer"], config["optim"], config["callbacks"]
@@ -154,24 +154,24 @@ class Stages:
         if callbacks.get("status"):
             callbacks["status"] |= {"run_dir": str(self.run_dir), "stage": folder.name}
         for node in config["logger"].values():
-            if node and "project" in node:  # W&B: a run per stage, together
+            if node and "project" in node:  # W&B: one run per stage, in a common group
                 node |= {"name": f"{node['name']}-{folder.name}", "group": node.get("group") or node["name"]}
         return config | {"test": False}
 
     def checkpoint(self, number: int, ckpt: str | None = None) -> Checkpoint:
-        """What a stage hands over."""
+        """The checkpoint of a finished stage; by default the one that `hand_over` names."""
         path = find_checkpoint(self.folder(number), ckpt or self.hand_over)
         return read_checkpoint(path, self.config["trust"], own=self.own)
 
     def finish(
         self, config: dict[str, Any], states: Mapping[str, Mapping[str, Tensor]], score: float | None
     ) -> float | None:
-        """Write the detector of the whole run, test it, and report.
+        """Write the final detector of the run, test it, and print the results.
 
         Args:
-            config: the run's, with the model that the stages end in.
+            config: config of the run, with the model of the final detector.
             states: {"last": tensors, "best": tensors} of that detector.
-            score: the monitored metric's best value, returned.
+            score: the monitored metric's best value; returned unchanged.
         """
         run = build(config)
         with watched(run):
@@ -188,13 +188,13 @@ class Stages:
 
     @rank_zero_only
     def _add_up(self, run: Run) -> None:
-        """Write what all stages spent into budget.json; batch and rate are those of the last stage that trains."""
+        """Write the summed cost of all stages to budget.json, with batch and rate of the last stage that trains."""
         file, total = self.run_dir / BUDGET, dict.fromkeys(ADDED, 0)
         facts: dict[str, Any] = {}
         for number in range(1, len(self.names) + 1):
             folder = self.folder(number)
             spent, done = read_facts(folder / BUDGET), read_facts(folder / "done.json")
-            spent["seconds"] = max(spent.get("seconds", 0.0), done.get("seconds", 0.0))  # not every stage trains
+            spent["seconds"] = max(spent.get("seconds", 0.0), done.get("seconds", 0.0))  # not all stages train
             total = {key: total[key] + spent.get(key, 0) for key in ADDED}
             facts |= {key: value for key, value in spent.items() if key in ("batch", "lr")}
         facts |= total | {
@@ -205,7 +205,7 @@ class Stages:
 
 
 def unaugmented(config: Mapping[str, Any], split: str) -> DetectionData:
-    """Data that give the images of a split as they are: as its test images, or as val those of val."""
+    """Data whose test dataset (for split val: val dataset) holds the split's images without augmentation."""
     same = {"same_images": True} if split == "train" else {}
     return make_data({**config, "data": {**config["data"], **same}})
 
@@ -218,12 +218,12 @@ def fill_cache(
     cache: ImageCache,
     describe: Describe,
 ) -> None:
-    """Run a checkpoint's detector over the images of a split, each once; on return every process can read the cache.
+    """Run a checkpoint's detector once over each image of a split; on return every process can read the cache.
 
     Args:
-        config: of the stage.
+        config: config of the stage.
         data: from `unaugmented`.
-        cache: images that it has are left out.
+        cache: filled in place; images that it holds already are skipped.
         describe: (detector, batch) -> the arrays of each image.
     """
     module = CachingModule(
@@ -242,14 +242,14 @@ def fill_cache(
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors whole or not at all; processes may write the same."""
+    """Write tensors atomically; several processes may write the same file."""
     buffer = io.BytesIO()
     torch.save(dict(tensors), buffer)
     write_whole(path, buffer.getvalue())
 
 
 def write_checkpoint(path: Path, module: DetectionModule) -> None:
-    """Write a module's weights as a checkpoint like those of training, but without an optimiser's state, atomically."""
+    """Write a module's weights atomically as a checkpoint like those of training, without optimiser state."""
     content: dict[str, Any] = {
         "state_dict": module.state_dict(),
         "epoch": 0,
@@ -263,17 +263,17 @@ def write_checkpoint(path: Path, module: DetectionModule) -> None:
 
 
 def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
-    """Items with a bar on a terminal."""
+    """Iterate over items, with a progress bar on a terminal."""
     return track(items, what, transient=True, disable=not sys.stdout.isatty())
 
 
 def say(text: str) -> None:
-    """Print a line, once for all processes."""
+    """Print a line in rank 0."""
     rank_zero_only(printing.say)(text)
 
 
 def _predicting(config: Mapping[str, Any]) -> L.Trainer:
-    """A trainer like the stage's, without loggers and checkpoints."""
+    """The stage's trainer without loggers and checkpoints."""
     bar = config["callbacks"].get("progress")
     callbacks = [build_part(bar)] if bar else []
     options = dict(config["trainer"])
@@ -295,12 +295,12 @@ def _write(path: Path, value: Any) -> None:
 
 
 def _divisor(epochs: int | None, at_most: int) -> int:
-    """The largest divisor of a stage's epochs: it is judged, and saved, at its end."""
+    """The largest divisor of `epochs` up to `at_most`, so that an evaluation falls on the last epoch."""
     return next(n for n in range(at_most, 0, -1) if not epochs or epochs % n == 0)
 
 
 def _moved(node: Any, old: str, new: str) -> Any:
-    """A config whose paths below a folder lie below another."""
+    """A config whose paths inside the folder `old` are moved to `new`."""
     if isinstance(node, dict):
         return {key: _moved(value, old, new) for key, value in node.items()}
     if isinstance(node, list):
