@@ -64,15 +64,9 @@ def check_overrides(overrides: Iterable[str]) -> None:
 
 
 def check_once(overrides: Iterable[str]) -> None:
-<<<<<<< HEAD
-    """Refuse a key that is given two values; Hydra would take the last.
-
-    A shell makes two of data.limit={train:8,val:4}.
-=======
-    """Refuse a key that is given twice, where Hydra would use the last value.
+    """Refuse a key that is given two values, where Hydra would use the last value.
 
     A shell's brace expansion turns data.limit={train:8,val:4} into two arguments.
->>>>>>> voice2
 
     Raises:
         ConfigError: the message names both.
