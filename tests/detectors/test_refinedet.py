@@ -109,5 +109,5 @@ def test_matching_is_done_on_refined_anchors(detector: nn.Module, batch: Batch) 
 
 
 def test_a_background_confidence_is_asked_for() -> None:
-    with pytest.raises(ValueError, match=r"model.negative_filtering=1.5 must lie in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"model.negative_filtering=1.5 must be a number"):
         build_detector(["model=refinedet", "model.negative_filtering=1.5"], num_classes=3)
