@@ -12,6 +12,8 @@ from PIL import Image
 
 from detlab.config.compose import compose_config, make_detector, plain_config
 from detlab.runs.checkpoints import CHECKPOINT_KEY, LAYOUT
+from tests.commands.messages_files import write_checkpoints, write_tables
+from tests.report.folders import write_run
 
 TINY = ["data.counts={train: 4, val: 2, test: 2}", "data.side=64", "data.size=64", "data.sizes=[8,20]", "logger=csv"]
 SMALL = ["model/neck=fpn_small", "model.head.width=16", "model.head.depth=1"]
@@ -188,6 +190,8 @@ TYPED = [  # what Hydra itself refuses, through its own start
     ("train optim.lr=abc", r"optim\.lr=abc must be a number above 0; use optim\.lr=0\.001"),
     ("train model.matcher.negative=0.9", r"model\.matcher needs 0 <= negative"),
     ("evaluate", r"run must be given \(run folder or checkpoint\)"),
+    ("train +variant/schedule=alternating model=faster_rcnn trainer.max_epochs=3", r"trainer\.max_epochs=3 cannot be shared equally by 4; use trainer\.max_epochs=4"),
+    ("train variant/schedule=alternating", r"detlab train chooses no variant/schedule; add it with a plus, \+variant/schedule=CHOICE"),
     ("train --config-dir /nope", r"/nope"),
 ]
 # fmt: on
@@ -225,3 +229,6 @@ def make_files(folder: Path) -> None:
         "old.ckpt": facts | {"version": "0.0", "layout": 1},
     }.items():
         torch.save({"state_dict": state, CHECKPOINT_KEY: content}, folder / name)
+    write_tables(folder)
+    write_checkpoints(folder, whole, state)
+    write_run(folder / "done", ["seed=0"])
