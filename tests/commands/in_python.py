@@ -52,6 +52,7 @@ from detlab.model.necks.fpn import FPN
 from detlab.model.necks.spp import SPPBlock
 from detlab.model.necks.yolo import YOLOFPN, Reorg
 from detlab.model.samplers import HardNegativeSampler, OHEMSampler, RandomSampler
+from detlab.report.results import measure
 from detlab.runs.checkpoints import Checkpoint
 from detlab.runs.darknet import from_darknet
 from detlab.runs.loading import detector_of
@@ -174,6 +175,15 @@ def strange() -> Any:
 
 CELL_PARTS = ("matcher", "coder", "obj_loss", "cls_loss", "box_loss")
 YOLO_PARTS = dict.fromkeys(("num_classes", "backbone", "neck", "anchors", "head", "criterion", "detect", *CELL_PARTS))
+
+
+def unknown_answer() -> Any:
+    """A sweep whose results lack its answer."""
+    run = SimpleNamespace(done=True, seed=0, metrics={"map": 0.5})
+    with patch("detlab.report.results._runs", lambda _: [run]), patch("detlab.report.results._row_of", lambda *_: 0):
+        return measure(Path("x"), [{}], [0], "foo")
+
+
 ONE = {"_target_": "torch.nn.Identity"}
 GPU = {"trainer": {"accelerator": "gpu", "devices": 9}, "logger": {}}
 CALLS: list[tuple[Callable[[Path], Any], str]] = [
@@ -259,6 +269,7 @@ CALLS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda _: Exported(FastRCNN.__new__(FastRCNN)), r"FastRCNN reads proposals that come with each image"),
     (lambda _: lone_image(), r"leaves a batch norm one value per channel"),
     (lambda _: another_folder(), r"Rank 1 has the run folder y, rank 0 has x"),
+    (lambda _: unknown_answer(), r"answer=test/foo is in no result; there are map"),
     (lambda _: strange(), r"holds a model that cannot be built"),
     (
         lambda _: patched(

@@ -17,6 +17,23 @@ STRANGERS = "tests/runs/test_safety.py::test_run_folders_from_strangers"
 DARKNET = "tests/model/backbones/test_darknet.py::test_a_file_that_is_not_consumed_exactly_is_refused"
 
 UNSAID: dict[tuple[str, str], tuple[str, str]] = {
+    ("benchmark/options.py", "{key}={text} must be true or false."): (
+        PYTHON,
+        "tests/benchmark/test_options.py::test_mistakes",
+    ),
+    ("config/repeated.py", "{source} holds {word[:120]!r}; an interpolation "): ("told by another test", STRANGERS),
+    ("data/proposals/store.py", "*"): (
+        "takes files of proposals",
+        "tests/data/test_proposals.py::test_files_of_other_images_are_refused",
+    ),
+    ("model/backbones/weights.py", "model.backbone.weights=imagenet could not downlo"): (
+        NETWORK,
+        "tests/model/backbones/test_backbones.py::test_a_download_without_network_says_what_to_do",
+    ),
+    ("runs/resuming.py", "resume=true found no unfinished run of this conf"): (
+        "takes Hydra's own start",
+        "tests/training/test_reliability.py::test_the_newest_unfinished_run_of_the_same_config_is_found",
+    ),
     ("commands/proposals.py", "{path} {what}, and this command would mix it wit"): (
         DISK,
         "tests/commands/test_proposals.py::test_a_killed_command_goes_on",
