@@ -169,7 +169,7 @@ def another_folder() -> Any:
 
 def strange() -> Any:
     """A model whose making fails in a way of its own."""
-    checkpoint = Checkpoint(Path("x.ckpt"), {"model": {"backbone": {}}}, ("a",), (1,), {})
+    checkpoint = Checkpoint(Path("x.ckpt"), {"model": {"_target_": "x", "backbone": {}}}, ("a",), (1,), {})
     return patched("detlab.runs.loading.validate_node", failing, lambda: detector_of(checkpoint))
 
 

@@ -49,7 +49,7 @@ FILES = [
     (f"{YOLO}/pipe.yaml", r"pipe\.txt is no regular file"),
     (f"{VOC} data.sets.train=folder", r"The list .*folder\.txt is no regular file"),
     ("train training=alternating model=faster_rcnn +training.stages.rpn_1.foo=1", r"There is no option training\.stages\.rpn_1\.foo; keys there: max_epochs, lr"),
-    ("predict run={tmp}/notarget.ckpt source={tmp}/JPEGImages", r"/notarget\.ckpt is no checkpoint of detlab train: its model has no backbone, or does not detect"),
+    ("predict run={tmp}/notarget.ckpt source={tmp}/JPEGImages", r"/notarget\.ckpt: its model has no _target_; give a checkpoint as detlab train wrote it"),
     (f"{YOLO}/nc.yaml", r"nc\.yaml: 'nc' is 2, but 'names' has 1; correct the one that is wrong"),
     (f"{YOLO}/points.yaml", r"points\.yaml: kpt_shape must be \[COUNT, 2\] or \[COUNT, 3\], not \['3'\]"),
     (f"{YOLO}/path.yaml", r"path\.yaml: its 'path' \.\./coco leaves its folder; data\.outside_root=true follows links and"),

@@ -168,6 +168,8 @@ def detector_of(checkpoint: Checkpoint) -> Detector:
     """
     try:
         model, classes = model_without_download(checkpoint.config), len(checkpoint.class_names)
+        if "_target_" not in model:
+            raise ConfigError("its model has no _target_; give a checkpoint as detlab train wrote it.")
         validate_node(model, "model")
         check_shapes(model, classes, checkpoint.state)
         detector = make_detector(model, classes)
