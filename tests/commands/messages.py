@@ -12,6 +12,8 @@ from PIL import Image
 
 from detlab.config.compose import compose_config, make_detector, plain_config
 from detlab.runs.checkpoints import CHECKPOINT_KEY, LAYOUT
+from tests.commands.messages_files import write_checkpoints, write_tables
+from tests.report.folders import write_run
 
 TINY = ["data.counts={train: 4, val: 2, test: 2}", "data.side=64", "data.size=64", "data.sizes=[8,20]", "logger=csv"]
 SMALL = ["model/neck=fpn_small", "model.head.width=16", "model.head.depth=1"]
@@ -93,6 +95,7 @@ DATA = [
     ("train data.sizes=[30,20]", r"data\.sizes=\[30, 20\] must rise and fit into data\.side=64"),
     ("train data.objects=[4,2]", r"data\.objects=\[4, 2\] must rise"),
     ("train data.classes=[circle]", r"data\.classes names 'circle', which the data set lacks; it has rectangle, ellipse, triangle"),
+    ("train data.classes=[ellipse,ellipse]", r"data\.classes names 'ellipse' twice"),
     ("train data.size=[64,64]", r"data\.size=\[64, 64\] needs data\.resize=letterbox or warp"),
     ("train 'data.counts={train: 0, val: 2, test: 2}'", r"The train split has no usable image"),
     ("train 'data.counts={train: 1, val: 0, test: 0}'", r"data\.val_fraction=0\.1 of 1 training images leaves one side empty|The val split has no"),
@@ -102,13 +105,13 @@ DATA = [
     ("train data=coco data.root={tmp} data.annotations.train=text.json", r"is not readable as json"),
     ("train data=coco data.root={tmp} data.annotations.train=list.json", r"holds a list, not a COCO object"),
     ("train data=coco data.root={tmp} data.annotations.train=empty.json", r"has no list of objects under 'images'"),
-    ("train data=voc data.root={tmp}", r"data\.sets\.train=train has no list ImageSets/Main/train\.txt"),
+    ("train data=voc data.root={tmp}", r"No object is annotated in"),
     ("train data=yolo", r"data\.root is not set; give your data\.yaml"),
     ("train data=yolo data.root={tmp}/none.yaml", r"is neither a data\.yaml nor a folder with one"),
     ("train data=yolo data.root={tmp}/empty", r"holds no data\.yaml"),
     ("train data=yolo data.root={tmp}/nonames.yaml", r"has no 'names'"),
-    ("train data=yolo data.root={tmp}/badnames.yaml", r"'names' must be a list"),
-    ("train data=yolo data.root={tmp}/notrain.yaml", r"has no 'train' entry"),
+    ("train data=yolo data.root={tmp}/badnames.yaml", r"'names' is neither a list, nor a map"),
+    ("train data=yolo data.root={tmp}/notrain.yaml", r"has no 'train' or 'val' or 'test' entry"),
     ("train data=yolo data.root={tmp}/nofolder.yaml", r"is neither a folder nor a list of images"),
     ("train data=yolo data.root={tmp}/broken.yaml", r"is not readable YAML"),
     ("train model=fast_rcnn data.proposals={tmp}/nope", r"is neither grid nor a file or folder written by detlab proposals"),
@@ -129,7 +132,6 @@ RUNS = [
     ("evaluate run={tmp}/run data.size=abc", r"data\.size=abc must be a whole number of at least 1"),
     ("evaluate run={tmp}/run detect.foo=1", r"There is no option detect\.foo; the run's model has"),
     ("evaluate run={tmp}/run detect.topk=abc", r"detect\.topk=abc must be a whole number of at least 1"),
-    ("evaluate run={tmp}/run 'data.classes=[ellipse,triangle]'", r"The data's classes \(ellipse, triangle\) are not the checkpoint's"),
     ("predict source=.", r"run must be given"),
     ("predict run={tmp}/run source={tmp}/empty", r"is a folder without images; give an image"),
     ("export run={tmp}/run batch=0", r"batch=0 must be a whole number of at least 1, or any; use batch=1"),
@@ -188,6 +190,8 @@ TYPED = [  # what Hydra itself refuses, through its own start
     ("train optim.lr=abc", r"optim\.lr=abc must be a number above 0; use optim\.lr=0\.001"),
     ("train model.matcher.negative=0.9", r"model\.matcher needs 0 <= negative"),
     ("evaluate", r"run must be given \(run folder or checkpoint\)"),
+    ("train +variant/schedule=alternating model=faster_rcnn trainer.max_epochs=3", r"trainer\.max_epochs=3 cannot be shared equally by 4; use trainer\.max_epochs=4"),
+    ("train variant/schedule=alternating", r"detlab train chooses no variant/schedule; add it with a plus, \+variant/schedule=CHOICE"),
     ("train --config-dir /nope", r"/nope"),
 ]
 # fmt: on
@@ -225,3 +229,6 @@ def make_files(folder: Path) -> None:
         "old.ckpt": facts | {"version": "0.0", "layout": 1},
     }.items():
         torch.save({"state_dict": state, CHECKPOINT_KEY: content}, folder / name)
+    write_tables(folder)
+    write_checkpoints(folder, whole, state)
+    write_run(folder / "done", ["seed=0"])

@@ -26,14 +26,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from detlab.commands import app
-from detlab.config.places import choices_among, config_dir
+from detlab.config import compose as composing
+from detlab.config.places import choices_among, compose_quietly, config_dir
 
 SRC = Path(app.__file__).resolve().parents[1]
 RAISED = {  # classes whose texts a user may read
     "BenchmarkError", "ConfigError", "DataError", "DifferentConfigsError", "ImageError", "NonFiniteLossError",
     "OptionError", "ReportError", "SweepBusyError", "ValueError", "WeightsError",
 }  # fmt: skip
-PLAIN = ("benchmark", "compare", "report", "rerun")  # commands without Hydra
+PLAIN = ("ablate", "benchmark", "compare", "pretrain", "report", "rerun")  # commands without Hydra
 
 
 class Site(NamedTuple):
@@ -72,8 +73,10 @@ def _words(call: ast.Call) -> str:
 
 def raised_at(error: BaseException | None) -> frozenset[Site]:
     """The places that raised an error and those which it was made from."""
-    found = set()
+    found, chain = set(), []
     while error is not None:
+        assert error not in chain, "a chain of causes without an end"
+        chain.append(error)
         for frame in traceback.extract_tb(error.__traceback__)[-1:]:
             with contextlib.suppress(ValueError):
                 key = str(Path(frame.filename).resolve().relative_to(SRC)), frame.lineno or 0
@@ -87,6 +90,11 @@ def _composed(command: str, choices: tuple[str, ...]) -> DictConfig:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         return compose(command, overrides=list(choices), return_hydra_config=True)
+
+
+@cache
+def _shipped(command: str, choices: tuple[str, ...]) -> DictConfig:
+    return compose_quietly(command, choices)
 
 
 def composed(command: str, words: Sequence[str], folder: Path) -> DictConfig:
@@ -138,6 +146,7 @@ def say(command: str, words: Sequence[str], folder: Path, monkeypatch: pytest.Mo
     if command in PLAIN:
         return _say_plain(command, words, monkeypatch)
     monkeypatch.setattr(sys, "argv", [f"detlab.commands.{command}", *words])
+    monkeypatch.setattr(composing, "compose_quietly", lambda name, choices: _shipped(name, tuple(choices)))
     module = import_module(f"detlab.commands.{command}")
     with _caught(monkeypatch) as got:
         app.run_app(lambda: module.main(composed(command, words, folder)), command)

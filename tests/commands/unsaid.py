@@ -1,3 +1,142 @@
-"""Messages that no command line of messages.py reaches, by (file below src/detlab, first words), with the reason."""
+"""Messages that neither messages.py nor in_python.py reaches: why, and the test that shows each.
 
-UNSAID: dict[tuple[str, str], str] = {}
+By (file below src/detlab, first words of the text as `saying.sites` has them); the words may be `*`, all of a file.
+"""
+
+PYTHON = "only a call from Python"
+RANKS = "takes several processes"
+DISK = "takes a file or folder that changes while the command runs"
+NETWORK = "takes a network, or its failure"
+TOLD = "told within the message of whoever asked"
+SECOND = "stands behind a refusal that comes first"
+PACKAGE = "takes an environment without a package"
+
+ONE = "tests/commands/test_messages.py::test_a_mistake_is_told_in_one_sentence"
+BOMBS = "tests/runs/test_safety.py::test_image_bombs_are_refused_before_they_are_decoded"
+STRANGERS = "tests/runs/test_safety.py::test_run_folders_from_strangers"
+DARKNET = "tests/model/backbones/test_darknet.py::test_a_file_that_is_not_consumed_exactly_is_refused"
+
+UNSAID: dict[tuple[str, str], tuple[str, str]] = {
+    ("benchmark/options.py", "{key}={text} must be true or false."): (
+        PYTHON,
+        "tests/benchmark/test_options.py::test_mistakes",
+    ),
+    ("config/repeated.py", "{source} holds {word[:120]!r}; an interpolation "): ("told by another test", STRANGERS),
+    ("data/proposals/store.py", "*"): (
+        "takes files of proposals",
+        "tests/data/test_proposals.py::test_files_of_other_images_are_refused",
+    ),
+    ("model/backbones/weights.py", "model.backbone.weights=imagenet could not downlo"): (
+        NETWORK,
+        "tests/model/backbones/test_backbones.py::test_a_download_without_network_says_what_to_do",
+    ),
+    ("runs/resuming.py", "resume=true found no unfinished run of this conf"): (
+        "takes Hydra's own start",
+        "tests/training/test_reliability.py::test_the_newest_unfinished_run_of_the_same_config_is_found",
+    ),
+    ("commands/proposals.py", "{path} {what}, and this command would mix it wit"): (
+        DISK,
+        "tests/commands/test_proposals.py::test_a_killed_command_goes_on",
+    ),
+    ("commands/train.py", "The overrides do not compose the config that was"): (
+        SECOND,
+        "tests/runs/test_safety.py::test_a_config_that_was_not_checked_is_not_trained",
+    ),
+    ("config/repeated.py", "{source} puts {value[:80]!r} at {'.'.join(map(st"): (SECOND, STRANGERS),
+    ("config/repeated.py", "{source} holds an override of {len(word)} charac"): (SECOND, STRANGERS),
+    ("config/repeated.py", "{source} sets {where}={shown}; where to write an"): (
+        "takes the longest way around what is left out",
+        STRANGERS,
+    ),
+    ("config/trusted.py", "str(error)"): (
+        "files as deep are refused as they are read",
+        "tests/runs/test_safety.py::test_configs_in_checkpoints",
+    ),
+    ("data/formats/bccd.py", "data=bccd could not download {self.url} ({error}"): (
+        NETWORK,
+        "tests/data/test_formats.py::test_bccd_without_network_says_what_to_do",
+    ),
+    ("data/formats/bccd.py", "data=bccd: {len(wrong)} files of {self.url} are "): (
+        NETWORK,
+        "tests/data/test_formats.py::test_bccd_downloads_and_checks_its_files",
+    ),
+    ("data/formats/source.py", "{item.path} could be read when training began an"): (
+        DISK,
+        "tests/training/test_reliability.py::test_a_vanished_data_folder_ends_the_run",
+    ),
+    ("data/images.py", "more pixels than data.max_pixels={max_pixels}"): (TOLD, BOMBS),
+    ("data/images.py", "{image.size[0]}x{image.size[1]} is more than dat"): (TOLD, BOMBS),
+    ("data/proposals/selective_search.py", "method=selective_search needs OpenCV contrib: pi"): (
+        PACKAGE,
+        "tests/commands/test_proposals.py::test_without_opencv_the_extra_is_named",
+    ),
+    ("data/splits.py", "The data's classes ({', '.join(classes.names)}) "): (
+        "takes a checkpoint of other classes",
+        "tests/training/test_splits.py::test_without_a_test_split_the_numbers_say_val",
+    ),
+    ("detectors/torchvision/convert.py", "state_dict does not fit {name} with num_classes="): (
+        PYTHON,
+        "tests/detectors/torchvision/test_convert.py::test_a_wrong_class_count_is_one_sentence",
+    ),
+    ("metrics/collected.py", "*"): (
+        PYTHON,
+        "tests/metrics/test_coco_ap.py::test_missing_and_unknown_images_are_refused",
+    ),
+    ("model/backbones/darknet_file.py", "{option}={path} begins with version {major}.{min"): (
+        "takes a whole file of another format",
+        DARKNET,
+    ),
+    ("model/backbones/darknet_file.py", "{self.option}={self.path} holds {len(self.floats"): (
+        "takes a whole file of another network",
+        DARKNET,
+    ),
+    ("model/criterion.py", "model.criterion.normalizer={normalizer} is not k"): (
+        PYTHON,
+        "tests/model/test_criterion.py::test_unknown_normaliser_is_refused",
+    ),
+    ("model/heads/dense.py", "model.head is shared by the levels and needs equ"): (
+        PYTHON,
+        "tests/model/heads/test_heads.py::test_unequal_anchors_are_refused",
+    ),
+    ("model/heads/roi.py", "model/head=tail needs one C4 map of {tail.channe"): (
+        SECOND,
+        "tests/model/heads/test_heads.py::test_a_tail_that_does_not_fit_is_refused",
+    ),
+    ("model/necks/ssd_extras.py", "model.neck.blocks needs five numbers for each: w"): (
+        PYTHON,
+        "tests/model/necks/test_ssd_extras.py::test_mistakes_name_their_option",
+    ),
+    ("report/intervals.py", "*"): (PYTHON, "tests/report/test_intervals.py::test_what_does_not_fit_is_an_error"),
+    ("report/spending.py", "*"): (PYTHON, "tests/report/test_spending.py::test_looks_outside_the_plan"),
+    ("runs/darknet.py", "{OPTION} fills YOLO alone, not {type(detector)._"): (
+        PYTHON,
+        "tests/runs/test_darknet.py::test_names_choose_the_network",
+    ),
+    ("runs/folder.py", "reason"): (DISK, "tests/runs/test_folder.py::test_a_folder_that_cannot_be_made_is_named"),
+    ("runs/folder.py", "{folder} is held by another detlab command{who};"): (
+        DISK,
+        "tests/runs/test_folder.py::test_a_held_folder_is_refused_also_under_resume",
+    ),
+    ("runs/resuming.py", "resume=true found {held[-1]}, which is held by a"): (
+        DISK,
+        "tests/runs/test_folder.py::test_a_held_folder_is_refused_also_under_resume",
+    ),
+    ("runs/resuming.py", "{file} holds weights only, nothing to go on from"): (TOLD, ONE),
+    ("runs/resuming.py", "{file} is of another model than this config's."): (TOLD, ONE),
+    ("sweeps/record.py", "{folder} is being worked on by another command, "): (
+        DISK,
+        "tests/sweeps/test_life.py::test_another_launcher_and_another_command_keep_out_of_a_folder",
+    ),
+    ("training/callbacks/agreement.py", "Rank {rank} was started with another config than"): (
+        RANKS,
+        "tests/training/test_reliability.py::test_ranks_with_different_configs_refuse_to_run",
+    ),
+    ("training/callbacks/nonfinite.py", "The loss was not finite at step {step} (image id"): (
+        "takes training",
+        "tests/commands/test_running.py::test_a_not_finite_loss_stops_the_run_and_says_whose_it_was",
+    ),
+    ("training/stages/linear_svm.py", "training=svm needs scikit-learn; pip install 'de"): (
+        PACKAGE,
+        "tests/training/stages/test_linear_svm.py::test_mistakes_are_refused",
+    ),
+}

@@ -58,6 +58,6 @@ def _typed(key: str, text: str, default: Option) -> Option:
             raise OptionError(f"{key}={text} must be true or false.")
         return text.lower() == "true"
     try:
-        return type(default)(text) if default is not None else (int(text) if text.lstrip("-").isdigit() else text)
+        return type(default)(text) if default is not None else (int(text) if text.lstrip("-").isdecimal() else text)
     except ValueError as error:
         raise OptionError(f"{key}={text} must be a number, such as {key}={default}.") from error

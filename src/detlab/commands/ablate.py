@@ -110,7 +110,7 @@ def read_request(words: Sequence[str]) -> Request:
 def _value(text: str) -> object:
     """Parse a word like a plain YAML scalar: null, true, false, a whole number, or text."""
     words: dict[str, object] = {"null": None, "true": True, "false": False}
-    return words.get(text.lower(), int(text) if text.lstrip("-").isdigit() else text)
+    return words.get(text.lower(), int(text) if text.lstrip("-").isdecimal() else text)
 
 
 def answer(request: Request) -> int:

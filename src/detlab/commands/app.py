@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from detlab.config.compose import open_keys, valid_config
-from detlab.config.explaining import explain, first_line
+from detlab.config.explaining import explain, one_line
 from detlab.config.typed import check_once, check_overrides
 from detlab.errors import ConfigError, DataError
 from detlab.system.printing import complain
@@ -81,5 +81,5 @@ def _sentence(error: Exception, name: str, overrides: list[str]) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
     if type(error).__name__ == "MisconfigurationException":  # compared by name to avoid importing Lightning
-        return first_line(error)
+        return one_line(error)
     return ""

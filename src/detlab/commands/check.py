@@ -23,7 +23,7 @@ from rich.text import Text
 from detlab.commands.anchors import anchors_of, placement_of
 from detlab.commands.app import on_plain_config, run_app
 from detlab.config.compose import compose_config, config_dir, valid_config
-from detlab.config.explaining import first_line
+from detlab.config.explaining import one_line
 from detlab.config.rules import check
 from detlab.data import DetectionData
 from detlab.errors import ConfigError, DataError
@@ -87,7 +87,7 @@ class Preflight:
                 verdict, seen = step()
             except Exception as error:  # any error becomes a line of the table
                 known = isinstance(error, ConfigError | DataError)
-                verdict, seen = FAIL, str(error) if known else f"{type(error).__name__}: {first_line(error)}"
+                verdict, seen = FAIL, str(error) if known else f"{type(error).__name__}: {one_line(error)}"
             self.rows.append((name, verdict, seen, time.perf_counter() - start))
 
     def options(self) -> tuple[str, str]:

@@ -63,9 +63,20 @@ def run(config: dict[str, Any]) -> Path:
     say(f"difference  {difference:.1e} over {int(expected.real.sum())} boxes")
     say(f"latency     eager {eager:.1f} ms, {format} {graph:.1f} ms, {torch.get_num_threads()} threads")
     say(f"file        {path}")
-    if not difference <= TOLERANCE:
-        raise ConfigError(f"format={format} gives other detections than the run (difference {difference:.1e}).")
+    check_difference(format, difference)
     return path
+
+
+def check_difference(format: str, difference: float) -> None:
+    """Refuse a graph that does not detect what the run does.
+
+    Raises:
+        ConfigError: names the format.
+    """
+    if not difference <= TOLERANCE:
+        raise ConfigError(
+            f"format={format} gives other detections than the run (difference {difference:.1e}); use another format."
+        )
 
 
 def _canvas(data: dict[str, Any]) -> tuple[int, int]:

@@ -118,10 +118,10 @@ def write_report(
     reload: str = "null",
 ) -> list[str]:
     """Write the report of the runs in some folders; returns the lines to print."""
-    if not resamples.isdigit():
+    if not resamples.isdecimal():
         raise ReportError(f"resamples={resamples} must be a whole number from 0 on.")
     sweep = make_sweep(find_runs(folders), baseline, metric)
-    if reload != "null" and not (reload.isdigit() and int(reload)):
+    if reload != "null" and not (reload.isdecimal() and int(reload)):
         raise ReportError(f"reload={reload} must be a whole number of seconds, or null.")
     with Progress() as progress:
         analysis = analyse(sweep, int(resamples), say=progress.say)

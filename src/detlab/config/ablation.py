@@ -178,7 +178,7 @@ def _levels(key: str, text: str) -> tuple[str, ...]:
 
 
 def _seed(text: Any) -> int:
-    if not str(text).lstrip("-").isdigit():
+    if not str(text).lstrip("-").isdecimal():
         raise ConfigError(f"seed={text} must be a whole number, or several, as in seed=0,1,2.")
     return int(text)
 

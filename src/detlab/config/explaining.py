@@ -25,6 +25,9 @@ from detlab.config.places import choices_among, compose_quietly, config_dir, gro
 from detlab.config.typed import swept, unreadable
 from detlab.errors import ConfigError, DataError
 
+PLACING = re.compile(r"(full_key|reference_type|object_type)\s*[:=]")  # OmegaConf's lines below its reason
+LONGEST = 1000  # characters of a reason that is not ours; torch lists every tensor that does not fit
+
 
 def explain(error: BaseException, name: str = "train", overrides: Sequence[str] = ()) -> str:
     """One sentence for an error, with a similar valid name if there is one.
@@ -45,7 +48,7 @@ def explain(error: BaseException, name: str = "train", overrides: Sequence[str] 
     for cause in _chain(error):
         if isinstance(cause, OmegaConfBaseException):
             return _of_key(cause, name, overrides)
-    return _of_composition(str(error), name, overrides) or first_line(error)
+    return _of_composition(str(error), name, overrides) or one_line(error)
 
 
 def of_part(error: BaseException) -> str:
@@ -56,23 +59,31 @@ def of_part(error: BaseException) -> str:
     cause = error
     while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
         cause = cause.__cause__  # stop at the part's own error
-    if type(cause) is ValueError or isinstance(cause, ConfigError | DataError):
+    if isinstance(cause, ConfigError | DataError):
         return str(cause)
+    if type(cause) is ValueError or (isinstance(cause, ValueError) and type(cause).__module__.startswith("detlab.")):
+        return one_line(cause)
     if isinstance(cause, InstantiationException):
-        return first_line(cause)
-    return f"{first_line(cause)} ({type(cause).__name__} in {_target_of(error)})"
+        return one_line(cause)
+    return f"{one_line(cause)} ({type(cause).__name__} in {_target_of(error)})"
 
 
-def first_line(error: BaseException) -> str:
-    """The first non-empty line of an error's text; the name of its class if it has no text."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def one_line(error: BaseException) -> str:
+    """An error's text with its lines joined, without those that only place it; the error's class, if it has none."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = list(dict.fromkeys(line for line in lines if line and not PLACING.match(line)))
+    text = "".join(line + (" " if line[-1] in ".,:;!?" else "; ") for line in lines).removesuffix("; ").strip()
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text or type(error).__name__
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """An error, then its chain of causes."""
+    seen: list[BaseException] = []
     cause: BaseException | None = error
-    while cause is not None:
+    while cause is not None and cause not in seen:
         yield cause
+        seen.append(cause)
         cause = cause.__cause__
 
 
@@ -82,19 +93,19 @@ def _of_key(error: OmegaConfBaseException, name: str, overrides: Sequence[str]) 
     if isinstance(error, MissingMandatoryValue):
         return f"{key} must be given{_comment(name, key)}; add {key}=..."
     if isinstance(error, InterpolationResolutionError):
-        return f"{key} cannot be resolved: {first_line(error)}"
+        return f"{key} cannot be resolved: {one_line(error)}"
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
-        return _no_group(key) if "/" in key else _no_key(key, name, overrides)
-    return f"{key}={error.value} does not fit: {first_line(error)}" if key else first_line(error)
+        return _no_group(key, name) if "/" in key else _no_key(key, name, overrides)
+    return f"{key}={error.value} does not fit: {one_line(error)}" if key else one_line(error)
 
 
 def _of_composition(text: str, name: str, overrides: Sequence[str]) -> str:
     """One sentence for a composition error that Hydra describes only in its text; empty if the text is not known."""
     if m := re.search(r"Could not override '([^']+)'\.?\s*No match in the defaults list", text):
-        return _no_group(m[1])
+        return _no_group(m[1], name)
     if m := re.search(r"Could not delete (?:from config\. )?'([^']+)'", text):
         key = m[1].partition("=")[0]
-        return f"~{key} takes nothing away: {_no_group(key) if '/' in key else _no_key(key, name, overrides)}"
+        return f"~{key} takes nothing away: {_no_group(key, name) if '/' in key else _no_key(key, name, overrides)}"
     if m := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
         return f"+{m[1]} adds an option that is there already; use {m[1]}=VALUE."
     if "Ambiguous value for argument" in text or "Sweep parameters" in text:
@@ -116,8 +127,8 @@ def _no_choice(config: str, options: list[str]) -> str:
     return f"{group}={choice} does not exist{_nearest(choice, options)}; options: {', '.join(options)}."
 
 
-def _no_group(key: str) -> str:
-    """The message for a group that the chosen config does not have."""
+def _no_group(key: str, name: str) -> str:
+    """The message for a group that the chosen config of this name does not have."""
     if key in ("model/pool", "model/proposals"):
         return f"{key} is refused: the chosen family pools no RoI, it reads its maps densely; use model=faster_rcnn."
     if key == "model/arm":
@@ -125,6 +136,13 @@ def _no_group(key: str) -> str:
     if key == "model/obj_loss":
         return f"{key} is refused: the chosen family has no objectness apart from its classes; use model=yolo."
     known = groups()
+    if key in known and not key.startswith("model/"):
+        works = "leave it out"
+        if name == "evaluate":
+            works = f"change single keys of the run's own, {key}.KEY=VALUE"
+        elif name in ("train", "check"):
+            works = f"add it with a plus, +{key}=CHOICE"
+        return f"detlab {name} chooses no {key}; {works}."
     if key in known:
         return f"{key} is not part of the chosen model; use model=faster_rcnn, or leave it out."
     return f"There is no option {key}{_nearest(key, known)}."

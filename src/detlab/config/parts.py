@@ -28,7 +28,7 @@ def build_part(node: Mapping[str, Any], **facts: Any) -> Any:
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
             cause = cause.__cause__
         if isinstance(cause, ConfigError | DataError):
-            raise cause from error
+            raise cause from cause.__cause__  # not from `error`, which was made from it: a chain without an end
         if isinstance(cause, FAULTS):
             raise
         raise ConfigError(of_part(error)) from error

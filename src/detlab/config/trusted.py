@@ -240,7 +240,12 @@ def _check_home(node: Node, name: str) -> None:
     try:
         found = object_of(node.target)
     except Exception as error:  # an import may raise anything
-        raise ConfigError(f"{name} names {node.target} at {node.place}, which cannot be imported ({error}).") from error
+        cause = error.__cause__ or error
+        cause = cause.__cause__ or cause  # Hydra's error holds the import's own
+        reason = f"{type(cause).__name__}: {cause}"
+        raise ConfigError(
+            f"{name} names {node.target} at {node.place}, which cannot be imported ({reason})."
+        ) from error
     home = str(getattr(found, "__module__", ""))
     if not (isclass(found) or isroutine(found)) or home.split(".")[0] != node.target.split(".")[0]:
         raise ConfigError(

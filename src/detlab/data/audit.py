@@ -139,8 +139,9 @@ class AuditReport:
             worst = max(errors, key=lambda f: f.count)
             total = sum(f.count for f in errors)
             raise DataError(
-                f"The data has {total} errors, most of them '{worst.rule}' ({worst.count}, such as "
-                f"{', '.join(worst.examples)}); mend the files, or set data.on_error=drop to go on without them."
+                f"The data has {total} error{'s, most of them' if total > 1 else ','} '{worst.rule}' ({worst.count}, "
+                f"such as {', '.join(worst.examples)}); mend the files, or set data.on_error=drop to go on without "
+                f"them."
             )
 
 

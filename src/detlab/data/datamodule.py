@@ -178,6 +178,7 @@ class DetectionData(L.LightningDataModule):
         if self.same_images:
             self._splits = dict.fromkeys(SPLITS, self._splits.get("train", []))
         self._classes = classes
+        self.collate.check(self.resize.target(item.size) for part in self._splits.values() for item in part)
         for split in self.required:
             if not self._splits.get(self._name(split)):
                 raise DataError(

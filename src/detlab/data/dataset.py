@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from detlab.data.formats.source import Source
 from detlab.data.proposals.store import Boxes
 from detlab.data.records import Record
 from detlab.data.transforms import Resize, as_sample
+from detlab.errors import DataError
 from detlab.tensors.structures import PADDING, Batch, Proposals, Targets
 
 
@@ -146,14 +148,24 @@ class Collate:
     def __init__(self, *, divisor: int = 32, canvas: tuple[int, int] | None = None) -> None:
         self.divisor, self.canvas = divisor, canvas
 
+    def check(self, sizes: Iterable[Sequence[int]]) -> None:
+        """Refuse images, resized to these (height, width), that a fixed canvas cannot hold.
+
+        Raises:
+            DataError: names the first.
+        """
+        height, width = self.canvas or (math.inf, math.inf)
+        for size in sizes:
+            if size[0] > height or size[1] > width:
+                raise DataError(
+                    f"data.canvas=[{height}, {width}] is smaller than an image of {tuple(size)}; enlarge it, or lower "
+                    f"data.size or data.max_size."
+                )
+
     def __call__(self, samples: list[Sample]) -> Batch:
         sizes = torch.tensor([s.image.shape[-2:] for s in samples])
         height, width = self.canvas or (-(-int(side) // self.divisor) * self.divisor for side in sizes.amax(0))
-        if (sizes > torch.tensor([height, width])).any():
-            raise ValueError(
-                f"data.canvas=[{height}, {width}] is smaller than an image of {tuple(sizes.amax(0).tolist())}; enlarge "
-                f"it, or lower data.size or data.max_size."
-            )
+        self.check(sizes.tolist())
         images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
         rows = max(1, *(len(s.labels) for s in samples)) if len(samples) > 1 else max(1, len(samples[0].labels))
         boxes = torch.zeros(len(samples), rows, 4)

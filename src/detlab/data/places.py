@@ -164,7 +164,7 @@ def _suffix(name: str) -> str:
 def _link_target(path: Path) -> Path | None:
     """The target of a text file that stands for a link; None if the file is no link."""
     try:
-        if path.stat().st_size > LINK_BYTES:
+        if not path.is_file() or path.stat().st_size > LINK_BYTES:  # a pipe would be waited for
             return None
         text = path.read_text()
         target = path.parent / text

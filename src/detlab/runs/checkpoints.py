@@ -69,7 +69,8 @@ def read_checkpoint(
     for key in ("model", "data"):
         if type(config.get(key)) is not dict:
             raise ConfigError(f"{path} is no checkpoint of detlab train: its config has no {key}.")
-    if type(config["model"].get("backbone")) is not dict or type(config["model"].get("detect")) is not dict:
+    kinds = {"backbone": dict, "detect": dict}
+    if any(type(config["model"].get(key)) is not kind for key, kind in kinds.items()):
         raise ConfigError(f"{path} is no checkpoint of detlab train: its model has no backbone, or does not detect.")
     names, ids = facts["class_names"], facts["category_ids"]
     if not _all_of(names, str) or not _all_of(ids, int) or len(names) != len(ids):

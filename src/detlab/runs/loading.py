@@ -13,7 +13,9 @@ from torch import Tensor
 
 from detlab.config.compose import compose_config, make_detector, plain_config
 from detlab.config.parts import build_part
+from detlab.config.validate import validate_node
 from detlab.data.dataset import Collate
+from detlab.data.images import MAX_PIXELS
 from detlab.data.proposals.store import Boxes, grid_proposals
 from detlab.data.transforms import Resize
 from detlab.data.unlabelled import batches_of_images
@@ -21,6 +23,7 @@ from detlab.detectors import Detector
 from detlab.errors import ConfigError
 from detlab.model.detect import to_original
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, model_without_download, read_checkpoint
+from detlab.runs.shapes import check_shapes
 from detlab.tensors.norms import fold_norms
 from detlab.tensors.structures import Batch, Detections
 
@@ -41,6 +44,7 @@ class Loaded:
         self.device = torch.device(device)
         self.detector = fold_norms(detector_of(checkpoint)).to(self.device)
         data = self.config["data"]
+        _check_data(checkpoint)
         mode = data.get("resize") or self.detector.resize
         self.resize = Resize(mode=mode, size=data["size"], max_size=data.get("max_size"))
         self._proposal_count = data.get("proposal_count", 1000)
@@ -137,6 +141,25 @@ def load(
     return Loaded(read_checkpoint(find_checkpoint(run, ckpt), trust), device, views)
 
 
+def _check_data(checkpoint: Checkpoint) -> None:
+    """Refuse a stranger's options of images: another type, or larger than any image may be.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    data = checkpoint.config["data"]
+    if type(data.get("_target_")) is not str or "size" not in data:
+        raise ConfigError(f"{checkpoint.path} is no checkpoint of detlab train: its data has no _target_ or no size.")
+    try:
+        validate_node(data, "data")
+    except ConfigError as error:
+        raise ConfigError(f"{checkpoint.path}: {error}") from error
+    for key in ("size", "max_size", "canvas"):
+        sides = data.get(key) or 1
+        if max(sides if isinstance(sides, list) else [sides]) ** 2 > MAX_PIXELS:
+            raise ConfigError(f"{checkpoint.path} holds data.{key}={sides}, canvases of more than {MAX_PIXELS:,} px.")
+
+
 def detector_of(checkpoint: Checkpoint) -> Detector:
     """Build the detector of a checkpoint and load its weights.
 
@@ -144,10 +167,15 @@ def detector_of(checkpoint: Checkpoint) -> Detector:
         ConfigError: the model cannot be built, or the tensors do not match the model.
     """
     try:
-        detector = make_detector(model_without_download(checkpoint.config), len(checkpoint.class_names))
+        model, classes = model_without_download(checkpoint.config), len(checkpoint.class_names)
+        if "_target_" not in model:
+            raise ConfigError("its model has no _target_; give a checkpoint as detlab train wrote it.")
+        validate_node(model, "model")
+        check_shapes(model, classes, checkpoint.state)
+        detector = make_detector(model, classes)
         detector.load_state_dict(checkpoint.state)
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        raise ConfigError(f"{checkpoint.path}: {error}") from error
     except Exception as error:  # wrong values in an untrusted file raise many types of errors
         reason = str(error).strip().partition("\n")[0][:160]
         raise ConfigError(

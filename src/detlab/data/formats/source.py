@@ -86,8 +86,10 @@ def text_of(path: Path, report: AuditReport, split: str) -> Text:
     """
     try:
         text = read_text(path)
+    except ReadError:
+        raise
     except (OSError, ValueError) as error:
-        raise error if isinstance(error, ReadError) else ReadError(f"cannot be read ({error})") from error
+        raise ReadError(f"cannot be read ({error})") from error
     if text.guessed:
         report.add(split, "text not in UTF-8", path.name)
     return text
