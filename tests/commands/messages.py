@@ -47,6 +47,7 @@ PARTS = [
     (f"{RETINA} model/backbone=vgg16 model.backbone.norm=frozen_bn", r"frozen batch norm on random weights"),
     (f"{FRCNN} model.proposals.detect.pre_nms_train=-1", r"model\.proposals\.detect\.pre_nms_train=-1 must be a whole number of at least 1; use model\.proposals\.detect\.pre_nms_train=2000"),
     (f"{FRCNN} model.proposals.head.norm=foo", r"model\.proposals\.head\.norm=foo must be bn, sync_bn or gn, or null"),
+    (f"{FRCNN} model/neck=none model/anchors=rpn9 model.proposals.drop_crossing=true", r"drop_crossing=true of the RPN leaves no anchor to learn from: no training image, the largest of 64 x 64 px"),
     (f"{FRCNN} model/neck=none model.neck.level=C4 model/head=tail model/pool=spp", r"model/pool=spp is refused"),
     (f"{SSD} model.anchors.scales=[0.1]", r"model\.anchors\.scales=\[0\.1\] must be a list of at least 2 entries"),
     (f"{SSD} model.anchors.ratios=[0.5]", r"model\.anchors\.ratios=\[0\.5\] must be a list, each a number above 1"),
