@@ -36,6 +36,7 @@ PARTS = [
     (f"{RETINA} model.detect.max_detections=0.5", r"model\.detect\.max_detections=0\.5 must be a whole number of at least 1; use model\.detect\.max_detections=100"),
     (f"{RETINA} model.detect.score_threshold=[1]", r"model\.detect\.score_threshold=\[1\] must be a number from 0 to 1"),
     (f"{RETINA} model.anchors.sizes=[]", r"model\.anchors\.sizes=\[\] must be a list of at least 1 entry, each a number above 0"),
+    (f"{RETINA} model.anchors.steps=true", r"model\.anchors\.steps=true must be stride or divided; use model\.anchors\.steps=stride"),
     (f"{RETINA} model.neck.finest=4 model.neck.coarsest=3", r"model\.neck needs 2 <= finest < coarsest <= 5"),
     (f"{RETINA} model.neck.lateral=no", r"model\.neck\.lateral=no must be true or false; use model\.neck\.lateral=false"),
     (f"{RETINA} model.neck.extra=foo", r"model\.neck\.extra=foo must be none, pool, conv_c or conv_p"),
