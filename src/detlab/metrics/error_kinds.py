@@ -4,7 +4,10 @@ Every detection that matches nothing at an IoU of 0.5 gets one kind of error, as
 paper's code; every box nobody found and no classification or localisation error points at is missed. What a kind costs
 is the AP at 0.5 gained when its errors alone are fixed. The gains do not add up to 1 - AP.
 
-Different from the paper's code: a class without ground truth has no AP here (there it counts as 0), as in COCO.
+Different from the paper's code (tidecv), as in COCO: a class without ground truth has no AP (there it counts as 0). A
+detection on a crowd of its class, from an IoU of 0.5 on, counts in no way (there, from above 0.5 on, it leaves the AP
+alone, but is an error of some kind). Recall is read at numpy's 101 points of 0..1 (there at k / 100, so that a recall
+of exactly 0.7 reaches one point more). Both take an IoU of exactly 0.5 for a match.
 """
 
 from __future__ import annotations
