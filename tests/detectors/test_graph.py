@@ -15,8 +15,10 @@ from detlab.errors import ConfigError
 from detlab.tensors.structures import Batch
 
 CANVAS = (64, 96)
+TORCHVISION = "retinanet with torchvision's steps"
 SMALL = {
     "retinanet": ["model.neck.width=32", "model.head.width=32", "model.head.depth=1"],
+    TORCHVISION: ["model.neck.width=32", "model.head.width=32", "model.head.depth=1", "model.anchors.steps=divided"],
     "faster_rcnn": ["model.neck.width=32", "model.head.width=64", "model.proposals.detect.post_nms_test=50"],
     "yolo": ["model.neck.widths=[16, 16, 16]"],
     "yolov2": ["model.neck.width=32", "model.head.width=32", "model.head.prior=null", "model.detect.nms_threshold=0.9"],
@@ -32,11 +34,13 @@ def batch_of(images: Tensor, sizes: Tensor) -> Batch:
 def detector_of(family: str) -> Detector:
     """A random detector whose scores differ, so that it detects something."""
     torch.manual_seed(0)
-    detector = build_detector([f"model={family}", *SMALL[family], "model.backbone.weights=null"], num_classes=3)
+    detector = build_detector(
+        [f"model={family.split()[0]}", *SMALL[family], "model.backbone.weights=null"], num_classes=3
+    )
     for name, parameter in detector.named_parameters():
         if name.startswith(("head.cls.", "head.box.", "rpn.head.cls.", "rpn.head.box.")):
             torch.nn.init.normal_(parameter, std=0.3) if parameter.dim() > 1 else torch.nn.init.zeros_(parameter)
-    if family == "retinanet":  # logits of a random network are in the thousands, and scores of 1 have no order
+    if family.startswith("retinanet"):  # logits of a random network are in the thousands, and scores of 1 have no order
         with torch.no_grad():
             prediction = detector.eval().head(detector.features(batch_of(*example(1, CANVAS))))
             detector.head.cls.weight /= prediction.logits.std() / 2
@@ -56,6 +60,7 @@ def detector_of(family: str) -> Detector:
     ("family", "format"),
     [
         ("retinanet", "onnx"),
+        (TORCHVISION, "onnx"),
         ("faster_rcnn", "onnx"),
         ("retinanet", "torch_export"),
         ("faster_rcnn", "torch_export"),

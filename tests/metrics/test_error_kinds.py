@@ -116,6 +116,34 @@ def test_the_gain_of_each_fix_by_hand() -> None:
     assert report["special"]["false_negatives"] == {"count": 4, "ap_regained": pytest.approx(0.5 - start)}
 
 
+def test_kinds_at_exactly_half_and_a_tenth() -> None:
+    """Squares of side 3, 1 px apart, overlap by 6 / 12, of side 11, 9 px apart, by 22 / 220; as in the paper's code."""
+    half, tenth = (0, 0, 3, 0), (100, 0, 11, 0)
+    assert verdicts(made([half], [(1, 0, 3, 0.9, 0)])).kind.tolist() == [TRUE]
+    assert verdicts(made([half], [(0, 0, 3, 0.9, 0), (1, 0, 3, 0.8, 0)])).kind.tolist() == [TRUE, LOCALISATION]
+    assert verdicts(made([half], [(1, 0, 3, 0.9, 1)])).kind.tolist() == [CLASSIFICATION]
+    assert verdicts(made([tenth], [(109, 0, 11, 0.9, 0)])).kind.tolist() == [LOCALISATION]
+    assert verdicts(made([tenth], [(109, 0, 11, 0.9, 1)])).kind.tolist() == [BACKGROUND_HIT]
+
+
+def test_a_detection_on_a_crowd_is_no_error_from_half_on() -> None:
+    """Other than in the paper's code, which keeps it out of the AP, but counts it as background."""
+    crowd = [(100, 100, 100, 0, True)]
+    inside, half, outside = (120, 120, 10, 0.9, 0), (95, 120, 10, 0.8, 0), (94, 120, 10, 0.7, 0)
+    found = made([(0, 0, 10, 0), *crowd], [inside, half, outside])
+    judged = verdicts(found)
+    assert judged.kind.tolist() == [IGNORED, IGNORED, BACKGROUND_HIT]
+    assert error_shares(found, judged)["kinds"]["background"]["count"] == 1
+    assert verdicts(made(crowd, [(120, 120, 10, 0.9, 1)])).kind.tolist() == [BACKGROUND_HIT]  # of another class
+
+
+def test_recall_is_read_at_cocos_points() -> None:
+    """7 of 10 boxes: numpy's point 70 is 0.7000000000000001, so points 0 to 69 are reached; of k / 100 one more."""
+    found = made([(20 * i, 0, 10, 0) for i in range(10)], [(20 * i, 0, 10, 0.9, 0) for i in range(7)], classes=1)
+    assert error_shares(found, verdicts(found))["ap_50"] == pytest.approx(70 / 101, abs=1e-12)
+    assert coco_ap(found)["map_50"] == pytest.approx(70 / 101, abs=1e-12)
+
+
 def test_only_the_best_error_at_a_box_mends_it_and_crowds_take_no_blame() -> None:
     boxes = [(0, 0, 10, 0), (100, 100, 100, 0, True)]
     judged = verdicts(made(boxes, [(5, 0, 10, 0.3, 0), (0, 5, 10, 0.6, 0), (120, 120, 10, 0.9, 0)]))

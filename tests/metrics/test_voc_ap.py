@@ -61,9 +61,16 @@ def test_difficult_boxes_neither_count_nor_cost() -> None:
     assert judged("voc07", truth, found) == {}
 
 
-def test_an_overlap_of_exactly_half_is_no_hit_and_a_taken_box_is_not_passed_on() -> None:
+@pytest.mark.parametrize("kind", ["voc07", "voc12"])
+def test_an_overlap_of_exactly_half_is_a_hit(kind: str) -> None:
+    """The devkit's ovmax >= minoverlap, of 50 px of 100."""
     truth, found = case([[0.0, 0, 10, 10]], [[0.0, 0, 10, 5]])
-    assert judged("voc12", truth, found)["map_voc12"] == 0
+    assert judged(kind, truth, found)[f"map_{kind}"] == 1
+    truth, found = case([[0.0, 0, 10, 10]], [[0.0, 0, 10, 4.999]])
+    assert judged(kind, truth, found)[f"map_{kind}"] == 0
+
+
+def test_a_taken_box_is_not_passed_on() -> None:
     # The second detection lies best on the first box, which is taken; that it fits the second as well helps nothing.
     truth, found = case([[0.0, 0, 10, 10], [0.0, 2, 10, 12]], [[0.0, 0, 10, 10], [0.0, 0.5, 10, 10.5]])
     assert judged("voc12", truth, found)["map_voc12"] == 0.5
@@ -94,7 +101,7 @@ def by_loops(truth: GroundTruth, found: Detections, ids: torch.Tensor, kind: str
                     union = (x2 - x1 + 1) * (y2 - y1 + 1) + (gx2 - gx1 + 1) * (gy2 - gy1 + 1) - iw * ih
                     if iw * ih / union > best:
                         best, which = iw * ih / union, g
-            if best <= 0.5:
+            if best < 0.5:
                 verdicts.append(False)
             elif truth.difficult[which] or truth.crowd[which]:
                 continue

@@ -37,6 +37,14 @@ def test_every_box_has_the_best_shape_of_all_levels_in_its_cell() -> None:
     assert (found.state[0] == NEGATIVE).sum() == references.shape[1] - 2
 
 
+@pytest.mark.parametrize("matcher", [CellMatcher(), ResponsibleMatcher()])
+def test_without_an_anchor_no_box_takes_one(matcher: CellMatcher) -> None:
+    found = matcher(torch.zeros(1, 0, 8), targets([2, 20, 34, 30]), torch.zeros(1, 0, 4))
+    assert found.state.shape == (1, 0)
+    assert found.rows.tolist() == [[-1]]
+    assert best_overlap(torch.zeros(1, 0, 4), targets([2, 20, 34, 30])).shape == (1, 0)
+
+
 def test_a_centre_on_the_border_belongs_to_the_later_cell() -> None:
     references = SHAPES.with_cells(LEVELS, (64, 64), CPU)
     found = CellMatcher()(references, targets([27, 17, 37, 47]))  # 10x30 at (32, 32)

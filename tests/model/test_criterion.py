@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from detlab.model.coders import BoxCoder
-from detlab.model.criterion import Criterion, share_of_processes
+from detlab.model.criterion import NORMALIZERS, Criterion, share_of_processes
 from detlab.model.losses import BCELoss, CrossEntropyLoss, FocalLoss, GIoULoss, SmoothL1Loss
-from detlab.model.matchers import IGNORED, NEGATIVE, POSITIVE, IoUMatcher
-from detlab.model.samplers import AllSampler, HardNegativeSampler, RandomSampler
+from detlab.model.matchers import IGNORED, NEGATIVE, POSITIVE, BipartiteMatcher, IoUMatcher
+from detlab.model.samplers import AllSampler, HardNegativeSampler, OHEMSampler, RandomSampler, Sampler
 from detlab.tensors.structures import Prediction
 from tests.batches import make_batch
 
@@ -120,6 +120,38 @@ def test_ssd_kind_of_sampling_has_no_term_for_an_empty_image(targets: Callable) 
         Prediction(torch.randn(2, 4, 4), torch.randn(2, 4, 4)), ANCHORS, made.assign(ANCHORS, truth, 3), KEYS, 0
     )
     assert [v.item() for v in losses.values()] == [0, 0]
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+@pytest.mark.parametrize(
+    "sampler",
+    [AllSampler(), RandomSampler(size=4, positive_fraction=0.5), HardNegativeSampler(ratio=3), OHEMSampler(size=4)],
+)
+def test_without_an_anchor_losses_are_zero_and_gradients_defined(
+    normalizer: str, sampler: Sampler, two_images: Any
+) -> None:
+    for matcher in (IoUMatcher(positive=0.6, negative=0.4, force_best=True), BipartiteMatcher()):
+        made = criterion(normalizer, matcher=matcher, sampler=sampler, box_loss=GIoULoss(), cls_loss=FocalLoss())
+        weight = torch.ones((), requires_grad=True)  # of a layer before the outputs
+        prediction = Prediction(torch.zeros(2, 0, 3) * weight, torch.zeros(2, 0, 4) * weight)
+        losses = made(prediction, ANCHORS[:, :0], made.assign(ANCHORS[:, :0], two_images, 3), KEYS, 0)
+        sum(losses.values()).backward()
+        assert [v.item() for v in losses.values()] == [0, 0]
+        assert weight.grad == 0
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS)
+def test_where_no_anchor_may_be_used_losses_are_zero_and_gradients_defined(normalizer: str, two_images: Any) -> None:
+    """An RPN with drop_crossing on an image smaller than every anchor."""
+    made = criterion(normalizer, sampler=RandomSampler(size=4, positive_fraction=0.5))
+    assignment = made.assign(ANCHORS, two_images, 3, usable=torch.zeros(2, 4, dtype=torch.bool))
+    assert (assignment.state == IGNORED).all()
+    logits, deltas = torch.randn(2, 4, 3, requires_grad=True), torch.randn(2, 4, 4, requires_grad=True)
+    losses = made(Prediction(logits, deltas), ANCHORS, assignment, KEYS, 0)
+    sum(losses.values()).backward()
+    assert [v.item() for v in losses.values()] == [0, 0]
+    assert not logits.grad.any()
+    assert not deltas.grad.any()
 
 
 def test_the_same_image_is_sampled_alike_at_any_place() -> None:

@@ -64,6 +64,16 @@ def test_a_batch_without_any_box(anchors: Tensor, targets: Callable) -> None:
     assert found.state.tolist() == [[NEGATIVE] * 4] * 2
 
 
+@pytest.mark.parametrize("fixed", [False, True], ids=["host", "fixed_shapes"])
+@pytest.mark.parametrize("matcher", [IoUMatcher(positive=0.5, negative=0.4, force_best=True), BipartiteMatcher()])
+def test_no_anchor_matches_nothing(
+    matcher: IoUMatcher, fixed: bool, targets: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(matchers, "fixed_shapes", lambda x: fixed)
+    found = matcher(torch.zeros(1, 0, 4), targets([[[0, 0, 10, 10]], []], [[0], []]))
+    assert [field.shape for field in found] == [(2, 0)] * 3
+
+
 def test_anchors_in_a_crowd_are_ignored_and_never_positive(anchors: Tensor, targets: Callable) -> None:
     truth = targets([[[0, 0, 10, 10], [20, 20, 60, 60]]], [[0, 0]], crowd=[[False, True]])
     found = IoUMatcher(positive=0.5, negative=0.4, force_best=True)(anchors, truth)

@@ -173,6 +173,13 @@ def test_recall_of_proposals_is_that_of_pycocotools_without_classes(tmp_path: Pa
 @pytest.mark.parametrize("kind", ["voc07", "voc12"])
 def test_voc_ap_is_that_of_the_metric(tmp_path: Path, kind: str) -> None:
     document, results = stored_run(tmp_path)
+    x, y, w, h = (round(side) for side in document["annotations"][0]["bbox"])
+    document["annotations"][0]["bbox"] = [x, y, w, h]
+    document["annotations"][0] |= {"iscrowd": 0, "difficult": 0}
+    of = {key: document["annotations"][0][key] for key in ("image_id", "category_id")}
+    results.insert(0, {**of, "bbox": [x, y, w, h / 2], "score": 2.0})  # an IoU of exactly a half
+    (tmp_path / "ground_truth.json").write_text(json.dumps(document))
+    (tmp_path / "detections.json").write_text(json.dumps(results))
     drawn = read_drawn(tmp_path, [f"map_{kind}"], 5)
     assert drawn is not None
     corners = np.array([[*r["bbox"], r["score"], r["category_id"] - 1] for r in results])

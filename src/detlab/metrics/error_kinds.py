@@ -4,7 +4,10 @@ Every detection that matches no box at an IoU of 0.5 gets one kind of error: the
 paper's code. A box is missed if no detection matches it and no classification or localisation error refers to it. The
 cost of a kind is the AP at 0.5 that is gained when only its errors are fixed. The gains do not add up to 1 - AP.
 
-One difference from the paper's code: a class without ground truth has no AP here, as in COCO (there it counts as 0).
+Differences from the paper's code (tidecv), as in COCO: a class without ground truth has no AP (there it counts as 0). A
+detection on a crowd of its class, from an IoU of 0.5 on, is ignored (there, above 0.5, it is left out of the AP but
+counted as an error). Recall is read at numpy's 101 points of 0..1 (there at k / 100, so that a recall of exactly 0.7
+reaches one point more). Both take an IoU of exactly 0.5 for a match.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Pascal VOC average precision (VOC devkit, VOCevaldet.m), at 11 points (2007) or as area (2010 and later).
 
 The devkit has inclusive pixel corners, w = xmax - xmin + 1. Boxes here have continuous corners, (xmin - 1, ymin - 1,
-xmax, ymax), so that w = x2 - x1 is the same number, and every IoU is the same.
+xmax, ymax), so that w = x2 - x1 is the same number, and every IoU is the same. An IoU of exactly 0.5 is a hit, as in
+the devkit's code (ovmax >= minoverlap); its text says "exceed", and py-faster-rcnn's Python version uses >.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from detlab.metrics.matching import pairs_of
 from detlab.tensors.structures import GroundTruth
 
 KINDS = ("voc07", "voc12")  # 11 points; area under the curve
-THRESHOLD = 0.5  # of IoU, strictly above
+THRESHOLD = 0.5  # of IoU, from which a detection is a hit
 
 
 class VocAP(CollectedDetections):
-    """AP at an IoU above 0.5. Difficult boxes (and crowds) are not counted, nor are the detections matched to them.
+    """AP at an IoU of 0.5 or more. Difficult boxes (and crowds) are not counted, nor are the detections matched to them.
 
     Args:
         ground_truth: the split's annotations.
@@ -65,7 +66,7 @@ def voc_ap(found: Found, kind: str = "voc07") -> dict[str, float]:
     # Each detection is compared with its best box only (the first of equal ones), whether that is taken or not.
     best_first = np.lexsort((pairs.truth, -pairs.iou, pairs.det))
     best = best_first[np.unique(pairs.det[best_first], return_index=True)[1]]
-    best = best[pairs.iou[best] > THRESHOLD]
+    best = best[pairs.iou[best] >= THRESHOLD]
     det, box = pairs.det[best], pairs.truth[best]
     ignored = np.zeros(len(rows), bool)
     ignored[det[difficult[box]]] = True

@@ -53,9 +53,9 @@ class CellMatcher(nn.Module):
         """Match references [1, A, 8] to the boxes of targets; predicted [B, A, 4] are this step's decoded boxes."""
         batch, boxes = targets.labels.shape
         count = references.shape[1]
-        if boxes == 0:
+        if boxes == 0 or count == 0:
             state = torch.full((batch, count), NEGATIVE, dtype=torch.int8, device=references.device)
-            none = torch.zeros_like(targets.labels)
+            none = torch.full_like(targets.labels, -1)
             return CellMatches(state, torch.zeros_like(state, dtype=torch.int64), torch.zeros_like(state).float(), none)
         per_part = max(1, LARGEST_MATRIX // (4 * boxes * count))
         parts = []
@@ -156,7 +156,7 @@ def _distance(predicted: Tensor, boxes: Tensor, anchors: Tensor) -> Tensor:
 def best_overlap(predicted: Tensor, targets: Targets) -> Tensor:
     """Highest IoU [B, A] of each predicted box [B, A, 4] with a true box of its image; crowds are left out."""
     batch, boxes = targets.labels.shape
-    if boxes == 0:
+    if boxes == 0 or predicted.shape[1] == 0:
         return torch.zeros_like(area(predicted))
     usable = targets.real & ~targets.crowd
     per_part = max(1, LARGEST_MATRIX // (boxes * predicted.shape[1]))

@@ -75,7 +75,7 @@ class IoUMatcher(nn.Module):
     def forward(self, anchors: Tensor, targets: Targets) -> Matches:
         """Match anchors [1 or B, A, 4] to the boxes of targets (M rows each)."""
         batch, boxes = targets.labels.shape
-        if boxes == 0:
+        if boxes == 0 or anchors.shape[1] == 0:
             return _without_boxes(batch, anchors, NEGATIVE if self.negative_from == 0 else IGNORED)
         per_part = max(1, LARGEST_MATRIX // max(1, boxes * anchors.shape[1]))
         if per_part >= batch:
@@ -164,8 +164,6 @@ def _greedy_pairs(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
 
 def _greedy_pairs_on_host(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """The same pairs on a CPU: a box's best anchor is searched again only when another box has taken it."""
-    if iou.shape[2] == 0:
-        return
     best, column = iou.max(dim=2)  # [B, M]
     taken = torch.zeros_like(iou[:, 0], dtype=torch.bool)
     for _ in range(min(iou.shape[1:])):
@@ -194,7 +192,7 @@ def _best_columns(iou: Tensor, count: int) -> Tensor:
 
 
 def _without_boxes(batch: int, anchors: Tensor, kind: int) -> Matches:
-    """Matches of a batch without any box: every anchor has the state `kind`."""
+    """Matches of a batch without any box or any anchor: every anchor has the state `kind`."""
     shape = (batch, anchors.shape[1])
     state = torch.full(shape, kind, dtype=torch.int8, device=anchors.device)
     index = torch.zeros(shape, dtype=torch.int64, device=anchors.device)

@@ -18,7 +18,7 @@ from detlab.system.files import read_json
 
 MOST = 100  # detections per image and class that COCO counts
 SIZES = {f"map{end}": bounds for end, bounds in AREAS.items()}  # {metric: COCO's bounds of the box area, px^2}
-VOC_IOU = 0.5  # a match needs an IoU strictly above
+VOC_IOU = 0.5  # a match needs an IoU of at least
 
 
 @dataclass
@@ -161,7 +161,7 @@ def judge_voc(stored: Stored, truth: Truth) -> Judged:
     pairs = pairs_of(image * classes + label, boxes, truth.image * classes + truth.label, truth.boxes, free)
     best_first = np.lexsort((pairs.truth, -pairs.iou, pairs.det))
     best = best_first[np.unique(pairs.det[best_first], return_index=True)[1]]
-    best = best[pairs.iou[best] > VOC_IOU]
+    best = best[pairs.iou[best] >= VOC_IOU]
     det, box = pairs.det[best], pairs.truth[best]
     uncounted = truth.crowd | truth.difficult if len(truth.difficult) else truth.crowd
     hit, dropped, matched = np.zeros((count, 1), bool), np.zeros((count, 1), bool), np.full((count, 1), -1)

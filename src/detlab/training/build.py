@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -13,10 +14,13 @@ from detlab.config.parts import build_part, class_of
 from detlab.data import DetectionData, fingerprint
 from detlab.detectors import Detector
 from detlab.errors import ConfigError, DataError
+from detlab.metrics.anchor_coverage import Placement
 from detlab.metrics.collected import Measure
+from detlab.model.proposals import RPN
 from detlab.runs.checkpoints import find_checkpoint, initialise_from, read_checkpoint
 from detlab.runs.resuming import NEW, Start, logger_facts
 from detlab.system.printing import say
+from detlab.tensors.boxes import within
 from detlab.training.callbacks import CheckpointFiles, RunStatus, SameConfig
 from detlab.training.console import say_audit, say_plan
 from detlab.training.lightning_module import DetectionModule
@@ -42,6 +46,8 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
     detector = make_detector(config["model"], data.num_classes)
     config["monitor"] = config["monitor"] or MONITORS[detector.class_agnostic]
     check_boxes(data, config["monitor"])
+    if not config.get("multiscale"):  # which draws other sizes
+        check_anchors(detector, data)
     if config["init_from"] and start.checkpoint is None:
         _initialise(detector, config, data)
     if prepare is not None:
@@ -99,6 +105,30 @@ def check_boxes(data: DetectionData, monitor: str) -> None:
             f"{data.report.largest_loss('val')}. Check the annotations of val, or let a share of train be val (without "
             f"a val split of its own, data.val_fraction=0.1)."
         )
+
+
+def check_anchors(detector: Detector, data: DetectionData) -> None:
+    """Refuse an RPN that has no anchor to learn from.
+
+    Raises:
+        ConfigError: anchors across the border are dropped, and all are.
+    """
+    rpn = next((m for m in detector.modules() if isinstance(m, RPN)), None)
+    if rpn is None or not rpn.drop_crossing:
+        return
+    place = Placement(data.resize.target, data.collate.divisor, data.collate.canvas)
+    sizes = sorted({place.target(r.size) for r in data.records("train")}, key=lambda size: -size[0] * size[1])
+    for size in sizes:  # most often the first will do
+        anchors = torch.cat(rpn.anchors.per_level(rpn.levels, place.canvas_of(size)))
+        if within(anchors[None], torch.tensor([size])).any():
+            return
+    height, width = sizes[0]
+    raise ConfigError(
+        f"drop_crossing=true of the RPN leaves no anchor to learn from: no training image, the largest of {height} x "
+        f"{width} px as the detector sees it, has an anchor inside; use a larger data.size, smaller "
+        f"model.anchors.sizes, or drop_crossing=false (model.drop_crossing, of a Faster R-CNN "
+        f"model.proposals.drop_crossing)."
+    )
 
 
 def make_data(config: Mapping[str, Any], required: Collection[str] | None = None) -> DetectionData:

@@ -15,6 +15,7 @@ from detlab.metrics.summary import summary_rows
 from detlab.system.printing import say, show
 from detlab.training.callbacks import ValidationPictures
 from detlab.training.lightning_module import DetectionModule
+from detlab.training.notes import plan_notes
 from detlab.training.optim import effective_lr
 from detlab.training.run import Run
 from detlab.training.trainers import callbacks_of
@@ -83,7 +84,7 @@ def say_audit(data: DetectionData) -> None:
 def say_plan(
     config: Mapping[str, Any], identity: str, trainer: L.Trainer, module: DetectionModule, data: DetectionData
 ) -> None:
-    """Print values that the config only implies: trained parameters, total batch, learning rate, input size."""
+    """Print what the config only implies: trained parameters, total batch, learning rate, input size; and notes."""
     table = Table("stage", "trainable", "parameters", title="parameters")
     rows = [(f"backbone {name}", a, b) for name, a, b in module.detector.backbone.trainable_report()]
     for name, child in module.detector.named_children():
@@ -114,6 +115,8 @@ def say_plan(
     }
     for name, text in lines.items():
         say(f"{name:11} {text}")
+    for note in plan_notes(config, trainer, module, data):
+        say(f"note        {note}")
 
 
 def _class_name(target: str) -> str:

@@ -11,22 +11,38 @@ from torchvision.ops import FrozenBatchNorm2d
 from detlab.detectors import from_torchvision
 from detlab.tensors.structures import Batch, Targets
 
-SIDE = 256  # divisible by P7's 128, where torchvision's integer strides are right
+SIDE = 256
+CANVASES = [(160, 224), (256, 352)]  # whose P6 and P7 are finer than a side over its stride
 CLASSES = 11
 TOLERANCE = 1e-4
 
 
-@pytest.fixture
-def batch() -> Batch:
+def batch_on(canvas: tuple[int, int]) -> Batch:
+    """Two images that fill their canvas, five boxes each."""
     g = torch.Generator().manual_seed(3)
     xy = torch.rand(2, 5, 2, generator=g) * 150
     boxes = torch.cat([xy, xy + 20 + torch.rand(2, 5, 2, generator=g) * 80], dim=2)
+    boxes = boxes * torch.tensor(canvas).flip(0).repeat(2) / SIDE
     labels = torch.randint(0, CLASSES - 1, (2, 5), generator=g)
     no = torch.zeros(2, 5, dtype=torch.bool)
     targets = Targets(boxes, labels, torch.ones(2, 5), no, no)
-    sizes = torch.full((2, 2), SIDE)
-    images = torch.randint(0, 256, (2, 3, SIDE, SIDE), dtype=torch.uint8, generator=g)
+    sizes = torch.tensor([canvas, canvas])
+    images = torch.randint(0, 256, (2, 3, *canvas), dtype=torch.uint8, generator=g)
     return Batch(images, sizes, sizes, torch.arange(2), targets)
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return batch_on((SIDE, SIDE))
+
+
+def padded(batch: Batch) -> Batch:
+    """The second image smaller than the canvas."""
+    height, width = batch.canvas[0] * 3 // 4, batch.canvas[1] - 30
+    images = batch.images.clone()
+    images[1, :, height:], images[1, :, :, width:] = 0, 0
+    sizes = torch.tensor([batch.canvas, (height, width)])
+    return batch._replace(images=images, sizes=sizes, original_sizes=sizes)
 
 
 def randomise(model: nn.Module) -> None:
@@ -48,16 +64,15 @@ def theirs(name: str, **options: object) -> nn.Module:
         weights=None,
         weights_backbone=None,
         num_classes=CLASSES,
-        min_size=SIDE,
-        max_size=SIDE,
         **options,
     )
     randomise(model)
+    model.transform.resize = lambda image, target: (image, target)
     return model.eval()
 
 
 def as_lists(batch: Batch, shift: int) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    images = list(batch.images.float() / 255)
+    images = [image[:, :h, :w] / 255 for image, (h, w) in zip(batch.images, batch.sizes.tolist(), strict=True)]
     targets = [
         {"boxes": b, "labels": n + shift} for b, n in zip(batch.targets.boxes, batch.targets.labels, strict=True)
     ]
@@ -125,6 +140,27 @@ def test_faster_rcnn_parity(name: str, batch: Batch) -> None:
     }.items():
         torch.testing.assert_close(mine[name_here], losses[name_there], rtol=TOLERANCE, atol=0)
     assert_same_detections(found, want, 1)
+
+
+@pytest.mark.parametrize("canvas", CANVASES)
+@pytest.mark.parametrize("name", ["retinanet_resnet50_fpn", "fasterrcnn_resnet50_fpn"])
+def test_detections_on_canvases_that_strides_do_not_divide(name: str, canvas: tuple[int, int]) -> None:
+    """Images that fill them, and a smaller one padded to them."""
+    low = {"box_score_thresh": 0.01} if name.startswith("faster") else {"score_thresh": 0.0, "topk_candidates": 2000}
+    model = theirs(name, **low)
+    ours = from_torchvision(name, model.state_dict(), CLASSES)
+    shift = int(name.startswith("faster"))
+    ours.final.score_threshold = 0.01 if shift else 0.0
+    if not shift:
+        ours.final.topk = 2000
+    for batch in (batch_on(canvas), padded(batch_on(canvas))):
+        with torch.no_grad():
+            assert_same_detections(ours.detect(batch), model(as_lists(batch, shift)[0]), shift)
+    if name.startswith("retinanet") and canvas == CANVASES[0]:
+        ours.anchors.steps = "stride"  # lays P6 and P7 elsewhere, where other boxes are found
+        ours.anchors._cache.clear()
+        with torch.no_grad(), pytest.raises(AssertionError):
+            assert_same_detections(ours.detect(batch), model(as_lists(batch, shift)[0]), shift)
 
 
 @pytest.fixture

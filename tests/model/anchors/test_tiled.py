@@ -52,6 +52,35 @@ def test_py_faster_rcnn_on_600_by_1000() -> None:
     assert inside.sum() == 8_151
 
 
+@pytest.mark.parametrize("canvas", [(128, 256), (160, 224), (256, 352), (800, 1088), (800, 1216), (33, 65)])
+def test_divided_steps_are_torchvisions(canvas: tuple[int, int]) -> None:
+    """On P3-P7; the true strides of 64 and 128 are theirs only where they divide the canvas."""
+    levels, sizes = pyramid(3, 7), (32, 64, 128, 256, 512)
+    theirs = AnchorGenerator(tuple((s,) for s in sizes), ((0.5, 1.0, 2.0),) * 5)
+    maps = [torch.zeros(1, 1, *level.size(canvas)) for level in levels]
+    expected = theirs(ImageList(torch.zeros(1, 3, *canvas), [canvas]), maps)[0]
+    ours = Anchors(sizes=sizes, offset=0.0, round_corners=True, steps="divided")(levels, canvas, CPU)[0]
+    assert torch.equal(ours, expected)
+    true = Anchors(sizes=sizes, offset=0.0, round_corners=True)(levels, canvas, CPU)[0]
+    assert torch.equal(true, expected) == (canvas == (128, 256))
+
+
+def test_divided_steps_lie_elsewhere_by_the_rounding_of_the_map() -> None:
+    """On 800 x 1088 P7 has 7 x 9 cells: steps of 114 x 120 px, so the last anchors lie 84 and 64 px off."""
+    own, other = (
+        Anchors(sizes=[512], ratios=[1.0], offset=0.0, steps=steps)([Level("P7", 1, 128)], (800, 1088), CPU)[0]
+        for steps in ("stride", "divided")
+    )
+    assert (own - other)[-1].tolist() == [64, 84, 64, 84]
+    centred = Anchors(sizes=[512], ratios=[1.0], steps="divided")([Level("P7", 1, 128)], (800, 1088), CPU)[0]
+    assert (centred - other)[0].tolist() == [60, 57, 60, 57]
+
+
+def test_unknown_steps_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"model.anchors.steps=true is not known; use one of stride, divided"):
+        Anchors(sizes=[32], steps="true")
+
+
 def test_equal_to_torchvision_where_strides_divide() -> None:
     levels, canvas = pyramid(2, 5), (128, 192)
     theirs = AnchorGenerator(((32,), (64,), (128,), (256,)), ((0.5, 1.0, 2.0),) * 4)

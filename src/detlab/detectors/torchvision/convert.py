@@ -2,6 +2,10 @@
 
 Two differences are kept on purpose. Background is the last class here and the first in torchvision. The RoI head here
 has no box outputs for background (4 * 1025 parameters fewer), because they are neither trained nor read.
+
+Anchors lie where torchvision puts them, since its weights were trained with those: where a stride does not divide the
+canvas, the step between anchors is the canvas side divided by the map side (`steps="divided"`). Detections therefore
+depend on the canvas that an image is padded to, as they do in torchvision.
 """
 
 from __future__ import annotations
@@ -175,7 +179,7 @@ def _faster_rcnn(backbone: ResNet, num_classes: int, v2: bool) -> FasterRCNN:
         num_classes=num_classes - 1,
         backbone=backbone,
         neck=partial(FPN, finest=2, extra="pool", norm=norm),
-        anchors=Anchors(sizes=[32, 64, 128, 256, 512], offset=0.0, round_corners=True),
+        anchors=Anchors(sizes=[32, 64, 128, 256, 512], offset=0.0, round_corners=True, steps="divided"),
         proposals=rpn,
         head=partial(roi_head, body="fc", depth=1 if v2 else 2, convs=4 if v2 else 0, norm=norm),
         pool=partial(RoIAlign, sampling_ratio=2),
@@ -195,7 +199,7 @@ def _retinanet(backbone: ResNet, num_classes: int, v2: bool) -> RetinaNet:
         num_classes=num_classes,
         backbone=backbone,
         neck=partial(FPN, finest=3, extra="conv_c" if v2 else "conv_p"),
-        anchors=Anchors(sizes=sizes, offset=0.0, round_corners=True),
+        anchors=Anchors(sizes=sizes, offset=0.0, round_corners=True, steps="divided"),
         head=partial(DenseHead, width=256, depth=4, norm="gn" if v2 else None),
         criterion=partial(Criterion, normalizer="images"),
         matcher=IoUMatcher(positive=0.5, negative=0.4, force_best=True),

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from detlab.model.anchors.generator import AnchorGenerator, tile
-from detlab.ranges import Fraction, Positive, Size
+from detlab.ranges import Fraction, OneOf, Positive, Size
 from detlab.tensors.structures import Level
+
+STEPS = ("stride", "divided")
 
 
 def deal(sizes: Sizes, levels: int) -> list[list[float]]:
@@ -45,6 +47,9 @@ class Anchors(AnchorGenerator):
         offset: centre of the first location, as a share of the stride (0: torchvision and detectron2; 0.5: the
             middle of the receptive cell).
         round_corners: round the corners of the base anchors to whole pixels, as torchvision does.
+        steps: px from one location to the next. stride: the level's stride, where the map's cells are. divided: the
+            canvas' side over the map's, rounded down, which is torchvision's rule and differs where the stride does
+            not divide the side: on 800 px P7 has 7 rows and steps of 114 px, not 128.
     """
 
     def __init__(
@@ -55,15 +60,18 @@ class Anchors(AnchorGenerator):
         ratios: Sizes = (0.5, 1.0, 2.0),
         offset: Fraction = 0.5,
         round_corners: bool = False,
+        steps: Annotated[str, OneOf(STEPS)] = "stride",
     ) -> None:
         super().__init__()
+        if steps not in STEPS:
+            raise ValueError(f"model.anchors.steps={steps} is not known; use one of {', '.join(STEPS)}.")
         if not sizes or not ratios or not octaves or min(*sizes, *ratios, *octaves, math.inf) <= 0:
             raise ValueError(
                 f"model.anchors needs positive sizes, octaves and ratios; got sizes={list(sizes)}, "
                 f"octaves={list(octaves)}, ratios={list(ratios)}."
             )
         self.sizes, self.octaves, self.ratios = list(sizes), list(octaves), list(ratios)
-        self.offset, self.round_corners = offset, round_corners
+        self.offset, self.round_corners, self.steps = offset, round_corners, steps
 
     def num_anchors(self, levels: Sequence[Level]) -> list[int]:
         """Anchors per location, one number for each level."""
@@ -78,18 +86,18 @@ class Anchors(AnchorGenerator):
         corners = torch.stack([-w, -h, w, h], dim=1) / 2
         return corners.round() if self.round_corners else corners
 
-    def centre(self, stride: int) -> float:
-        """Centre of the first location, px."""
-        return self.offset * stride
-
     def per_level(self, levels: Sequence[Level], canvas: tuple[int, int]) -> list[Tensor]:
         """Anchors of each level, [h * w * anchors, 4] float32, for a canvas of (height, width)."""
         dealt = deal(self.sizes, len(levels))
         return [self._tile(level, sizes, canvas) for level, sizes in zip(levels, dealt, strict=True)]
 
     def _tile(self, level: Level, sizes: Sizes, canvas: tuple[int, int]) -> Tensor:
-        first = self.centre(level.stride) + level.shrink / 2 * level.stride  # unpadded convs shift it inwards
-        return tile(self.base(sizes, level.stride), level.size(canvas), (level.stride, level.stride), (first, first))
+        size, base = level.size(canvas), self.base(sizes, level.stride)
+        if self.steps == "divided":
+            down, across = (side // cells for side, cells in zip(canvas, size, strict=True))
+            return tile(base, size, (down, across), (self.offset * down, self.offset * across))
+        first = (self.offset + level.shrink / 2) * level.stride  # unpadded convs shift it inwards
+        return tile(base, size, (level.stride, level.stride), (first, first))
 
 
 class CaffeAnchors(Anchors):
