@@ -21,7 +21,7 @@ THRESHOLD = 0.5  # of IoU, from which a detection is a hit
 
 
 class VocAP(CollectedDetections):
-    """AP at an IoU of 0.5 or more. Difficult boxes (and crowds) are not counted, nor are the detections matched to them.
+    """AP at an IoU of 0.5 or more. Difficult boxes (and crowds) and the detections matched to them are not counted.
 
     Args:
         ground_truth: the split's annotations.
