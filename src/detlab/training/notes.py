@@ -62,6 +62,6 @@ def _counted_by_step(trainer: L.Trainer, detector: Detector, data: DetectionData
     yield (
         f"trainer.accumulate_grad_batches={steps}: the learning rate follows all {one * steps} images, but losses are "
         f"divided by the counts (normalizer={', '.join(counts)}) of each step of {one}, so gradients differ from those "
-        f"of one batch of {one * steps}, the more the less equal the counts; docs/training.md says by how much, and "
+        f"of one batch of {one * steps}, most where counts are least equal; docs/training.md says by how much, and "
         f"normalizer={BY_IMAGE} differs in nothing."
     )
