@@ -17,7 +17,8 @@ FLOORS = (  # a room imports from lower floors only
     {"detectors", "metrics"},
     {"runs", "report"},
     {"training", "benchmark"},
-    {"commands", "cli"},
+    {"commands"},
+    {"cli"},
 )
 ONLY = {  # rooms that could import more by their floor, and may not; all may import from the bottom
     "model": {"tensors"},

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import sys
-from pathlib import Path
-from typing import NamedTuple, TypeGuard
 
-FOLDER = Path(__file__).parent / "commands"
+from detlab.commands.listing import commands
+
 HELP = """usage: detlab COMMAND [KEY=VALUE ...]
 
 {commands}
@@ -17,30 +15,6 @@ Groups swap with a slash (model/neck=fpn), single values with a dot (optim.lr=0.
 detlab COMMAND --help lists the groups and keys of a command; --cfg job prints the composed config;
 -m sweeps over comma-separated values; --config-dir FOLDER adds your own options.
 """
-
-
-class Command(NamedTuple):
-    """Name, summary and usage line of one file in commands/."""
-
-    name: str
-    summary: str  # the first line of its docstring
-    usage: str  # its USAGE
-
-
-def commands() -> dict[str, Command]:
-    """Every sub-command by name: the files with a USAGE, parsed and not imported, since torch takes seconds."""
-    found = {}
-    for file in sorted(FOLDER.glob("*.py")):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        usage = next((ast.literal_eval(n.value) for n in tree.body if _is_usage(n)), None)
-        if usage is not None:
-            first = (ast.get_docstring(tree) or "").partition("\n")[0]
-            found[file.stem] = Command(file.stem, first.partition(": ")[2], usage)
-    return found
-
-
-def _is_usage(node: ast.stmt) -> TypeGuard[ast.Assign]:
-    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "USAGE"
 
 
 def main() -> None:

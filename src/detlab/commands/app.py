@@ -13,6 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from detlab.commands.helping import help_lines
 from detlab.config.compose import open_keys, valid_config
 from detlab.config.explaining import explain, one_line
 from detlab.config.typed import check_once, check_overrides
@@ -53,6 +54,9 @@ def run_app(main: Callable[[], Any], name: str) -> None:
     """
     if os.environ.get(FULL) != "1":
         os.environ[FULL] = os.environ[SET_HERE] = "1"  # makes Hydra raise errors instead of printing them
+    if any(word in ("-h", "--help") for word in sys.argv[1:]):
+        print("\n".join(help_lines(name)))
+        return
     words = [argument for argument in sys.argv[1:] if argument[0] != "-"]
     try:
         typed = [word for word in words if "=" in word]
