@@ -9,13 +9,16 @@ from detlab.config.catalogue import command_names, group_options, included, keys
 from detlab.errors import ConfigError
 from detlab.system.printing import complain
 
-USAGE = "eval \"$(detlab completion bash)\"   or zsh, in the shell's start file"
+USAGE = 'eval "$(detlab completion bash)"   or zsh, in the shell\'s start file'
 BASH = """_detlab() {
   local found; found="$(detlab completion words "${COMP_LINE:0:COMP_POINT}" 2>/dev/null)"
   local IFS=$'\\n'; COMPREPLY=($found)
 }
 complete -o nospace -F _detlab detlab"""
-SCRIPTS = {"bash": BASH, "zsh": f"autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n{BASH}"}
+SCRIPTS = {
+    "bash": BASH,
+    "zsh": f"autoload -U +X compinit && compinit\nautoload -U +X bashcompinit && bashcompinit\n{BASH}",
+}
 
 
 def main() -> None:
