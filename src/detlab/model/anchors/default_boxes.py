@@ -13,7 +13,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from detlab.model.anchors.generator import AnchorGenerator, tile
+from detlab.model.anchors.generator import AnchorGenerator, steps, tile
 from detlab.ranges import OneOf, Positive, Range, Size
 from detlab.tensors.structures import Level
 
@@ -88,8 +88,8 @@ class DefaultBoxes(AnchorGenerator):
         for level, i in zip(levels, places, strict=True):
             base = self._base(scales[i] * min(canvas), scales[i + 1] * min(canvas), self._ratios(i), canvas)
             size = level.size(canvas)
-            steps = _steps(level, size, canvas)
-            boxes = tile(base, size, steps, (steps[0] / 2, steps[1] / 2))
+            down, across = steps(level, canvas)
+            boxes = tile(base, size, (down, across), (down / 2, across / 2))
             if self.clip == "corners":
                 boxes = torch.minimum(boxes.clamp(min=0), torch.tensor(canvas[::-1] * 2))
             made.append(boxes)
@@ -144,13 +144,3 @@ class DefaultBoxes(AnchorGenerator):
         if self.clip == "sides":
             wh = torch.minimum(wh, torch.tensor(canvas[::-1], dtype=torch.float64))
         return torch.cat([-wh, wh], dim=1) / 2
-
-
-def _steps(level: Level, size: tuple[int, int], canvas: tuple[int, int]) -> tuple[float, float]:
-    """Px between locations, (down, across): the stride; after unpadded convs, the canvas divided by the map's size.
-
-    SSD300's steps are 8, 16, 32, 64, 100 and 300, as in Caffe; the paper divides by the map's size on every level.
-    """
-    if not level.shrink:
-        return level.stride, level.stride
-    return canvas[0] / size[0], canvas[1] / size[1]

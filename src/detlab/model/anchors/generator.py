@@ -69,7 +69,10 @@ def cells(level: Level, canvas: tuple[int, int]) -> Tensor:
 
 
 def steps(level: Level, canvas: tuple[int, int]) -> tuple[float, float]:
-    """Px between the cells of a level, (down, across)."""
+    """Px between the cells of a level, (down, across): the stride; after unpadded convs, the canvas over the map.
+
+    SSD300's steps are 8, 16, 32, 64, 100 and 300, as in Caffe; the paper divides by the map's size on every level.
+    """
     rows, columns = level.size(canvas)
     return (canvas[0] / rows, canvas[1] / columns) if level.shrink else (level.stride, level.stride)
 
