@@ -62,7 +62,7 @@ from detlab.training.build import make_data
 from detlab.training.callbacks.agreement import SameConfig
 from detlab.training.callbacks.checkpoint import RunCheckpoint
 from detlab.training.callbacks.nonfinite import NonFiniteGuard
-from detlab.training.lightning_module import told_of_lone_images
+from detlab.training.lightning_module import explain_single_value_norm
 from detlab.training.machine import check_machine
 from detlab.training.optim import effective_lr
 from detlab.training.processes import DDP, check_alone
@@ -155,7 +155,7 @@ def without_onnx(folder: Path) -> Any:
 
 def lone_image() -> Any:
     """What torch says of a batch norm over one value."""
-    with told_of_lone_images(Batch(*[torch.zeros(1, 3, 8, 8)] * 4)):
+    with explain_single_value_norm(Batch(*[torch.zeros(1, 3, 8, 8)] * 4)):
         raise ValueError("Expected more than 1 value per channel when training")
 
 
