@@ -1,6 +1,6 @@
 """Kills runs with signal 9 at chosen places, resumes them, and compares them with a run that nobody touched.
 
-    python -m tests.killing OUT [kills=20] [processes=1] [seed=0]
+    python -m tests.killing OUT [kills=20] [processes=1] [seed=0] [recipe=retinanet]
     python -m tests.killing OUT faults      what two processes do when one hangs, dies, fails or is asked to stop
     python -m tests.killing OUT more-faults when another one does, comes late, or was started otherwise
 
@@ -62,6 +62,36 @@ OVERRIDES = [
     "threads=1",
     "name=killed",
 ]
+RECIPES = {  # what is trained: the choices of OVERRIDES that give way, and those that take their place
+    "retinanet": ((), ()),
+    "accumulation": ((), ("trainer.accumulate_grad_batches=2",)),
+    "ssd": (("model=", "model.neck.", "model.head."), ("model=ssd",)),
+    "faster_rcnn": (("model=", "model.head.depth="), ("model=faster_rcnn", "model.sampler.size=16")),
+    "alternating": (
+        ("model=", "model.head.depth=", "trainer.max_epochs="),
+        ("model=faster_rcnn", "model.sampler.size=16", "training=alternating", "trainer.max_epochs=1"),
+    ),
+    "svm": (
+        ("model=", "model.head.", "model.neck.", "trainer.max_epochs=", "augment="),
+        (
+            "model=sppnet",
+            "model.head.width=32",
+            "model.sampler.size=16",
+            "data.proposals=grid",
+            "training=svm",
+            "data.proposal_count=60",
+            "training.dtype=float32",
+            "trainer.max_epochs=1",
+            "model/detect=rcnn",
+        ),
+    ),
+}
+
+
+def overrides_of(recipe: str) -> list[str]:
+    """The overrides of a recipe's run."""
+    dropped, added = RECIPES[recipe]
+    return [*(word for word in OVERRIDES if not word.startswith(tuple(dropped) or " ")), *added]
 
 
 GIVEN: list[L.Callback | None] = [None]  # a test's own callback, for runs in its process
@@ -99,17 +129,25 @@ class TellingFiles(CheckpointFiles):
         PLACE[0] = PLACES.index("step")
 
 
-def config_of(folder: Path, processes: int = 1, resume: bool = False, *more: str) -> dict[str, Any]:
+def config_of(
+    folder: Path, processes: int = 1, resume: bool = False, *more: str, recipe: str = "retinanet"
+) -> dict[str, Any]:
     """The same run in any folder."""
     several = ["trainer=ddp_cpu", f"trainer.devices={processes}"] if processes > 1 else ["trainer=cpu"]
     batch = [f"data.batch_size={4 // processes}", f"paths.run_dir={folder}", f"resume={resume}"]
-    config = plain_config(compose_config("train", [*OVERRIDES, *several, *batch, *more]))
+    config = plain_config(compose_config("train", [*overrides_of(recipe), *several, *batch, *more]))
     config["model"]["backbone"] = {"_target_": "tests.tiny.Tiny"}
     config["callbacks"]["places"] = {"_target_": "tests.killing.Places"}
     return config
 
 
-def start(folder: Path, processes: int, resume: bool, more: Sequence[Sequence[str]] = ((), ())) -> list[int]:
+def start(
+    folder: Path,
+    processes: int,
+    resume: bool,
+    more: Sequence[Sequence[str]] = ((), ()),
+    recipe: str = "retinanet",
+) -> list[int]:
     """Fork the processes of a run; `more` overrides for each rank."""
     PLACE[0] = 0
     with socket.socket() as free:
@@ -119,7 +157,7 @@ def start(folder: Path, processes: int, resume: bool, more: Sequence[Sequence[st
     for rank in range(processes):
         pid = os.fork()
         if pid == 0:
-            _child(folder, processes, resume, more[rank], rank, port)
+            _child(folder, processes, resume, [*more[rank], f"recipe={recipe}"], rank, port)
         pids.append(pid)
     return pids
 
@@ -142,8 +180,10 @@ def _child(folder: Path, processes: int, resume: bool, more: Sequence[str], rank
         import detlab.training.build
 
         detlab.training.build.CheckpointFiles = TellingFiles
-        time.sleep(sum(float(word.removeprefix("wait=")) for word in more if word.startswith("wait=")))
-        train(config_of(folder, processes, resume, *(word for word in more if not word.startswith("wait="))))
+        own = dict(word.split("=", 1) for word in more if word.startswith(("wait=", "recipe=")))
+        time.sleep(float(own.get("wait", 0)))
+        given = [word for word in more if not word.startswith(("wait=", "recipe="))]
+        train(config_of(folder, processes, resume, *given, recipe=own["recipe"]))
         status = 0
     except Stopped as stop:
         status = 128 + stop.signal
@@ -190,19 +230,31 @@ def kill_at(pids: list[int], place: str, delay: float, number: int = signal.SIGK
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All of a run that must be the same: tensors, metrics, log rows (but for times)."""
-    last = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    """All of a run, and of its stages, that must be the same: tensors, metrics, log rows (but for times)."""
+    files = sorted(file.relative_to(folder) for file in folder.rglob("last.ckpt"))
+    assert files, f"{folder} has no last.ckpt"
+    found: dict[str, Any] = {str(file): _tensors(folder / file) for file in files}
+    for log in sorted(folder.rglob("metrics.csv")):
+        found[str(log.relative_to(folder))] = _rows(log)
+    return found | {"metrics": json.loads((folder / "result.json").read_text())}
+
+
+def _tensors(file: Path) -> dict[str, Any]:
+    content = torch.load(file, weights_only=True)
     kept = ("state_dict", "current_model_state", "averaging_state", "optimizer_states", "lr_schedulers", "global_step")
-    with (folder / "metrics.csv").open(newline="") as lines:
-        rows: dict[str, dict[str, str]] = {}
+    return {key: content[key] for key in kept if key in content}
+
+
+def _rows(file: Path) -> dict[str, dict[str, list[str]]]:
+    """Every value that was logged, by step and name; accumulated batches share a step."""
+    rows: dict[str, dict[str, list[str]]] = {}
+    with file.open(newline="") as lines:
         for row in csv.DictReader(lines):
             own = rows.setdefault(row["step"], {})
             for key, value in row.items():
-                if value and not key.startswith("time/"):
-                    assert key in ("epoch", "step") or key not in own, f"{key} of step {row['step']} is logged twice"
-                    own[key] = value
-    metrics = json.loads((folder / "result.json").read_text())
-    return {**{k: last[k] for k in kept}, "metrics": metrics, "rows": rows}
+                if value and not key.startswith("time/") and key not in ("epoch", "step"):
+                    own.setdefault(key, []).append(value)
+    return rows
 
 
 def differences(one: Any, two: Any, path: str = "") -> list[str]:
@@ -219,11 +271,11 @@ def differences(one: Any, two: Any, path: str = "") -> list[str]:
     return [] if same else [path]
 
 
-def main(out: Path, kills: int = 20, processes: int = 1, seed: int = 0) -> dict[str, Any]:
+def main(out: Path, kills: int = 20, processes: int = 1, seed: int = 0, recipe: str = "retinanet") -> dict[str, Any]:
     """Kill until so many kills are done and every run begun has come to its end."""
     draw = random.Random(seed)
     begun = time.monotonic()
-    assert wait(start(out / "whole", processes, resume=False)) == [0] * processes, out / "whole"
+    assert wait(start(out / "whole", processes, resume=False, recipe=recipe)) == [0] * processes, out / "whole"
     whole_s = time.monotonic() - begun
     expected = outcome(out / "whole")
     done: Counter[str] = Counter()
@@ -233,7 +285,7 @@ def main(out: Path, kills: int = 20, processes: int = 1, seed: int = 0) -> dict[
         runs += 1
         folder = out / f"killed-{runs}"
         while True:
-            pids = start(folder, processes, resume=True)
+            pids = start(folder, processes, resume=True, recipe=recipe)
             place = next(places)
             if sum(done.values()) < kills and kill_at(pids, place, draw.expovariate(1 / 0.02)):
                 done[place] += 1
@@ -302,6 +354,7 @@ if __name__ == "__main__":
         print(json.dumps(killing.faults_of_ranks(Path(sys.argv[1]), few=sys.argv[2] == "faults")))
         sys.exit(0)
     options = dict(word.split("=") for word in sys.argv[2:])
-    result = killing.main(Path(sys.argv[1]), **{k: int(v) for k, v in options.items()})
+    recipe = options.pop("recipe", "retinanet")
+    result = killing.main(Path(sys.argv[1]), recipe=recipe, **{k: int(v) for k, v in options.items()})
     print(json.dumps(result))
     sys.exit(1 if result["differences"] else 0)
