@@ -34,7 +34,7 @@ def main() -> None:
     if command not in known:
         import difflib
 
-        from detlab.system.printing import complain
+        from detlab.system.text import complain
 
         near = difflib.get_close_matches(command, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""

@@ -15,7 +15,7 @@ from markdown_it import MarkdownIt
 
 from detlab.report.escapes import FORMULA, for_csv
 from detlab.report.tables import Cell, Table, as_csv, as_html, as_latex, as_markdown
-from detlab.system.printing import visible
+from detlab.system.text import visible
 
 NAMES = [
     "[0.5,1,2]",

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from detlab.errors import ConfigError
 from detlab.sweeps.table import plain
-from detlab.system.printing import PlainConsole, complain, say, show, visible
+from detlab.system.printing import PlainConsole, say, show
+from detlab.system.text import complain, visible
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 NAMES = [
@@ -68,7 +69,7 @@ def test_what_is_seen_stays() -> None:
 def test_every_console_is_the_plain_one() -> None:
     """Rich's own console would parse names as markup; a bare print of a mistake would pass escape sequences on."""
     for file in sorted(SRC.rglob("*.py")):
-        if file.name == "printing.py":
+        if file.parent.name == "system":  # where both are made
             continue
         for call in [n for n in ast.walk(ast.parse(file.read_text())) if isinstance(n, ast.Call)]:
             name = ast.unparse(call.func)

@@ -25,7 +25,7 @@ from detlab.report.runs import ReportError
 from detlab.sweeps.options import flag, one_of, whole
 from detlab.sweeps.process import launcher_environment
 from detlab.sweeps.table import plain
-from detlab.system.printing import complain
+from detlab.system.text import complain
 
 USAGE = "detlab ablate neck budget=cpu until=decided"
 OPTIONS = {

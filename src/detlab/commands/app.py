@@ -18,7 +18,7 @@ from detlab.config.compose import open_keys, valid_config
 from detlab.config.explaining import explain, one_line
 from detlab.config.typed import check_once, check_overrides
 from detlab.errors import ConfigError, DataError
-from detlab.system.printing import complain
+from detlab.system.text import complain
 
 MISTAKES = (HydraException, OmegaConfBaseException, ConfigError, DataError)
 FULL = "HYDRA_FULL_ERROR"  # Hydra's variable; 1: show tracebacks

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from detlab.benchmark.options import Option, OptionError, parse, settle
-from detlab.system.printing import complain
+from detlab.system.text import complain
 
 USAGE = "detlab benchmark target=step"
 

@@ -17,7 +17,7 @@ from detlab.config.compose import plain_config
 from detlab.config.explaining import explain
 from detlab.errors import ConfigError
 from detlab.runs.folder import OF_A_RUN, claim, claim_free, rank
-from detlab.system.printing import complain
+from detlab.system.text import complain
 
 
 class RunFolder(Callback):

@@ -19,7 +19,8 @@ from detlab.report.detections import Judged, Truth, read_judged
 from detlab.report.intervals import contrasts
 from detlab.report.runs import ReportError, Run, read_run
 from detlab.report.tables import DASH
-from detlab.system.printing import complain, say, show
+from detlab.system.printing import say, show
+from detlab.system.text import complain
 
 USAGE = "detlab compare RUN_A RUN_B"
 

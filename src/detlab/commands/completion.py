@@ -7,7 +7,7 @@ import sys
 from detlab.commands.listing import commands
 from detlab.config.catalogue import command_names, group_options, included, keys_of_command, read_option
 from detlab.errors import ConfigError
-from detlab.system.printing import complain
+from detlab.system.text import complain
 
 USAGE = 'eval "$(detlab completion bash)"   or zsh, in the shell\'s start file'
 BASH = """_detlab() {

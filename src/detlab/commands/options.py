@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from detlab.config.catalogue import Key, Option, command_names, group_options, included, keys_of_command, read_option
 from detlab.errors import ConfigError
-from detlab.system.printing import complain
+from detlab.system.text import complain
 
 USAGE = "detlab options [GROUP | GROUP=OPTION | markdown]"
 ORDER = (

@@ -16,7 +16,7 @@ from detlab.config.resolvers import pretrained_file
 from detlab.errors import ConfigError
 from detlab.sweeps.process import quoted
 from detlab.system.files import write_whole
-from detlab.system.printing import complain
+from detlab.system.text import complain
 
 USAGE = "detlab pretrain [model/backbone=resnet18]"
 HELP = (

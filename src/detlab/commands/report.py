@@ -18,7 +18,8 @@ from detlab.report.runs import NoRunsError, ReportError, find_runs
 from detlab.report.tables import as_csv, as_latex
 from detlab.runs.folder import claim, in_use
 from detlab.system.files import write_whole
-from detlab.system.printing import PlainConsole, complain, say
+from detlab.system.printing import PlainConsole, say
+from detlab.system.text import complain
 
 USAGE = "detlab report outputs/sweeps/NAME"
 EVERY_S = 30  # interval between updates of the page while a sweep runs

@@ -20,7 +20,8 @@ from detlab.errors import ConfigError
 from detlab.runs.folder import make_free
 from detlab.runs.resuming import read_status
 from detlab.system.files import read_json
-from detlab.system.printing import complain, say, show
+from detlab.system.printing import say, show
+from detlab.system.text import complain
 
 USAGE = "detlab rerun outputs/..."
 

@@ -21,7 +21,7 @@ from detlab.commands.app import on_plain_config, run_app
 from detlab.config.compose import config_dir, config_hash
 from detlab.errors import ConfigError
 from detlab.sweeps import end_with_parent
-from detlab.system.printing import complain
+from detlab.system.text import complain
 
 USAGE = "detlab train model=retinanet data=shapes"
 CHECKED = "DETLAB_CHECKED_CONFIG"  # environment variable: hash of the config that `detlab rerun` has checked

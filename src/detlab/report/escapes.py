@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-from detlab.system.printing import visible
+from detlab.system.text import visible
 
 NUMBER = re.compile(r"[+-]?\d[\d.,]*(e[+-]?\d+)?( \[[+-]?[\d.]+, [+-]?[\d.]+\])?")  # optionally with an interval
 FORMULA = "=+-@\uff1d\uff0b\uff0d\uff20"  # first characters of a formula in spreadsheets, including full-width forms

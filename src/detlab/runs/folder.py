@@ -16,7 +16,7 @@ from pathlib import Path
 from detlab.errors import ConfigError
 from detlab.system.files import read_json
 from detlab.system.locks import Lock, NoLocksError, holder, is_locked
-from detlab.system.printing import complain
+from detlab.system.text import complain
 
 LOCK = ".lock"
 OF_A_RUN = ("status.json", "checkpoints", "stages", "metrics.csv", "result.json")  # any of these marks a used folder

@@ -16,7 +16,8 @@ from rich.text import Text
 
 from detlab.config.overrides import short_names
 from detlab.sweeps.job import GOOD, OPEN, Job, read_progress
-from detlab.system.printing import PlainConsole, visible
+from detlab.system.printing import PlainConsole
+from detlab.system.text import visible
 
 STYLES = {"done": "green", "running": "cyan", "queued": "dim", "pruned": "yellow"}
 AT_MOST = 24  # largest number of rows in the live table; running and failed jobs come first

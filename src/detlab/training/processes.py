@@ -25,7 +25,7 @@ from detlab.errors import ConfigError
 from detlab.ranges import Positive
 from detlab.runs.folder import rank
 from detlab.system.parent import FIRST_ENV, first_rank, signal_at_parents_death
-from detlab.system.printing import complain
+from detlab.system.text import complain
 from detlab.tensors.ranks import set_timeout, together
 
 LOOK_EVERY_S = 0.5  # interval between checks of the other processes

@@ -7,7 +7,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from detlab.system.printing import complain
+from detlab.system.text import complain
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 

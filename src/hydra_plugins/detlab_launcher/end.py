@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from detlab.system.printing import complain
+from detlab.system.text import complain
 
 if TYPE_CHECKING:
     from detlab.sweeps import SweepRecord

@@ -17,7 +17,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from detlab.system.printing import complain
+from detlab.system.text import complain
 from hydra_plugins.detlab_launcher.end import SweepEnd
 
 if TYPE_CHECKING:

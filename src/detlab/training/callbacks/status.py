@@ -22,7 +22,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from detlab.runs.folder import rank
 from detlab.system.files import overwrite, read_json, write_json
 from detlab.system.parent import first_rank
-from detlab.system.printing import complain
+from detlab.system.text import complain
 from detlab.training.processes import FAREWELL_S, WATCH, process_state
 
 ERRORS_S = 1.0  # wait for the error messages of other ranks
