@@ -16,6 +16,19 @@ from tests.batches import make_batch
 os.environ.setdefault("WANDB_MODE", "offline")
 
 
+TESTS = Path(__file__).resolve().parent
+SLOW = [line for line in (TESTS / "slow.txt").read_text().splitlines() if line and not line.startswith("#")]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cases of slow.txt."""
+    for item in items:
+        name = f"{item.path.relative_to(TESTS).as_posix()}::{item.nodeid.partition('::')[2]}"
+        if any(name.startswith(line[:-1]) if line.endswith("*") else name == line for line in SLOW):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     """The same random weights in every test, whatever ran before."""

@@ -2,7 +2,7 @@
 
 Groups are drawn from the covering array of `combinations`; then up to three values anywhere below `model`, `optim`,
 `lr_schedule` and `tta` are replaced by wrong, extreme or plausible ones. Run many with
-`pytest tests/config/test_random.py -m slow`.
+`pytest tests/config/test_random.py -m many`.
 """
 
 from __future__ import annotations
@@ -141,12 +141,12 @@ def run(seed: int, count: int) -> collections.Counter[str]:
 
 
 def test_some_random_configs() -> None:
-    ends = run(seed=1, count=30)
-    assert ends["value"] > 3
-    assert ends["trained"] > 3
+    ends = run(seed=1, count=15)
+    assert ends["value"] > 1
+    assert ends["trained"] > 1
 
 
-@pytest.mark.slow
+@pytest.mark.many
 @pytest.mark.parametrize("seed", range(30))
 def test_random_configs(seed: int) -> None:
     """30 x 100 configs."""

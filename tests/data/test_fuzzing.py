@@ -1,6 +1,6 @@
 """Random input: always a clear error or a dropped item with a count, never a crash later or a loss that is NaN.
 
-The default run takes few, fixed examples; the slow one many: `pytest -m slow tests/data/test_fuzzing.py`.
+The default run takes few, fixed examples; the slow one many: `pytest -m many tests/data/test_fuzzing.py`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def fuzz(few: int, many: int) -> Callable[[Callable], Any]:
     """Both profiles of a property: a parametrised test whose second case is slow."""
 
     def wrap(check: Callable) -> Any:
-        @pytest.mark.parametrize("examples", [few, pytest.param(many, marks=pytest.mark.slow)])
+        @pytest.mark.parametrize("examples", [few, pytest.param(many, marks=pytest.mark.many)])
         def test(examples: int) -> None:
             settings(max_examples=examples, **FEW)(check)()
 
@@ -246,7 +246,7 @@ edges = st.one_of(st.floats(0, 64, width=32), st.sampled_from([0.0, 1e-6, 31.999
 
 
 @pytest.mark.parametrize("family", ["retinanet", "faster_rcnn"])
-@pytest.mark.parametrize("examples", [6, pytest.param(300, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("examples", [6, pytest.param(300, marks=pytest.mark.many)])
 def test_losses_stay_finite(family: str, examples: int) -> None:
     """Targets at random: points, slivers, boxes on each other, crowds, empty images."""
     small = [f"model={family}", "model/backbone=resnet18", "model.neck.width=16"]

@@ -29,9 +29,9 @@ def batches(count: int) -> list[Batch]:
         ("retinanet", "aot_eager"),
         ("faster_rcnn", "aot_eager"),
         ("yolo", "aot_eager"),
-        pytest.param("retinanet", "inductor", marks=pytest.mark.slow),
-        pytest.param("faster_rcnn", "inductor", marks=pytest.mark.slow),
-        pytest.param("yolo", "inductor", marks=pytest.mark.slow),
+        pytest.param("retinanet", "inductor", marks=pytest.mark.many),
+        pytest.param("faster_rcnn", "inductor", marks=pytest.mark.many),
+        pytest.param("yolo", "inductor", marks=pytest.mark.many),
     ],
 )
 def test_batches_of_one_canvas_compile_once(family: str, backend: str) -> None:

@@ -240,7 +240,7 @@ def test_simulated_detections() -> None:
     assert wrong <= 0.15
 
 
-@pytest.mark.slow
+@pytest.mark.many
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 @pytest.mark.parametrize("rows", [2, 4, 8])
@@ -254,7 +254,7 @@ def test_coverage_in_every_cell(rows: int, seeds: int) -> None:
                 assert found.width.mean() <= (1.15 if pattern == "equal" else 1.2), (noise, pattern)
 
 
-@pytest.mark.slow
+@pytest.mark.many
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_false_verdicts_among_ten_equal_rows(seeds: int) -> None:
@@ -263,14 +263,14 @@ def test_false_verdicts_among_ten_equal_rows(seeds: int) -> None:
             assert false_verdicts(world(10, seeds, noise, pattern), 1000) <= 0.06 + 0.02, (noise, pattern)
 
 
-@pytest.mark.slow
+@pytest.mark.many
 @pytest.mark.timeout(7200)
 def test_looking_repeatedly() -> None:
     wrong, _, _, _ = looks(world(10, 8, "1", "every other x10"), 500)
     assert wrong <= 0.08
 
 
-@pytest.mark.slow
+@pytest.mark.many
 @pytest.mark.timeout(7200)
 def test_what_others_take_is_surer_than_right() -> None:
     place = world(10, 3, "4", "equal")
@@ -280,7 +280,7 @@ def test_what_others_take_is_surer_than_right() -> None:
     assert coverage["bootstrap of images, one run each"] < 0.85
 
 
-@pytest.mark.slow
+@pytest.mark.many
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_detections_of_known_ap(seeds: int) -> None:

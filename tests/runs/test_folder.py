@@ -238,7 +238,7 @@ def test_an_error_in_the_claim_ends_the_command(monkeypatch: pytest.MonkeyPatch)
     assert end.value.code == 1
 
 
-@pytest.mark.parametrize("commands", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("commands", [2, pytest.param(4, marks=pytest.mark.many)])
 def test_commands_of_one_moment_share_no_folder(tmp_path: Path, commands: int) -> None:
     """Three races through the whole command; more of them: python -m tests.racing OUT races=50."""
     races = 3 if commands == 2 else 12

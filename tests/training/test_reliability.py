@@ -455,10 +455,15 @@ def test_a_rank_that_lightning_started_dies(tmp_path: Path) -> None:
     assert f"local rank 1 (process {child}) was killed by signal 9" in status(tmp_path)["reason"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("processes", "kills"), [(1, 20), (2, 10)])
-def test_runs_killed_anywhere_come_out_the_same_to_the_bit(tmp_path: Path, processes: int, kills: int) -> None:
-    found = harness(tmp_path, f"kills={kills}", f"processes={processes}", limit=3000)
+@pytest.mark.many
+@pytest.mark.parametrize(
+    ("recipe", "processes", "kills"),
+    [("retinanet", 1, 20), ("retinanet", 2, 10), *((name, 1, 6) for name in killing.RECIPES if name != "retinanet")],
+)
+def test_runs_killed_anywhere_come_out_the_same_to_the_bit(
+    tmp_path: Path, recipe: str, processes: int, kills: int
+) -> None:
+    found = harness(tmp_path, f"kills={kills}", f"processes={processes}", f"recipe={recipe}", limit=3000)
     assert found["differences"] == []
     assert sum(found["kills"].values()) == kills
     assert set(found["kills"]) == {"start", "step", "checkpoint", "evaluation", "test"}
