@@ -137,3 +137,14 @@ def test_the_papers_values_stand_beside_ours(tmp_path: Path) -> None:
     table = main_table(analyse(make_sweep(find_runs([tmp_path])), resamples=0))
     column = table.heads.index("RetinaNet table 1 e, AP")
     assert [row[column].text for row in table.rows] == [DASH, "35.7", "37.8"]
+
+
+def test_values_of_val_are_said_to_be_of_val(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep")
+    for number, file in enumerate(sorted(folder.rglob("result.json"))):
+        if number < 3:
+            file.write_text(json.dumps(json.loads(file.read_text()) | {"split": "val"}))
+    assert main([str(folder), "resamples=0"]) == 0
+    text = (folder / "report" / "index.html").read_text()
+    assert "3 of 11 runs are judged on val, which also selected their checkpoints" in text
+    assert "data.test_fraction=0.2" in text

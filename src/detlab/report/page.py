@@ -70,6 +70,13 @@ def _warnings(analysis: Analysis) -> str:
     missing = [r for row in analysis.sweep.rows for r in analysis.sweep.seeds if r not in row.done]
     if missing:
         said.append(f"{len(missing)} of the cells are missing or failed; see Every run.")
+    runs = [run for row in analysis.sweep.rows for run in row.done.values()]
+    if judged := sum(run.split == "val" for run in runs):
+        said.append(
+            f"{judged} of {len(runs)} runs are judged on val, which also selected their checkpoints: the data have no "
+            "test split, and the values are too high by what that selection gained. Where this page says test images, "
+            "those of val are meant. data.test_fraction=0.2 makes a test split."
+        )
     if len(analysis.sweep.seeds) == 1 and len(analysis.sweep.rows) > 1:
         said.append(
             "There is one seed, so there is no verdict about the choice: another seed may give another result. The "

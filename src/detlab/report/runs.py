@@ -40,6 +40,7 @@ class Run:
     curve: list[tuple[int, float]] = field(default_factory=list)  # (epoch, monitored metric)
     monitor: str = ""
     status: dict[str, Any] = field(default_factory=dict)
+    split: str = "test"  # the split that gave `metrics`; "val" for data without a test split
 
     @property
     def done(self) -> bool:
@@ -112,6 +113,7 @@ def read_run(folder: Path) -> Run:
         curve=read_curve(folder / "metrics.csv", monitor),
         monitor=monitor,
         status=status,
+        split="val" if result.get("split") == "val" else "test",
     )
 
 
