@@ -21,6 +21,7 @@ from detlab.commands.export import check_difference
 from detlab.commands.rerun import rerun
 from detlab.config.places import config_dir
 from detlab.data.datamodule import DetectionData
+from detlab.data.formats.csv_boxes import CsvBoxes
 from detlab.data.formats.shapes import Shapes
 from detlab.data.formats.voc import Voc
 from detlab.data.images import read_image
@@ -188,6 +189,7 @@ ONE = {"_target_": "torch.nn.Identity"}
 GPU = {"trainer": {"accelerator": "gpu", "devices": 9}, "logger": {}}
 CALLS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda _: shapes(cache="foo"), r"data\.cache=foo is not known"),
+    (lambda _: CsvBoxes(root=None, annotations={}, unlisted="foo"), r"data\.unlisted=foo is not known; use one of"),
     (lambda _: shapes()._name("foo"), r"There is no split 'foo'"),
     (lambda _: Shapes(counts={}, box_noise=2), r"data\.box_noise=2 is a share"),
     (

@@ -37,6 +37,8 @@ RULES: dict[str, Rule] = {
     "unclear flag": Rule("taken as not set", True),
     "missing label file": Rule("image kept, as one without boxes", False),
     "label without image": Rule("not used", False),
+    "image without a row": Rule("not used; data.unlisted=empty takes it as an image without boxes", False),
+    "unlisted image": Rule("taken as an image without boxes (data.unlisted=empty)", False),
     "file that is no image": Rule("not used", False),
     "image at another path": Rule("found by the end of its path, or in other case", False),
     "image file in two entries": Rule("both kept, each with its own boxes", False),
