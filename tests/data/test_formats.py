@@ -296,6 +296,26 @@ def test_val_and_test_are_drawn_where_they_are_missing(tmp_path: Path) -> None:
         coco_data(root, test_fraction=1.5).setup()
 
 
+def test_findings_are_known_by_image(tmp_path: Path) -> None:
+    """Of boxes that a format cannot read, and of those that the common checks drop."""
+    coco_root = simple_coco(tmp_path / "coco")
+    images = [{"id": i + 1, "file_name": f"{i}.png", "height": 40, "width": 60} for i in range(2)]
+    rows = [row(1, 1, [1, 2, 3]), row(2, 1, [5, 5, 20, 15]), row(3, 2, [5, 5, 0, 9]), row(4, 2, [5, 5, 20, 15], 99)]
+    coco_json(coco_root / "train.json", images, rows)
+    voc_root = simple_voc(tmp_path / "voc")
+    voc_xml(voc_root / "Annotations" / "a.xml", [("cat", ("x", 1, 9, 9)), ("cat", (0, 1, 9, 9))])
+    yolo_root = simple_yolo(tmp_path / "yolo")
+    (yolo_root / "labels" / "train" / "0.txt").write_text("1 0.5 0.5\n7 0.5 0.5 0.5 0.5\n0 0.5 0.5 0.5 0.5\n")
+    for data, expected in (
+        (coco_data(coco_root), {"0.png": {"malformed box"}, "1.png": {"degenerate box", "unknown class"}}),
+        (voc(root=str(voc_root), sets={"train": "train", "val": "val"}, **LOADING), {"a.jpg": {"malformed box"}}),
+        (yolo(root=str(yolo_root), **LOADING), {"0.jpg": {"malformed box", "unknown class"}}),
+    ):
+        data.setup()
+        by_name = {file.name: set(rules) for file, rules in data.report.by_file.items()}
+        assert {name: rules & by_name[name] for name, rules in expected.items()} == expected
+
+
 def test_the_docs_list_every_rule_of_the_audit() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.endswith(("| yes |", "| no |"))]

@@ -79,6 +79,7 @@ class Data(Train):
     """detlab data."""
 
     json: str | None
+    pictures: Natural
 
 
 class Anchors(Train):

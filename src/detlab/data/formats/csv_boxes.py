@@ -164,7 +164,7 @@ class CsvBoxes(Source):
                 report.add(split, "unreadable image", f"{picture.name}: {error}")
                 return None
         name = printable(picture.name)
-        made = [self._object(table, row, size, name, labels, split, report) for table, row in picture.rows]
+        made = [self._object(table, row, size, picture, labels, split, report) for table, row in picture.rows]
         objects = [item for item in made if item is not None]
         return record(id=id, name=name, path=picture.path, size=size, objects=objects)
 
@@ -173,7 +173,7 @@ class CsvBoxes(Source):
         table: Table,
         row: Row,
         size: tuple[int, int],
-        image: str,
+        picture: Picture,
         labels: Mapping[str, int],
         split: str,
         report: AuditReport,
@@ -181,13 +181,13 @@ class CsvBoxes(Source):
         """A box in px; None, and a finding in the report, if it cannot be used."""
         if not has_box(row, table.keys):
             return None
-        where, name = f"{image}: {words(row['class'], 40)}", printable(row["class"])
+        where, name = f"{picture.name}: {words(row['class'], 40)}", printable(row["class"])
         box = corners(row, table.keys)
         if box is None:
-            report.add(split, "malformed box", f"{where} {[words(row[key], 20) for key in table.keys]}")
+            report.add(split, "malformed box", f"{where} {[words(row[key], 20) for key in table.keys]}", picture.path)
             return None
         if name not in labels:
-            report.add(split, "unknown class", where)
+            report.add(split, "unknown class", where, picture.path)
             return None
         if table.shares:
             box = [share * side for share, side in zip(box, (size[1], size[0]) * 2, strict=True)]
@@ -195,7 +195,7 @@ class CsvBoxes(Source):
             box = [box[0] - 1, box[1] - 1, box[2], box[3]] if "x1" in table.keys else [v - 1 for v in box]
         flags = {key: flag(row.get(key)) for key in ("crowd", "difficult")}
         for key in (key for key, value in flags.items() if value is None):
-            report.add(split, "unclear flag", f"{where} ({key} {words(row[key], 40)})")
+            report.add(split, "unclear flag", f"{where} ({key} {words(row[key], 40)})", picture.path)
         return {"box": box, "label": labels[name], **{key: bool(value) for key, value in flags.items()}}
 
     def _unlisted(
