@@ -8,6 +8,7 @@ from typing import Any
 
 import hydra
 import numpy as np
+from PIL import Image
 from rich.progress import track
 from rich.table import Table
 
@@ -142,7 +143,9 @@ def write_pictures(data: DetectionData, most: int, tables: Sequence[data_page.Ta
     for_page, for_sheet = (chosen(data, count) for count in (most, min(most, SHEET)))
     on_page, on_sheet = ({id(item) for _, item in picked} for picked in (for_page, for_sheet))
     wanted = [*for_page, *(pair for pair in for_sheet if id(pair[1]) not in on_page)]
-    pictures, cells, captions, unread = [], [], [], 0
+    pictures: list[data_page.Picture] = []
+    cells: dict[int, tuple[Image.Image, str]] = {}
+    unread = 0
     for split, item in track(wanted, description="pictures", console=PlainConsole(stderr=True)):
         try:
             image = data.source.image(item)
@@ -155,8 +158,8 @@ def write_pictures(data: DetectionData, most: int, tables: Sequence[data_page.Ta
             boxes = _page_boxes(data, item)
             pictures.append(data_page.Picture(split, file, item.size, data_page.thumbnail(image), boxes, dirt))
         if id(item) in on_sheet:
-            cells.append(draw_boxes(image, Boxes(item.boxes, item.labels), data.class_names, fit=SIDE))
-            captions.append(f"{split}  {Path(file).name}")
+            drawn = draw_boxes(image, Boxes(item.boxes, item.labels), data.class_names, fit=SIDE)
+            cells[id(item)] = drawn, f"{split}  {Path(file).name}"
     total = sum(map(len, splits_of(data).values()))
     facts = [
         f"{total:,} images; {data.num_classes} classes; boxes as the audit left them, in the images as displayed",
@@ -170,7 +173,9 @@ def write_pictures(data: DetectionData, most: int, tables: Sequence[data_page.Ta
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "data.html", text.encode())
     if cells:
-        picture_sheet(cells, captions, COLUMNS).save(out / "data_sheet.png")
+        ordered = [cells[id(item)] for _, item in for_sheet if id(item) in cells]
+        sheet = picture_sheet([drawn for drawn, _ in ordered], [caption for _, caption in ordered], COLUMNS)
+        sheet.save(out / "data_sheet.png")
     if unread:
         say(f"note        {unread} images could not be read and are not shown")
 

@@ -124,8 +124,10 @@ class Evaluate(OnRun, Views):
 class Predict(OnRun, Views):
     """detlab predict."""
 
-    source: str
+    source: str | Sequence[str]
+    classes: Annotated[Sequence[str], Size(1)] | None
     score_threshold: Fraction
+    save_txt: bool
     batch_size: Count
     device: str
 
