@@ -261,6 +261,8 @@ CALLS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda _: make_data({"augment": ONE, "model": ONE}), r"model\._target_=torch\.nn\.Identity is no family"),
     (unlike, r"ended with exit status 3"),
     (lambda _: read_image(Path("/nope.jpg")), r"cannot be opened"),
+    (lambda _: _pixels("/nope.jpg", 99), r"/nope\.jpg: cannot be opened \(FileNotFoundError\)"),
+    (lambda _: Anchors(sizes=[8], steps="foo"), r"model\.anchors\.steps=foo is not known; use one of stride"),
     (unreadable, r"not a readable image"),
     (lambda _: alone(), r"torchrun or srun started this command as process"),
     (

@@ -101,7 +101,7 @@ FILES = [
     ("predict run={tmp}/run source=[]", r"source=\[\] names no image; give an image, a folder of images, a pattern"),
     ("predict run={tmp}/run 'source=/nope/*.jpg'", r"source=/nope/\*\.jpg is a pattern that no image matches; give an image, a folder"),
     ("predict run={tmp}/run source={tmp}/JPEGImages classes=[cat]", r"classes=\['cat'\] names 'cat', which the model lacks; it has rectangle, ellipse, triangle"),
-    ("predict run={tmp}/run source={tmp}/JPEGImages classes=[]", r"classes=\[\] must be a list of at least 1 entry, or null; use classes=null"),
+    ("predict run={tmp}/run source={tmp}/JPEGImages classes=[]", r"classes=\[\] must be a list of at least 1 entry, each text, or null; use classes=null"),
     ("evaluate run={tmp}/notrainer.ckpt", r"/notrainer\.ckpt holds a config without trainer, augment, seed or monitor"),
     ("check batch={tmp}/batch.ckpt", r"batch=.*/batch\.ckpt holds a batch of other parts than detlab writes \(Batch\.__new__\(\) got an"),
     ("rerun {tmp}/mixed", r"overrides\.yaml is not a list of overrides"),
