@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -47,6 +49,7 @@ def write(root: Path, text: str | bytes, name: str = "annotations.csv") -> Path:
         "a.png,4,5,24,15,cat\n",
         "C:\\me\\images\\a.png,4,5,24,15,cat\n",
         "filename,x,y,width,height,label\na.png,4,5,20,10,cat\n",
+        ",path,left,top,width,height,class\n0,a.png,4,5,20,10,cat\n",
         "label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name,image_width,image_height\ncat,4,5,20,10,a.png,60,40\n",
         "image|x_center|y_center|width|height|name\na.png|14|10|20|10|cat\n",
         "ImageID,LabelName,XMin,XMax,YMin,YMax\na,cat,0.0666666666667,0.4,0.125,0.375\n",
@@ -60,6 +63,28 @@ def test_columns_are_found_by_name(tmp_path: Path, text: str | bytes) -> None:
         "a.png": BOX
     }
     assert data.class_names == ("cat",)
+
+
+def test_regions_of_vgg_image_annotator(tmp_path: Path) -> None:
+    shapes: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"name": "rect", "x": 4, "y": 5, "width": 20, "height": 10}, {"label": "cat"}),
+        ({"name": "polygon", "all_points_x": [4, 24, 9], "all_points_y": [30, 6, 9]}, {"size": "big", "Class": "dog"}),
+        ({"name": "circle", "cx": 30, "cy": 20, "r": 5}, {"kind": {"cat": False, "dog": True}}),
+        ({"name": "ellipse", "cx": 30, "cy": 20, "rx": 5, "ry": 2.5}, {"kind": "dog"}),
+        ({"name": "rect", "x": 4, "y": None, "width": 20, "height": 10}, {"label": "cat"}),
+    ]
+    rows = [["a.png", "9", "{}", "4", str(i), json.dumps(s), json.dumps(a)] for i, (s, a) in enumerate(shapes)]
+    rows.append(["b.png", "9", "{}", "0", "0", "{}", "{}"])
+    rows.append(["b.png", "9", "{}", "0", "0", "[no json", "{}"])
+    titles = "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes"
+    with (tmp_path / "via.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([titles.split(","), *rows])
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name)
+    data = data_of(tmp_path)
+    dogs = [[4, 6, 24, 30, "dog"], [25, 15, 35, 25, "dog"], [25, 17.5, 35, 22.5, "dog"]]
+    assert read(data) == {"a.png": [*BOX, *dogs], "b.png": []}
+    assert counts(data) == {"malformed box": 1, "image without boxes": 1}
 
 
 def test_one_based_corners(tmp_path: Path) -> None:

@@ -72,7 +72,8 @@ class Loaded:
                 [H, W, 3] or greys [H, W]; uint8 RGB tensors [3, H, W]. Arrays of OpenCV are BGR: give
                 array[..., ::-1].
             score_threshold: lower scores are dropped, in addition to the detector's own threshold.
-            classes: names of the classes to keep; None for all.
+            classes: names of the classes to keep of what the detector finds (at most model.detect.max_detections of
+                all classes); None for all.
             batch_size: images per pass.
             proposals: boxes [r, 4] xyxy of each image in its own pixels, for families that need them; None for a
                 grid of boxes, with a warning.

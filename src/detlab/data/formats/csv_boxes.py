@@ -114,7 +114,7 @@ class CsvBoxes(Source):
         if given is not None and given.is_file():
             root, asked["train"] = given.absolute().parent, given.name
         else:
-            root = folder(self.root, "data.root", "images and CSV files")
+            root = folder(self.root, "data.root", "images and CSV files, or train's file")
         found: dict[str, str] = {}
         notes = []
         for split in SPLITS:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from detlab.data.audit import AuditReport, names, printable
 from detlab.data.formats.source import SPLIT_NAMES, text_of
 from detlab.data.places import Finder, followed
 from detlab.data.values import number, words
 from detlab.errors import DataError
-from detlab.system.reading import ReadError
+from detlab.system.reading import ReadError, load_json
 
 COLUMNS: dict[str, tuple[str, ...]] = {  # titles in small letters without _, - and blanks, the likeliest first
     "file": ("filename", "imagename", "imagepath", "filepath", "path", "file", "image", "img", "imageid"),
@@ -36,6 +36,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # titles in small letters without _, - 
 CORNERS, SIDES, CENTRES = ("x1", "y1", "x2", "y2"), ("x", "y", "w", "h"), ("cx", "cy", "w", "h")
 RETINANET = ("file", "x1", "y1", "x2", "y2", "class")  # keras-retinanet's order, which has no titles
 AUTOML = {"split": 0, "file": 1, "class": 2, "x1": 3, "y1": 4, "x2": 7, "y2": 8}  # Google's, which has none either
+VIA = ("filename", "regionshapeattributes", "regionattributes")  # VGG Image Annotator's titles
 WORDS = {  # of a split column
     **{word: split for split, spellings in SPLIT_NAMES.items() for word in spellings},
     **{"training": "train", "validate": "val", "dev": "val", "testing": "test"},
@@ -77,7 +78,7 @@ def read_table(root: Path, name: str, split: str, report: AuditReport, *, outsid
         cells = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
     except (ReadError, csv.Error) as error:
         raise DataError(f"{option} {error}.") from error
-    places, below = _columns(cells, option)
+    places, below = _columns(_from_via(cells), option)
     keys = next(k for k in (CORNERS, SIDES, CENTRES) if set(k) <= set(places))
     rows = [{key: row[i].strip() if i < len(row) else "" for key, i in places.items()} for row in below]
     if separator != ",":
@@ -117,14 +118,16 @@ def split_of(row: Mapping[str, str], own: str, file: str) -> str:
 
 def _columns(cells: list[list[str]], option: str) -> tuple[dict[str, int], list[list[str]]]:
     """Place of each column, and the rows below the titles."""
-    plain = ["".join(c for c in title.lower() if c.isalnum()) for title in cells[0]]
+    plain = [_plain(title) for title in cells[0]]
     found = {}
     for key, titles in COLUMNS.items():
         title = next((t for t in titles if t in plain), None)
         if title is not None:
             found[key] = plain.index(title)
-    if not {"w", "h"} & set(found) and {"width", "height"} <= set(found) and not set(CORNERS) <= set(found):
-        found |= {"w": found.pop("width"), "h": found.pop("height")}  # beside x and y they are the box's
+    if not {"x2", "y2"} & set(found):
+        found |= {short: found.pop(key) for short, key in (("x", "x1"), ("y", "y1")) if key in found}  # left, top
+        if not {"w", "h"} & set(found) and {"width", "height"} <= set(found):
+            found |= {"w": found.pop("width"), "h": found.pop("height")}  # beside x and y they are the box's
     if {"file", "class"} <= set(found) and any(set(keys) <= set(found) for keys in (CORNERS, SIDES, CENTRES)):
         return found, cells[1:]
     if len(cells[0]) > AUTOML["y2"] and cells[0][0].strip().lower() in (*WORDS, *OPEN):
@@ -135,6 +138,60 @@ def _columns(cells: list[list[str]], option: str) -> tuple[dict[str, int], list[
         f"{option} has the columns {names(map(printable, cells[0]), 12)}; it needs the titles filename, class, and "
         f"xmin, ymin, xmax, ymax (or x, y, w, h), in any order."
     )
+
+
+def _from_via(cells: list[list[str]]) -> list[list[str]]:
+    """Rows of VGG Image Annotator, which writes shapes and attributes as JSON, with columns of their own; others as is.
+
+    Polygons and other shapes become their bounding boxes.
+    """
+    plain = [_plain(title) for title in cells[0]]
+    if not set(VIA) <= set(plain):
+        return cells
+    file, shape, attributes = (plain.index(title) for title in VIA)
+    rows = [["filename", "x", "y", "w", "h", "class"]]
+    for row in (row for row in cells[1:] if len(row) == len(plain)):
+        sides = _sides(_object(row[shape]))
+        rows.append([row[file], *(words(side, 40) for side in sides), _name(_object(row[attributes]))])
+    return rows
+
+
+def _sides(shape: dict[str, Any]) -> list[Any]:
+    """x, y, w, h of a shape of VIA; blanks for none."""
+    points = [[v for v in map(number, _list(shape.get(f"all_points_{axis}"))) if v is not None] for axis in "xy"]
+    if all(points):
+        low, high = [min(values) for values in points], [max(values) for values in points]
+        return [*low, high[0] - low[0], high[1] - low[1]]
+    across, down = number(shape.get("rx", shape.get("r"))), number(shape.get("ry", shape.get("r")))
+    cx, cy = number(shape.get("cx")), number(shape.get("cy"))
+    if across is not None and down is not None and cx is not None and cy is not None:  # a circle or an ellipse
+        return [cx - across, cy - down, 2 * across, 2 * down]
+    return [shape.get(key, "") for key in ("x", "y", "width", "height")]
+
+
+def _name(attributes: dict[str, Any]) -> str:
+    """The class of a region of VIA: its attribute called class or the like, else its first."""
+    given = next((a for title in COLUMNS["class"] for key, a in attributes.items() if _plain(key) == title), None)
+    value = next(iter(attributes.values()), "") if given is None else given
+    if isinstance(value, dict):  # check boxes
+        value = next((key for key, chosen in value.items() if chosen), "")
+    return words(value, 200).strip()
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = load_json(text)
+    except ReadError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _plain(title: str) -> str:
+    return "".join(c for c in title.lower() if c.isalnum())
 
 
 def _is_number(cell: str) -> bool:
