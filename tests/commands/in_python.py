@@ -21,6 +21,7 @@ from detlab.commands.export import check_difference
 from detlab.commands.rerun import rerun
 from detlab.config.places import config_dir
 from detlab.data.datamodule import DetectionData
+from detlab.data.formats.csv_boxes import CsvBoxes
 from detlab.data.formats.shapes import Shapes
 from detlab.data.formats.voc import Voc
 from detlab.data.images import read_image
@@ -188,6 +189,7 @@ ONE = {"_target_": "torch.nn.Identity"}
 GPU = {"trainer": {"accelerator": "gpu", "devices": 9}, "logger": {}}
 CALLS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda _: shapes(cache="foo"), r"data\.cache=foo is not known"),
+    (lambda _: CsvBoxes(root=None, annotations={}, unlisted="foo"), r"data\.unlisted=foo is not known; use one of"),
     (lambda _: shapes()._name("foo"), r"There is no split 'foo'"),
     (lambda _: Shapes(counts={}, box_noise=2), r"data\.box_noise=2 is a share"),
     (
@@ -259,6 +261,8 @@ CALLS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda _: make_data({"augment": ONE, "model": ONE}), r"model\._target_=torch\.nn\.Identity is no family"),
     (unlike, r"ended with exit status 3"),
     (lambda _: read_image(Path("/nope.jpg")), r"cannot be opened"),
+    (lambda _: _pixels("/nope.jpg", 99), r"/nope\.jpg: cannot be opened \(FileNotFoundError\)"),
+    (lambda _: Anchors(sizes=[8], steps="foo"), r"model\.anchors\.steps=foo is not known; use one of stride"),
     (unreadable, r"not a readable image"),
     (lambda _: alone(), r"torchrun or srun started this command as process"),
     (

@@ -66,7 +66,6 @@ PARTS = [
     (f"{ROI} model/backbone=vgg16 model.pool.crop=64", r"model\.pool\.crop=64 gives a map of"),
     (f"{SSD} model/matcher=roi", r"force_best=false with model/sampler=hard_negative is refused .* the loss is exactly 0; use model\.matcher\.force_best=true"),
     ("train model=refinedet model/matcher@model.arm.matcher=roi", r"force_best=false with model/sampler=hard_negative is refused"),
-    (f"{RETINA} data.size=32 data.batch_size=3 data.num_workers=0 trainer.num_sanity_val_steps=0 callbacks=none", r"A training batch of 1 image of \(32, 32\) px leaves a batch norm one value per channel, .* use a data\.batch_size that leaves no image alone"),
     ("train model=refinedet model.negative_filtering=0", r"model\.negative_filtering=0 must lie in \(0, 1\]"),
     ("train model=sppnet model.train_sizes=[0]", r"model\.train_sizes=\[0\] must be a list of at least 1 entry, each a number above 0"),
     (f"{RETINA} tta=flip tta.scales=[]", r"tta\.scales=\[\] must be a list of at least 1 entry"),

@@ -17,6 +17,7 @@ from detlab.runs.checkpoints import CHECKPOINT_KEY
 COCO = "train data=coco data.root={tmp}/coco data.images.train=images"
 VOC = "train data=voc data.root={tmp}/voc"
 YOLO = "train data=yolo data.root={tmp}/yolo"
+CSV = "train data=csv data.root={tmp}/csv"
 DARK = "train model=yolo model/backbone=darknet53"
 
 # fmt: off
@@ -53,6 +54,20 @@ FILES = [
     (f"{YOLO}/nc.yaml", r"nc\.yaml: 'nc' is 2, but 'names' has 1; correct the one that is wrong"),
     (f"{YOLO}/points.yaml", r"points\.yaml: kpt_shape must be \[COUNT, 2\] or \[COUNT, 3\], not \['3'\]"),
     (f"{YOLO}/path.yaml", r"path\.yaml: its 'path' \.\./coco leaves its folder; data\.outside_root=true follows links and"),
+    (CSV, r"data\.annotations names no file; give data\.annotations\.train=FILE\.csv; .*/csv has blank\.csv, columns\.csv"),
+    ("train data=csv data.root={tmp}/empty", r"data\.annotations names no file; give data\.annotations\.train=FILE\.csv; .*/empty has no CSV file"),
+    ("train data=csv data.root={tmp}/nope", r"data\.root=.*/nope is not a folder; give the folder of your images and CSV files"),
+    (f"{CSV} data.annotations.train=nope.csv", r"data\.annotations\.train=nope\.csv is not a file under data\.root=.*/csv; give its path"),
+    (f"{CSV} data.annotations.train=../yolo/text.yaml", r"data\.annotations\.train=\.\./yolo/text\.yaml leaves data\.root=.*/csv; set data\.outside_root=true"),
+    (f"{CSV}/columns.csv", r"data\.annotations\.train=columns\.csv has the columns filename, class; it needs the titles filename, class, and xmin, ymin"),
+    (f"{CSV}/blank.csv", r"data\.annotations\.train=blank\.csv is empty"),
+    (f"{CSV}/noboxes.csv", r"noboxes\.csv has no row with a box and a class; see its columns"),
+    (f"{CSV}/shares.csv", r"data\.annotations\.train=shares\.csv has x, y, w, h as shares of the image, where x, y may be a corner"),
+    (f"{CSV}/split.csv", r"split\.csv has a row of the split 'holdout', which is not known; write train, val or test"),
+    (f"{CSV}/good.csv data.images=nope", r"data\.images=nope is not a folder of .*/csv; give the folder of your images"),
+    (f"{CSV}/good.csv data.images=../yolo", r"data\.images=\.\./yolo leaves .*/csv; data\.outside_root=true follows links and"),
+    (f"{CSV}/good.csv data.unlisted=all", r"data\.unlisted=all must be ignore or empty; use data\.unlisted=ignore"),
+    (f"{CSV}/good.csv", r"The train split has no usable image; the audit's largest loss is 'missing image' \(1 in train, such as a\.jpg\)"),
     (f"{YOLO}/number.yaml", r"number\.yaml: train=3 is neither a folder nor a list of images under .*/yolo"),
     (f"{YOLO}/samename.yaml", r"samename\.yaml names two classes 'a' \(places 0 and 1\); rename one, or give both the same id"),
     (f"{YOLO}/blank.yaml", r"blank\.yaml: class 1 has no name; give it one"),
@@ -81,7 +96,12 @@ FILES = [
     ("predict run={tmp}/own.ckpt source={tmp}/JPEGImages trust=[a-b]", r"trust=\[a-b\] is no name of a package; write trust=\[my_package\]"),
     ("predict run={tmp}/own.ckpt source={tmp}/JPEGImages trust=[os]", r"trust=\[os\] is Python's own and would run anything; trust packages of your own only"),
     ("predict run={tmp}/own.ckpt source={tmp}/JPEGImages trust=[torch]", r"trust=\[torch\] would open a library; name the one class that you mean in full, such as"),
-    ("predict run={tmp}/run source=/nope", r"source=/nope is not there; give an image, or a folder of images"),
+    ("predict run={tmp}/run source=/nope", r"source=/nope is not there; give an image, a folder of images, a pattern such as"),
+    ("predict run={tmp}/run source=[/nope]", r"source=/nope is not there; give an image, a folder of images, a pattern such as"),
+    ("predict run={tmp}/run source=[]", r"source=\[\] names no image; give an image, a folder of images, a pattern"),
+    ("predict run={tmp}/run 'source=/nope/*.jpg'", r"source=/nope/\*\.jpg is a pattern that no image matches; give an image, a folder"),
+    ("predict run={tmp}/run source={tmp}/JPEGImages classes=[cat]", r"classes=\['cat'\] names 'cat', which the model lacks; it has rectangle, ellipse, triangle"),
+    ("predict run={tmp}/run source={tmp}/JPEGImages classes=[]", r"classes=\[\] must be a list of at least 1 entry, each text, or null; use classes=null"),
     ("evaluate run={tmp}/notrainer.ckpt", r"/notrainer\.ckpt holds a config without trainer, augment, seed or monitor"),
     ("check batch={tmp}/batch.ckpt", r"batch=.*/batch\.ckpt holds a batch of other parts than detlab writes \(Batch\.__new__\(\) got an"),
     ("rerun {tmp}/mixed", r"overrides\.yaml is not a list of overrides"),
@@ -175,6 +195,10 @@ def write_tables(folder: Path) -> None:
         "yolo/blank.yaml": "names: [a, '']\ntrain: images\nval: images\n",
         "yolo/map.yaml": "names: [a]\ntrain: {a: b}\nval: images\n",
         "yolo/pipe.yaml": "names: [a]\ntrain: pipe.txt\nval: images\n",
+        "csv/columns.csv": "filename,class\na.jpg,a\n", "csv/blank.csv": "", "csv/noboxes.csv": "filename,class,xmin,ymin,xmax,ymax\na.jpg,,,,,\n",
+        "csv/shares.csv": "filename,class,x,y,w,h\na.jpg,a,0.1,0.1,0.5,0.5\n",
+        "csv/split.csv": "filename,class,xmin,ymin,xmax,ymax,split\na.jpg,a,1,1,9,9,holdout\n",
+        "csv/good.csv": "filename,class,xmin,ymin,xmax,ymax\na.jpg,a,1,1,9,9\n",
         "mixed/.hydra/overrides.yaml": "[3, seed=1]", "long/.hydra/overrides.yaml": f"[seed={'1' * 20000}]",
         "foreign/.hydra/overrides.yaml": "[foo.bar=1]", "file/.hydra/overrides.yaml": "[model=../../x]",
         "place/.hydra/overrides.yaml": "[data.cache_dir=/x]", "good/.hydra/overrides.yaml": "[seed=1]",

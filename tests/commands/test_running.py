@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 import detlab
 from detlab.commands.evaluate import evaluate
@@ -123,17 +122,6 @@ def test_checkpoints_of_another_layout_are_refused(trained: Path, tmp_path: Path
     torch.save(content, tmp_path / "old.ckpt")
     with pytest.raises(ConfigError, match=r"old.ckpt was written by detlab .* with its classes elsewhere; train it"):
         detlab.load(tmp_path / "old.ckpt")
-
-
-def test_loading_in_python(trained: Path, tmp_path: Path) -> None:
-    loaded = detlab.load(trained)
-    array = np.asarray(Image.open(picture(tmp_path / "a.png", (70, 90))))
-    from_array, from_path = loaded.predict([array, tmp_path / "a.png"])
-    assert np.array_equal(from_array["boxes"], from_path["boxes"])
-    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
-    assert np.allclose(loaded.predict([tensor])[0]["boxes"], from_array["boxes"], atol=1e-3)
-    with pytest.raises(ValueError, match=r"uint8 arrays \[H, W, 3\]"):
-        loaded.predict([array / 255.0])
 
 
 def test_anchors_in_torchvisions_steps_train_and_predict_a_padded_batch(tmp_path: Path) -> None:

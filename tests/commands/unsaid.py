@@ -21,6 +21,14 @@ UNSAID: dict[tuple[str, str], tuple[str, str]] = {
         PYTHON,
         "tests/benchmark/test_options.py::test_mistakes",
     ),
+    ("commands/options.py", "*"): (
+        "a command without a config",
+        "tests/commands/test_options.py::test_mistakes_are_one_sentence",
+    ),
+    ("config/catalogue.py", "_unknown(group, name, known)"): (
+        "a command without a config",
+        "tests/config/test_catalogue.py::test_what_is_near_is_named",
+    ),
     ("config/repeated.py", "{source} holds {word[:120]!r}; an interpolation "): ("told by another test", STRANGERS),
     ("data/proposals/store.py", "*"): (
         "takes files of proposals",

@@ -62,7 +62,7 @@ def test_options_that_set_keys_anywhere_say_what_they_choose() -> None:
 
 def test_a_command_adds_its_keys_to_those_of_train() -> None:
     assert "train" in command_names()
-    assert [key.name for key in keys_of_command("data")] == ["json"]
+    assert [key.name for key in keys_of_command("data")] == ["json", "pictures"]
     assert group_comments("data") == group_comments("train")
     assert group_comments("train")["model"][0] == "retinanet"
     assert set(group_comments("predict")) == {"tta"}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detlab.data.audit import RULES
 from detlab.data.datamodule import DetectionData
 from detlab.data.formats import bccd as bccd_module
 from detlab.data.formats.bccd import bccd
@@ -265,3 +266,57 @@ def test_the_real_photographs(bccd_root: Path) -> None:
     named = " ".join(text for f in degenerate for text in f.examples)
     assert "BloodImage_00338" in named
     assert "BloodImage_00343" in named
+
+
+def test_shares_keep_each_class(tmp_path: Path) -> None:
+    """90 images of cats and 10 of dogs: every split has its tenth of dogs, and no image stands in two."""
+    from detlab.data.splits import stratified
+    from tests.data.writing import labelled
+
+    records = [labelled(i, [1] if i % 10 == 0 else [0]) for i in range(100)]
+    for seed in range(3):
+        parts = stratified(records, [70, 10, 20], seed)
+        assert [len(p) for p in parts] == [70, 10, 20]
+        assert sorted(i for part in parts for i in part) == list(range(100))
+        assert [sum(i % 10 == 0 for i in part) for part in parts] == [7, 1, 2]
+    assert stratified(records, [70, 10, 20], 0) == stratified(records, [70, 10, 20], 0)
+    assert stratified(records, [70, 10, 20], 0) != stratified(records, [70, 10, 20], 1)
+
+
+def test_val_and_test_are_drawn_where_they_are_missing(tmp_path: Path) -> None:
+    root = simple_coco(tmp_path, count=40)
+    (root / "val.json").unlink()
+    data = coco_data(root, val_fraction=0.1, test_fraction=0.2)
+    names = [{r.name for r in data.records(s)} for s in ("train", "val", "test")]
+    assert [len(n) for n in names] == [14, 2, 4]
+    assert len(set.union(*names)) == 20
+    with pytest.raises(DataError, match="leaves one side empty"):
+        coco_data(root, val_fraction=0.5, test_fraction=0.5).setup()
+    with pytest.raises(DataError, match="data.test_fraction=1.5 is no share"):
+        coco_data(root, test_fraction=1.5).setup()
+
+
+def test_findings_are_known_by_image(tmp_path: Path) -> None:
+    """Of boxes that a format cannot read, and of those that the common checks drop."""
+    coco_root = simple_coco(tmp_path / "coco")
+    images = [{"id": i + 1, "file_name": f"{i}.png", "height": 40, "width": 60} for i in range(2)]
+    rows = [row(1, 1, [1, 2, 3]), row(2, 1, [5, 5, 20, 15]), row(3, 2, [5, 5, 0, 9]), row(4, 2, [5, 5, 20, 15], 99)]
+    coco_json(coco_root / "train.json", images, rows)
+    voc_root = simple_voc(tmp_path / "voc")
+    voc_xml(voc_root / "Annotations" / "a.xml", [("cat", ("x", 1, 9, 9)), ("cat", (0, 1, 9, 9))])
+    yolo_root = simple_yolo(tmp_path / "yolo")
+    (yolo_root / "labels" / "train" / "0.txt").write_text("1 0.5 0.5\n7 0.5 0.5 0.5 0.5\n0 0.5 0.5 0.5 0.5\n")
+    for data, expected in (
+        (coco_data(coco_root), {"0.png": {"malformed box"}, "1.png": {"degenerate box", "unknown class"}}),
+        (voc(root=str(voc_root), sets={"train": "train", "val": "val"}, **LOADING), {"a.jpg": {"malformed box"}}),
+        (yolo(root=str(yolo_root), **LOADING), {"0.jpg": {"malformed box", "unknown class"}}),
+    ):
+        data.setup()
+        by_name = {file.name: set(rules) for file, rules in data.report.by_file.items()}
+        assert {name: rules & by_name[name] for name, rules in expected.items()} == expected
+
+
+def test_the_docs_list_every_rule_of_the_audit() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.endswith(("| yes |", "| no |"))]
+    assert rows == [[name, rule.action, "yes" if rule.error else "no"] for name, rule in RULES.items()]

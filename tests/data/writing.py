@@ -12,6 +12,7 @@ from PIL import Image
 
 from detlab.data.contents import contents
 from detlab.data.datamodule import DetectionData
+from detlab.data.records import Record, record
 
 
 def picture(path: Path, size: tuple[int, int] = (40, 60), mode: str = "RGB", **save: Any) -> Path:
@@ -111,3 +112,10 @@ def counts(data: DetectionData) -> dict[str, int]:
     for finding in data.report.findings.values():
         tally[finding.rule] = tally.get(finding.rule, 0) + finding.count
     return tally
+
+
+def labelled(id: int, labels: Sequence[int]) -> Record:
+    """A record of boxes with these labels."""
+    return record(
+        id=id, name=f"{id}.png", path=None, size=(40, 60), objects=[{"box": [0, 0, 5, 5], "label": k} for k in labels]
+    )

@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from detlab.drawing.pictures import ERROR_COLOURS, PALETTE, Boxes, Mark, comparison_sheet, draw_boxes, draw_errors
+from detlab.drawing.pictures import (
+    ERROR_COLOURS,
+    GAP,
+    PALETTE,
+    Boxes,
+    Mark,
+    comparison_sheet,
+    draw_boxes,
+    draw_errors,
+    picture_sheet,
+)
+
+NOTHING = Boxes(np.zeros((0, 4)), np.zeros(0, int))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (20, 400), (1200, 800), (9, 7)])
@@ -13,6 +25,32 @@ def test_any_size(size: tuple[int, int]) -> None:
     picture = draw_boxes(np.zeros((*size, 3), np.uint8), boxes, ("a", "b"))
     assert min(picture.size) >= min(320, min(size))
     assert np.asarray(picture).max() > 0
+
+
+def test_a_strip_is_not_blown_up() -> None:
+    """3000x20 px enlarged to a shorter side of 320 were 48000x320."""
+    assert draw_boxes(np.zeros((20, 3000, 3), np.uint8), NOTHING, ()).size == (3000, 20)
+    assert draw_boxes(np.zeros((20, 400, 3), np.uint8), NOTHING, ()).size == (1200, 60)
+    assert draw_boxes(np.zeros((60, 64, 3), np.uint8), NOTHING, ()).size == (384, 360)
+
+
+def test_a_class_has_its_colour_whatever_else_is_there() -> None:
+    image = np.zeros((400, 400, 3), np.uint8)
+    box = np.array([[100.0, 200, 300, 350]])
+    alone = draw_boxes(image, Boxes(box, np.array([2])), ("a", "b", "c"))
+    second = draw_boxes(image, Boxes(np.concatenate([box / 4, box]), np.array([0, 2])), ("a", "b", "c"))
+    assert alone.getpixel((100, 300)) == second.getpixel((100, 300)) == (0x00, 0x9E, 0x73)
+
+
+@pytest.mark.parametrize("size", [(40, 60), (300, 900), (2, 800)])
+def test_a_fitted_picture_has_its_boxes_where_they_belong(size: tuple[int, int]) -> None:
+    height, width = size
+    box = np.array([[0.5 * width, 0, width, height]])
+    drawn = np.asarray(draw_boxes(np.zeros((*size, 3), np.uint8), Boxes(box, np.array([0])), ("",), fit=400))
+    assert max(drawn.shape) == 400
+    lit = drawn.max(axis=2) > 100
+    assert not lit[:, :195].any()
+    assert lit[:, 195:].any()
 
 
 def test_edges_lie_on_the_box() -> None:
@@ -32,6 +70,15 @@ def test_a_sheet_holds_pairs() -> None:
     nothing = Boxes(np.zeros((0, 4)), np.zeros(0, int))
     sheet = comparison_sheet(images, [nothing] * 3, [nothing._replace(scores=np.zeros(0))] * 3, ("a",))
     assert sheet.width > sheet.height
+
+
+def test_a_sheet_of_pictures_has_rows_and_captions() -> None:
+    pictures = [draw_boxes(np.full((30, 40, 3), 90, np.uint8), NOTHING, (), fit=100) for _ in range(5)]
+    sheet = np.asarray(picture_sheet(pictures, ["\x1b[31m" * 9, "", "a", "b", "c"], 2))
+    assert sheet.shape[1] == 2 * (100 + GAP)
+    assert (sheet == 90).all(axis=2).sum() == 5 * 100 * 75
+    assert (sheet[:15, :100] < 100).any()
+    assert not (sheet[:15, 100 + GAP :] < 100).any()
 
 
 @pytest.mark.parametrize("size", [(64, 64), (20, 400), (1200, 800)])

@@ -79,6 +79,7 @@ class Data(Train):
     """detlab data."""
 
     json: str | None
+    pictures: Natural
 
 
 class Anchors(Train):
@@ -123,8 +124,10 @@ class Evaluate(OnRun, Views):
 class Predict(OnRun, Views):
     """detlab predict."""
 
-    source: str
+    source: str | Sequence[str]
+    classes: Annotated[Sequence[str], Size(1)] | None
     score_threshold: Fraction
+    save_txt: bool
     batch_size: Count
     device: str
 

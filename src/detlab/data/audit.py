@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 from detlab.errors import DataError
@@ -37,6 +38,8 @@ RULES: dict[str, Rule] = {
     "unclear flag": Rule("taken as not set", True),
     "missing label file": Rule("image kept, as one without boxes", False),
     "label without image": Rule("not used", False),
+    "image without a row": Rule("not used; data.unlisted=empty takes it as an image without boxes", False),
+    "unlisted image": Rule("taken as an image without boxes (data.unlisted=empty)", False),
     "file that is no image": Rule("not used", False),
     "image at another path": Rule("found by the end of its path, or in other case", False),
     "image file in two entries": Rule("both kept, each with its own boxes", False),
@@ -75,12 +78,16 @@ class AuditReport:
 
     def __init__(self) -> None:
         self.findings: dict[tuple[str, str], Finding] = {}
+        self.by_file: dict[Path, dict[str, int]] = {}  # cases by rule of each image file
 
-    def add(self, split: str, rule: str, example: str) -> None:
-        """Count one case; `rule` must be one of RULES."""
+    def add(self, split: str, rule: str, example: str, file: Path | None = None) -> None:
+        """Count one case; `rule` must be one of RULES, `file` is the image that it belongs to, if that is known."""
         finding = self.findings.setdefault((split, rule), Finding(split, rule))
         assert rule in RULES, rule
         finding.count += 1
+        if file is not None:
+            of_file = self.by_file.setdefault(file, {})
+            of_file[rule] = of_file.get(rule, 0) + 1
         if len(finding.examples) < EXAMPLES:
             finding.examples.append(printable(example))
 

@@ -58,7 +58,7 @@ def audited(
     if drop_empty:
         for item in records:
             if not len(item.labels):
-                report.add(split, "empty image dropped", item.name)
+                report.add(split, "empty image dropped", item.name, item.path)
         records = [item for item in records if len(item.labels)]
     return records
 
@@ -116,11 +116,11 @@ def check_boxes(records: list[Record], split: str, report: AuditReport, *, min_s
             (item.crowd & ~repeated, "crowd box"),
         ):
             for row in np.nonzero(mask)[0]:
-                report.add(split, rule, f"{item.name} {np.round(item.boxes[row], 1).tolist()}")
+                report.add(split, rule, f"{item.name} {np.round(item.boxes[row], 1).tolist()}", item.path)
         keep = finite & ~degenerate & ~outside & ~repeated
         item = replace(item, boxes=clipped).keep(keep)
         if len(item.labels) == 0:
-            report.add(split, "image without boxes", item.name)
+            report.add(split, "image without boxes", item.name, item.path)
         good.append(item)
     return good
 
@@ -143,7 +143,7 @@ def count_across(splits: Mapping[str, list[Record]], class_names: Sequence[str],
     for split in ("val", "test"):
         for item in splits.get(split, []):
             if item.path in own:
-                report.add(split, "image also in train", item.name)
+                report.add(split, "image also in train", item.name, item.path)
     with_boxes = {int(label) for item in train for label in item.labels}
     for label, name in enumerate(class_names):
         if with_boxes and label not in with_boxes:
@@ -157,7 +157,7 @@ def drop_duplicates(records: list[Record], split: str, report: AuditReport) -> l
     good = []
     for item in records:
         if item.path is not None and item.path in files and item.id not in seen:
-            report.add(split, "image file in two entries", item.name)
+            report.add(split, "image file in two entries", item.name, item.path)
         files.update((item.path,) if item.path is not None else ())
         if item.id in seen:
             report.add(split, "duplicate image id", f"id {item.id} ({item.name})")
@@ -193,7 +193,7 @@ def _with_facts(item: Record, fact: ImageFacts, split: str, report: AuditReport)
     if fact.rotated:
         raw_only = item.size == fact.raw_size and item.size != fact.size
         rotate = not raw_only
-        report.add(split, "EXIF ignored" if raw_only else "EXIF-rotated image", item.name)
+        report.add(split, "EXIF ignored" if raw_only else "EXIF-rotated image", item.name, item.path)
     size = fact.size if rotate else fact.raw_size
     if item.size != (0, 0) and item.size != size:
         report.add(
@@ -203,11 +203,11 @@ def _with_facts(item: Record, fact: ImageFacts, split: str, report: AuditReport)
         )
         return None
     if fact.mode in MODE_NAMES:
-        report.add(split, f"{MODE_NAMES[fact.mode]} image", item.name)
+        report.add(split, f"{MODE_NAMES[fact.mode]} image", item.name, item.path)
     elif is_deep_mode(fact.mode):
-        report.add(split, "16-bit image", item.name)
+        report.add(split, "16-bit image", item.name, item.path)
     if fact.frames > 1:
-        report.add(split, "image of several frames", f"{item.name} ({fact.frames})")
+        report.add(split, "image of several frames", f"{item.name} ({fact.frames})", item.path)
     return replace(item, size=size, rotate=rotate)
 
 

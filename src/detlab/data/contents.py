@@ -22,8 +22,7 @@ def contents(data: DetectionData) -> dict[str, Any]:
         (cases by rule) and items, with file (below data.root, if it lies there), width and height (px, as displayed)
         and boxes, each [x1, y1, x2, y2, class name] in original pixels.
     """
-    root = getattr(data.source, "root", None)
-    top = Path(root).expanduser().absolute() if root else None
+    top = root_of(data)
     splits = {}
     for split in SPLITS:
         findings = data.report.counts(split)
@@ -47,6 +46,12 @@ def _item(record: Record, class_names: tuple[str, ...], top: Path | None) -> dic
         "height": int(record.size[0]),
         "boxes": [[*box, class_names[label]] for box, label in rows],
     }
+
+
+def root_of(data: DetectionData) -> Path | None:
+    """The source's root, if it has one."""
+    root = getattr(data.source, "root", None)
+    return Path(root).expanduser().absolute() if root else None
 
 
 def file_of(record: Record, top: Path | None) -> str:

@@ -72,9 +72,13 @@ def list_images(folder: Path) -> Listing:
         suffix = path.suffix.lower()
         if suffix in COMPANIONS or path.name.lower() in COMPANION_NAMES:
             continue
-        known = suffix in suffixes() and path.is_file()
-        (images if known or _begins_as_image(path) else skipped).append(path)
+        (images if is_image(path) else skipped).append(path)
     return Listing(sorted(images), skipped)
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file has the extension of an image, or the header of one."""
+    return (path.suffix.lower() in suffixes() and path.is_file()) or _begins_as_image(path)
 
 
 def inspect(path: Path, *, decode: bool, max_pixels: int = MAX_PIXELS) -> ImageFacts:

@@ -9,6 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from detlab.system.text import visible
+
 # Okabe and Ito's palette without black: distinguishable for all common types of colour vision
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 ERROR_COLOURS = {  # also Okabe and Ito's palette; missed boxes are dashed as well
@@ -21,6 +23,7 @@ ERROR_COLOURS = {  # also Okabe and Ito's palette; missed boxes are dashed as we
     "missed": "#F0E442",
 }
 SHORTEST_SIDE = 320  # px; smaller pictures are enlarged before drawing
+LONGEST_SIDE = 1333  # px; largest side of an enlarged picture
 TEXT_SHARE = 1 / 32  # font size as a share of the shorter side
 SMALLEST_FONT, LARGEST_FONT = 11, 240  # px; a picture of 7680 px is still legible when fitted to a screen
 GAP = 6  # px between pictures of a sheet
@@ -34,16 +37,19 @@ class Boxes(NamedTuple):
     scores: np.ndarray | None = None  # [n]; None for ground truth
 
 
-def draw_boxes(image: np.ndarray | Tensor, boxes: Boxes, class_names: Sequence[str]) -> Image.Image:
-    """A picture with its boxes, class names and scores; small pictures are enlarged.
+def draw_boxes(
+    image: np.ndarray | Tensor, boxes: Boxes, class_names: Sequence[str], fit: int | None = None
+) -> Image.Image:
+    """A picture with its boxes, class names and scores; a class has the same colour everywhere, by its label.
 
     Args:
         image: uint8 [H, W, 3], or a tensor [3, H, W].
         boxes: drawn in order of rising score, so that the best is on top.
         class_names: names by label.
+        fit: px, longer side of the result; None to enlarge small pictures only.
     """
-    picture = _enlarged(_as_picture(image))
-    scale = picture.width / _width(image)
+    picture = _enlarged(_as_picture(image)) if fit is None else fitted(image, fit)
+    scale = max(picture.size) / max(_size(image))
     canvas = ImageDraw.Draw(picture)
     short = min(picture.size)
     font = _font(short)
@@ -74,18 +80,27 @@ def comparison_sheet(
             ImageDraw.Draw(pair).text((x + 4, 2), title, "black", ImageFont.load_default(size=_caption(left) - 6))
             pair.paste(side, (x, _caption(left)))
         pairs.append(pair)
-    columns = min(pairs_per_row, max(1, len(pairs)))
-    rows = [pairs[i : i + columns] for i in range(0, len(pairs), columns)]
-    width = max((sum(p.width + GAP for p in row) for row in rows), default=1)
-    sheet = Image.new("RGB", (width, max(1, sum(max(p.height for p in row) + GAP for row in rows))), "white")
-    y = 0
-    for row in rows:
-        x = 0
-        for pair in row:
-            sheet.paste(pair, (x, y))
-            x += pair.width + GAP
-        y += max(p.height for p in row) + GAP
-    return sheet
+    return _in_rows(pairs, pairs_per_row)
+
+
+def picture_sheet(pictures: Sequence[Image.Image], captions: Sequence[str], columns: int) -> Image.Image:
+    """One picture of all pictures in rows, each below its caption, which is cut at the picture's width."""
+    font, height = _font(SHORTEST_SIDE), round(1.6 * SMALLEST_FONT)
+    cells = []
+    for picture, caption in zip(pictures, captions, strict=True):
+        cell = Image.new("RGB", (picture.width, picture.height + height), "white")
+        ImageDraw.Draw(cell).text((2, 1), visible(caption), "black", font=font)
+        cell.paste(picture, (0, height))
+        cells.append(cell)
+    return _in_rows(cells, columns)
+
+
+def fitted(image: np.ndarray | Tensor, side: int) -> Image.Image:
+    """A picture whose longer side is `side` px; enlarged without smoothing, reduced with antialiasing."""
+    picture = _as_picture(image)
+    scale = side / max(picture.size)
+    way = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))), way)
 
 
 class Mark(NamedTuple):
@@ -105,7 +120,7 @@ def draw_errors(image: np.ndarray | Tensor, marks: Sequence[Mark], title: str) -
         title: first line of the legend.
     """
     picture = _enlarged(_as_picture(image))
-    scale, short = picture.width / _width(image), min(picture.size)
+    scale, short = max(picture.size) / max(_size(image)), min(picture.size)
     canvas, font = ImageDraw.Draw(picture), _font(short)
     line = max(2, round(short / 200))
     for kind, colour in ERROR_COLOURS.items():
@@ -213,12 +228,13 @@ def _as_picture(image: np.ndarray | Tensor) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(array))
 
 
-def _width(image: np.ndarray | Tensor) -> int:
-    return image.shape[2] if isinstance(image, Tensor) else image.shape[1]
+def _size(image: np.ndarray | Tensor) -> tuple[int, int]:
+    """(height, width)."""
+    return tuple(image.shape[1:3] if isinstance(image, Tensor) else image.shape[:2])
 
 
 def _enlarged(picture: Image.Image) -> Image.Image:
-    factor = -(-SHORTEST_SIDE // min(picture.size))
+    factor = min(-(-SHORTEST_SIDE // min(picture.size)), LONGEST_SIDE // max(picture.size))
     if factor <= 1:
         return picture
     return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.NEAREST)
@@ -226,3 +242,19 @@ def _enlarged(picture: Image.Image) -> Image.Image:
 
 def _caption(picture: Image.Image) -> int:
     return max(18, min(picture.size) // 20)
+
+
+def _in_rows(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
+    """Pictures beside and below each other on white."""
+    columns = min(columns, max(1, len(pictures)))
+    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    width = max((sum(p.width + GAP for p in row) for row in rows), default=1)
+    sheet = Image.new("RGB", (width, max(1, sum(max(p.height for p in row) + GAP for row in rows))), "white")
+    y = 0
+    for row in rows:
+        x = 0
+        for picture in row:
+            sheet.paste(picture, (x, y))
+            x += picture.width + GAP
+        y += max(p.height for p in row) + GAP
+    return sheet

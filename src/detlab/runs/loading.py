@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from detlab.config.compose import compose_config, make_detector, plain_config
 from detlab.config.parts import build_part
@@ -18,7 +17,7 @@ from detlab.data.dataset import Collate
 from detlab.data.images import MAX_PIXELS
 from detlab.data.proposals.store import Boxes, grid_proposals
 from detlab.data.transforms import Resize
-from detlab.data.unlabelled import batches_of_images
+from detlab.data.unlabelled import Picture, as_pictures, batches_of_images
 from detlab.detectors import Detector
 from detlab.errors import ConfigError
 from detlab.model.detect import to_original
@@ -26,6 +25,8 @@ from detlab.runs.checkpoints import Checkpoint, find_checkpoint, model_without_d
 from detlab.runs.shapes import check_shapes
 from detlab.tensors.norms import fold_norms
 from detlab.tensors.structures import Batch, Detections
+
+LONGEST = 8  # longer sides are bounded by so many times data.size where the run bounds them by no max_size
 
 
 class Loaded:
@@ -46,7 +47,8 @@ class Loaded:
         data = self.config["data"]
         _check_data(checkpoint)
         mode = data.get("resize") or self.detector.resize
-        self.resize = Resize(mode=mode, size=data["size"], max_size=data.get("max_size"))
+        size, most = data["size"], data.get("max_size")
+        self.resize = Resize(mode=mode, size=size, max_size=most or (LONGEST * size if mode == "short_side" else None))
         self._proposal_count = data.get("proposal_count", 1000)
         canvas, divisor = data.get("canvas"), data.get("size_divisor", 32)
         self.collate = Collate(divisor=divisor, canvas=tuple(canvas) if canvas else self.resize.canvas)
@@ -55,44 +57,83 @@ class Loaded:
 
     def predict(
         self,
-        images: Sequence[str | Path | np.ndarray | Tensor],
+        images: Picture | Iterable[Picture],
         *,
         score_threshold: float = 0.0,
+        classes: Sequence[str] | None = None,
         batch_size: int = 8,
         proposals: Sequence[np.ndarray] | None = None,
     ) -> list[dict[str, Any]]:
         """Detections of each image in its own pixels.
 
         Args:
-            images: paths, uint8 arrays [H, W, 3] or uint8 tensors [3, H, W].
+            images: one or several of: paths of images, of folders (all images below them), patterns such as
+                "images/*.jpg"; PIL images of any mode, rotated as their EXIF says, as files are; uint8 RGB arrays
+                [H, W, 3] or greys [H, W]; uint8 RGB tensors [3, H, W]. Arrays of OpenCV are BGR: give
+                array[..., ::-1].
             score_threshold: lower scores are dropped, in addition to the detector's own threshold.
+            classes: names of the classes to keep of what the detector finds (at most model.detect.max_detections of
+                all classes); None for all.
             batch_size: images per pass.
             proposals: boxes [r, 4] xyxy of each image in its own pixels, for families that need them; None for a
                 grid of boxes, with a warning.
 
         Returns:
-            One dict per image: boxes [n, 4] float32 xyxy, scores [n], labels [n] (numpy, by descending score), names.
+            One dict per image, in the given order, files of a folder or pattern by name: boxes [n, 4] float32 xyxy,
+            scores [n], labels [n] (numpy, by descending score), names, and file (a path; None for pixels).
+
+        Raises:
+            ConfigError: a path does not exist, a folder or pattern has no image, or a class is unknown.
+            ImageError: a file is no readable image; the message names it.
+            ValueError: pixels of another type or shape.
         """
-        names = ("object",) if self.detector.class_agnostic else self.class_names
-        results = []
-        for _, found in self.batches(images, batch_size, proposals):
+        names, wanted = self.names, self.labels_of(classes)
+        pictures = as_pictures(images)
+        results: list[dict[str, Any]] = []
+        for _, found in self.batches(pictures, batch_size, proposals):
             for boxes, scores, labels in zip(*found, strict=True):
                 keep = (labels >= 0) & (scores >= score_threshold)
-                kept = labels[keep].numpy()
+                if wanted is not None:
+                    keep &= torch.isin(labels, torch.tensor(wanted, dtype=labels.dtype))
+                kept, picture = labels[keep].numpy(), pictures[len(results)]
                 results.append(
                     {
                         "boxes": boxes[keep].numpy(),
                         "scores": scores[keep].numpy(),
                         "labels": kept,
                         "names": [names[i] for i in kept],
+                        "file": str(picture) if isinstance(picture, str | Path) else None,
                     }
                 )
         return results
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names by label: the classes, or "object" for a detector that tells none apart."""
+        return ("object",) if self.detector.class_agnostic else self.class_names
+
+    def labels_of(self, classes: Sequence[str] | None) -> list[int] | None:
+        """The labels of class names; None for all classes.
+
+        Raises:
+            ConfigError: the model has no class of a name.
+        """
+        if classes is None:
+            return None
+        wanted = [classes] if isinstance(classes, str) else [str(name) for name in classes]
+        unknown = [name for name in wanted if name not in self.names]
+        if unknown or not wanted:
+            raise ConfigError(
+                f"classes={wanted} "
+                + (f"names {unknown[0]!r}, which the model lacks" if unknown else "names no class")
+                + f"; it has {', '.join(self.names)}."
+            )
+        return [self.names.index(name) for name in wanted]
+
     @torch.inference_mode()
     def batches(
         self,
-        images: Sequence[str | Path | np.ndarray | Tensor],
+        images: Sequence[Picture],
         batch_size: int,
         proposals: Sequence[np.ndarray] | None = None,
     ) -> Iterator[tuple[Batch, Detections]]:

@@ -220,21 +220,23 @@ class _Reader:
         self.document, self.finder, self.split, self.report = document, finder, split, report
         labels = {name: i for i, name in enumerate(classes.names)}
         self.labels = {key: labels[name] for key, name in document.categories.items() if name in labels}
+        self.paths: dict[Key, Path | None] = {}  # of images by id
 
     def records(self) -> list[Record]:
         """Images with their boxes, by id."""
         keys = [self._image_key(row) for row in self.document.images]
         numbers = _numbers(keys)
+        paths = [self._path(row) for row in self.document.images]
+        self.paths = dict(zip(keys, paths, strict=True))
         objects: dict[Key, list[Row]] = {key: [] for key in keys}
         for row in self.document.annotations:
             found = self._object(row, objects)
             if found is not None:
                 objects[found.pop("image")].append(found)
         records = []
-        for key, row in zip(keys, self.document.images, strict=True):
-            made = self._record(numbers[key], row, objects[key])
-            if made is not None:
-                records.append(made)
+        for key, row, path in zip(keys, self.document.images, paths, strict=True):
+            if path is not None:
+                records.append(self._record(numbers[key], row, path, objects[key]))
         return sorted(records, key=lambda r: r.id)
 
     def _image_key(self, row: Row) -> Key:
@@ -245,14 +247,16 @@ class _Reader:
             )
         return key
 
-    def _record(self, number: int, row: Row, objects: list[Row]) -> Record | None:
+    def _path(self, row: Row) -> Path | None:
+        """The file of an image; None, and a finding in the report, if it has none that may be read."""
         name = row.get("file_name")
         if not isinstance(name, str) or not name.strip():
             self.report.add(self.split, "missing image", f"image id {words(row.get('id'))} has no file_name")
             return None
-        path = placed(self.finder.find(name), name, self.split, self.report)
-        if path is None:
-            return None
+        return placed(self.finder.find(name), name, self.split, self.report)
+
+    def _record(self, number: int, row: Row, path: Path, objects: list[Row]) -> Record:
+        name = str(row["file_name"])
         sides = whole(row.get("height")) or 0, whole(row.get("width")) or 0
         size = sides if min(sides) > 0 else (0, 0)
         return record(id=number, name=printable(name.replace("\\", "/")), path=path, size=size, objects=objects)
@@ -261,18 +265,21 @@ class _Reader:
         """A box with its image; None, and a finding in the report, if it cannot be used."""
         image, category = _key(row.get("image_id")), _key(row.get("category_id"))
         name = f"annotation {words(row.get('id'), 40)}"
+        file = self.paths.get(image) if image is not None else None
         if image is None or image not in images:
             self.report.add(
                 self.split, "annotation without image", f"{name} (image_id {words(row.get('image_id'), 40)})"
             )
         elif category is None or category not in self.labels:
-            self.report.add(self.split, "unknown class", f"{name} (category_id {words(row.get('category_id'), 40)})")
+            example = f"{name} (category_id {words(row.get('category_id'), 40)})"
+            self.report.add(self.split, "unknown class", example, file)
         elif (box := _box(row.get("bbox"))) is None:
-            self.report.add(self.split, "malformed box", f"{name} {words(row.get('bbox'))}")
+            self.report.add(self.split, "malformed box", f"{name} {words(row.get('bbox'))}", file)
         else:
             crowd = flag(row.get("iscrowd"))
             if crowd is None:
-                self.report.add(self.split, "unclear flag", f"{name} (iscrowd {words(row['iscrowd'], 40)})")
+                example = f"{name} (iscrowd {words(row['iscrowd'], 40)})"
+                self.report.add(self.split, "unclear flag", example, file)
             area = number(row.get("area"))
             return {"image": image, "box": box, "label": self.labels[category], "area": area, "crowd": bool(crowd)}
         return None

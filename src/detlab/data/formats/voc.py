@@ -119,33 +119,33 @@ class Voc(Source):
             return None
         objects = []
         for node in facts.objects:
-            made = self._object(node, entry.stem, labels, split, report)
+            made = self._object(node, entry.stem, path, labels, split, report)
             if made is not None:
                 objects.append(made)
         if self.one_based and any(min(o["box"][:2]) < 0 for o in objects):
-            report.add(split, "corner at 0", entry.stem)
+            report.add(split, "corner at 0", entry.stem, path)
         sides = number(facts.height), number(facts.width)
         known = all(side is not None and 1 <= side <= LARGEST_SIDE for side in sides)
         size = (int(sides[0] or 0), int(sides[1] or 0)) if known else (0, 0)
         return record(id=id, name=path.name, path=path, size=size, objects=objects)
 
     def _object(
-        self, node: ObjectNode, stem: str, labels: dict[str, int], split: str, report: AuditReport
+        self, node: ObjectNode, stem: str, path: Path, labels: dict[str, int], split: str, report: AuditReport
     ) -> dict[str, Any] | None:
         """A box; None, and a finding in the report, if it cannot be used."""
         if node.name not in labels:
-            report.add(split, "unknown class", f"{stem}: {node.name!r}")
+            report.add(split, "unknown class", f"{stem}: {node.name!r}", path)
             return None
         x1, y1, x2, y2 = (number(corner) for corner in node.corners)
         if x1 is None or y1 is None or x2 is None or y2 is None:
-            report.add(split, "malformed box", f"{stem}: {node.name}")
+            report.add(split, "malformed box", f"{stem}: {node.name}", path)
             return None
         if not self.point_boxes and x1 == x2 and y1 == y2:
-            report.add(split, "degenerate box", f"{stem} {[x1, y1, x2, y2]}")
+            report.add(split, "degenerate box", f"{stem} {[x1, y1, x2, y2]}", path)
             return None
         difficult = flag(node.difficult)
         if difficult is None:
-            report.add(split, "unclear flag", f"{stem}: difficult {node.difficult!r}")
+            report.add(split, "unclear flag", f"{stem}: difficult {node.difficult!r}", path)
         shift = 1.0 if self.one_based else 0.0
         box = [x1 - shift, y1 - shift, x2, y2]
         return {"box": box, "label": labels[node.name], "difficult": bool(difficult)}

@@ -98,7 +98,7 @@ class Yolo(Source):
             return None
         objects: list[dict[str, Any]] = []
         if picture.label is None:
-            report.add(split, "missing label file", picture.name)
+            report.add(split, "missing label file", picture.name, picture.path)
         else:
             try:
                 lines = text_of(picture.label, report, split).content.splitlines()
@@ -106,7 +106,7 @@ class Yolo(Source):
                 report.add(split, "broken annotation", f"{picture.label.name} {error}")
                 return None
             rows = [(f"{picture.label.name}:{i}", parse_row(line, key_points)) for i, line in enumerate(lines, 1)]
-            objects = _objects(rows, (height, width), labels, split, report)
+            objects = _objects(rows, picture.path, (height, width), labels, split, report)
         return record(id=number, name=picture.name, path=picture.path, size=(height, width), objects=objects)
 
 
@@ -126,6 +126,7 @@ def yolo(
 
 def _objects(
     rows: list[tuple[str, Row | str | None]],
+    file: Path,
     size: tuple[int, int],
     labels: Mapping[int, int],
     split: str,
@@ -138,9 +139,9 @@ def _objects(
         if row is None:
             continue
         if isinstance(row, str):
-            report.add(split, "malformed box", f"{where} {row}")
+            report.add(split, "malformed box", f"{where} {row}", file)
         elif row.category not in labels:
-            report.add(split, "unknown class", f"{where} (class {words(row.category)})")
+            report.add(split, "unknown class", f"{where} (class {words(row.category)})", file)
         else:
             x1, y1, x2, y2 = row.corners
             box = [x1 * width, y1 * height, x2 * width, y2 * height]

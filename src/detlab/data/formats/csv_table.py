@@ -1,0 +1,215 @@
+"""A table of boxes as text: its separator, its columns by their titles, and what its four numbers of a box are."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from detlab.data.audit import AuditReport, names, printable
+from detlab.data.formats.source import SPLIT_NAMES, text_of
+from detlab.data.places import Finder, followed
+from detlab.data.values import number, words
+from detlab.errors import DataError
+from detlab.system.reading import ReadError, load_json
+
+COLUMNS: dict[str, tuple[str, ...]] = {  # titles in small letters without _, - and blanks, the likeliest first
+    "file": ("filename", "imagename", "imagepath", "filepath", "path", "file", "image", "img", "imageid"),
+    "class": ("class", "label", "classname", "labelname", "category", "categoryname", "name"),
+    "width": ("width", "imagewidth", "imgwidth"),
+    "height": ("height", "imageheight", "imgheight"),
+    "x1": ("xmin", "x1", "left", "bboxxmin", "bboxx1"),
+    "y1": ("ymin", "y1", "top", "bboxymin", "bboxy1"),
+    "x2": ("xmax", "x2", "right", "bboxxmax", "bboxx2"),
+    "y2": ("ymax", "y2", "bottom", "bboxymax", "bboxy2"),
+    "x": ("x", "bboxx"),
+    "y": ("y", "bboxy"),
+    "cx": ("xcenter", "xcentre", "cx", "centerx", "centrex"),
+    "cy": ("ycenter", "ycentre", "cy", "centery", "centrey"),
+    "w": ("w", "bboxw", "bboxwidth", "boxwidth"),
+    "h": ("h", "bboxh", "bboxheight", "boxheight"),
+    "split": ("split", "set", "subset"),
+    "crowd": ("iscrowd", "crowd", "isgroupof"),
+    "difficult": ("difficult", "isdifficult"),
+}
+CORNERS, SIDES, CENTRES = ("x1", "y1", "x2", "y2"), ("x", "y", "w", "h"), ("cx", "cy", "w", "h")
+RETINANET = ("file", "x1", "y1", "x2", "y2", "class")  # keras-retinanet's order, which has no titles
+AUTOML = {"split": 0, "file": 1, "class": 2, "x1": 3, "y1": 4, "x2": 7, "y2": 8}  # Google's, which has none either
+VIA = ("filename", "regionshapeattributes", "regionattributes")  # VGG Image Annotator's titles
+WORDS = {  # of a split column
+    **{word: split for split, spellings in SPLIT_NAMES.items() for word in spellings},
+    **{"training": "train", "validate": "val", "dev": "val", "testing": "test"},
+}
+OPEN = ("", "unassigned")  # words of a split column that leave the row to its file's split
+BLANK = ("", "nan", "null", "none")  # cells without a value; pandas writes nan
+SHARE = 1.01  # largest coordinate that may be a share of an image; rounding exceeds 1
+
+Row = dict[str, str]  # cells by the names of COLUMNS
+
+
+class Table(NamedTuple):
+    """The rows of a file."""
+
+    name: str  # as the option gives it
+    path: Path
+    rows: list[Row]
+    keys: tuple[str, str, str, str]  # CORNERS, SIDES or CENTRES
+    shares: bool  # numbers are shares of the image, not px
+
+
+def read_table(root: Path, name: str, split: str, report: AuditReport, *, outside: bool) -> Table:
+    """The rows of a file below root, separated by commas, semicolons, tabs or bars.
+
+    Raises:
+        DataError: it is not there, no text, or lacks columns; names those it has.
+    """
+    path = followed(root / Path(name).expanduser())
+    option = f"data.annotations.{split}={name}"
+    if not Finder(root, [], outside=outside).allowed(path):
+        raise DataError(f"{option} leaves data.root={root}; set data.outside_root=true if it is yours.")
+    if not path.exists():
+        raise DataError(f"{option} is not a file under data.root={root}; give its path.")
+    try:
+        lines = [line for line in text_of(path, report, split).content.splitlines() if line.strip()]
+        if not lines:
+            raise ReadError("is empty")
+        separator = max(",;\t|", key=lines[0].count)
+        cells = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+    except (ReadError, csv.Error) as error:
+        raise DataError(f"{option} {error}.") from error
+    places, below = _columns(_from_via(cells), option)
+    keys = next(k for k in (CORNERS, SIDES, CENTRES) if set(k) <= set(places))
+    rows = [{key: row[i].strip() if i < len(row) else "" for key, i in places.items()} for row in below]
+    if separator != ",":
+        for row in rows:
+            row |= {key: row[key].replace(",", ".") for key in keys}  # 12,5 beside semicolons
+    return Table(name, path, rows, keys, _are_shares(rows, keys, option))
+
+
+def has_box(row: Mapping[str, str], keys: tuple[str, ...]) -> bool:
+    """Whether any number of a box is there; a row without one names an image without boxes."""
+    return any(row[key].lower() not in BLANK for key in keys)
+
+
+def corners(row: Mapping[str, str], keys: tuple[str, ...]) -> list[float] | None:
+    """A row's box as x1, y1, x2, y2 in the units of the table; None if a number is missing."""
+    a, b, c, d = (number(row[key]) for key in keys)
+    if a is None or b is None or c is None or d is None:
+        return None
+    if keys == CORNERS:
+        return [a, b, c, d]
+    return [a, b, a + c, b + d] if keys == SIDES else [a - c / 2, b - d / 2, a + c / 2, b + d / 2]
+
+
+def split_of(row: Mapping[str, str], own: str, file: str) -> str:
+    """The split of a row: that of its column, else that of its file.
+
+    Raises:
+        DataError: the column has another word.
+    """
+    word = row.get("split", "").lower()
+    if word not in WORDS and word not in OPEN:
+        raise DataError(
+            f"{file} has a row of the split {words(word, 40)!r}, which is not known; write train, val or test."
+        )
+    return WORDS.get(word, own)
+
+
+def _columns(cells: list[list[str]], option: str) -> tuple[dict[str, int], list[list[str]]]:
+    """Place of each column, and the rows below the titles."""
+    plain = [_plain(title) for title in cells[0]]
+    found = {}
+    for key, titles in COLUMNS.items():
+        title = next((t for t in titles if t in plain), None)
+        if title is not None:
+            found[key] = plain.index(title)
+    if not {"x2", "y2"} & set(found):
+        found |= {short: found.pop(key) for short, key in (("x", "x1"), ("y", "y1")) if key in found}  # left, top
+        if not {"w", "h"} & set(found) and {"width", "height"} <= set(found):
+            found |= {"w": found.pop("width"), "h": found.pop("height")}  # beside x and y they are the box's
+    if {"file", "class"} <= set(found) and any(set(keys) <= set(found) for keys in (CORNERS, SIDES, CENTRES)):
+        return found, cells[1:]
+    if len(cells[0]) > AUTOML["y2"] and cells[0][0].strip().lower() in (*WORDS, *OPEN):
+        return dict(AUTOML), cells
+    if len(cells[0]) == len(RETINANET) and all(_is_number(cell) for cell in cells[0][1:5]):
+        return {key: i for i, key in enumerate(RETINANET)}, cells
+    raise DataError(
+        f"{option} has the columns {names(map(printable, cells[0]), 12)}; it needs the titles filename, class, and "
+        f"xmin, ymin, xmax, ymax (or x, y, w, h), in any order."
+    )
+
+
+def _from_via(cells: list[list[str]]) -> list[list[str]]:
+    """Rows of VGG Image Annotator, which writes shapes and attributes as JSON, with columns of their own; others as is.
+
+    Polygons and other shapes become their bounding boxes.
+    """
+    plain = [_plain(title) for title in cells[0]]
+    if not set(VIA) <= set(plain):
+        return cells
+    file, shape, attributes = (plain.index(title) for title in VIA)
+    rows = [["filename", "x", "y", "w", "h", "class"]]
+    for row in (row for row in cells[1:] if len(row) == len(plain)):
+        sides = _sides(_object(row[shape]))
+        rows.append([row[file], *(words(side, 40) for side in sides), _name(_object(row[attributes]))])
+    return rows
+
+
+def _sides(shape: dict[str, Any]) -> list[Any]:
+    """x, y, w, h of a shape of VIA; blanks for none."""
+    points = [[v for v in map(number, _list(shape.get(f"all_points_{axis}"))) if v is not None] for axis in "xy"]
+    if all(points):
+        low, high = [min(values) for values in points], [max(values) for values in points]
+        return [*low, high[0] - low[0], high[1] - low[1]]
+    across, down = number(shape.get("rx", shape.get("r"))), number(shape.get("ry", shape.get("r")))
+    cx, cy = number(shape.get("cx")), number(shape.get("cy"))
+    if across is not None and down is not None and cx is not None and cy is not None:  # a circle or an ellipse
+        return [cx - across, cy - down, 2 * across, 2 * down]
+    return [shape.get(key, "") for key in ("x", "y", "width", "height")]
+
+
+def _name(attributes: dict[str, Any]) -> str:
+    """The class of a region of VIA: its attribute called class or the like, else its first."""
+    given = next((a for title in COLUMNS["class"] for key, a in attributes.items() if _plain(key) == title), None)
+    value = next(iter(attributes.values()), "") if given is None else given
+    if isinstance(value, dict):  # check boxes
+        value = next((key for key, chosen in value.items() if chosen), "")
+    return words(value, 200).strip()
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = load_json(text)
+    except ReadError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _plain(title: str) -> str:
+    return "".join(c for c in title.lower() if c.isalnum())
+
+
+def _is_number(cell: str) -> bool:
+    return number(cell) is not None or cell.strip().lower() in BLANK
+
+
+def _are_shares(rows: list[Row], keys: tuple[str, ...], option: str) -> bool:
+    """Whether the numbers are shares of the image: as pixels, every box would be smaller than one.
+
+    Raises:
+        DataError: they are, and x, y may be a box's corner or its centre.
+    """
+    values = [v for row in rows if has_box(row, keys) for key in keys if (v := number(row[key])) is not None]
+    if not values or max(values) > SHARE or all(v.is_integer() for v in values):
+        return False
+    if keys == SIDES:
+        raise DataError(
+            f"{option} has x, y, w, h as shares of the image, where x, y may be a corner or the centre; call them "
+            f"x_center and y_center if they are the centre, or write corners in pixels."
+        )
+    return True
