@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 from detlab.data.audit import AuditReport, names, printable
 from detlab.data.datamodule import DetectionData
 from detlab.data.formats.source import AUTO, SPLIT_NAMES, SPLITS, Source, Splits, folder, placed, text_of
-from detlab.data.places import Finder, followed
+from detlab.data.places import Finder, Found, followed, slashed
 from detlab.data.records import Classes, Record, record
 from detlab.data.values import flag, number, whole, words
 from detlab.errors import DataError
@@ -231,8 +231,8 @@ class _Reader:
             if found is not None:
                 objects[found.pop("image")].append(found)
         records = []
-        for key, row in zip(keys, self.document.images, strict=True):
-            made = self._record(numbers[key], row, objects[key])
+        for key, row, place in zip(keys, self.document.images, self._places(keys), strict=True):
+            made = self._record(numbers[key], row, place, objects[key])
             if made is not None:
                 records.append(made)
         return sorted(records, key=lambda r: r.id)
@@ -245,12 +245,28 @@ class _Reader:
             )
         return key
 
-    def _record(self, number: int, row: Row, objects: list[Row]) -> Record | None:
+    def _places(self, keys: list[Key]) -> list[Found | None]:
+        """The file of each image; None, and a finding, if it has no name, or shares its id with another file."""
+        named: dict[Key, set[str]] = {}
+        names = [row.get("file_name") for row in self.document.images]
+        for key, name in zip(keys, names, strict=True):
+            named.setdefault(key, set()).add(slashed(name) if isinstance(name, str) else "")
+        usable: dict[int, str] = {}
+        for i, (key, name) in enumerate(zip(keys, names, strict=True)):
+            if not isinstance(name, str) or not name.strip():
+                self.report.add(self.split, "missing image", f"image id {words(key)} has no file_name")
+            elif len(named[key]) > 1:
+                self.report.add(self.split, "image id of two files", f"id {words(key)} ({name})")
+            else:
+                usable[i] = name
+        found = dict(zip(usable, self.finder.find_all(list(usable.values())), strict=True))
+        return [found.get(i) for i in range(len(keys))]
+
+    def _record(self, number: int, row: Row, found: Found | None, objects: list[Row]) -> Record | None:
         name = row.get("file_name")
-        if not isinstance(name, str) or not name.strip():
-            self.report.add(self.split, "missing image", f"image id {words(row.get('id'))} has no file_name")
+        if found is None or not isinstance(name, str):
             return None
-        path = placed(self.finder.find(name), name, self.split, self.report)
+        path = placed(found, name, self.split, self.report)
         if path is None:
             return None
         sides = whole(row.get("height")) or 0, whole(row.get("width")) or 0

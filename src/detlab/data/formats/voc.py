@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NamedTuple
 from xml.etree import ElementTree as ET
 
@@ -13,7 +14,7 @@ from detlab.data.formats.source import SPLITS, Source, Splits, folder, placed, u
 from detlab.data.formats.voc_folders import Layout, layouts
 from detlab.data.formats.voc_xml import ObjectNode, annotation, parse
 from detlab.data.images import suffixes
-from detlab.data.places import Finder, Found
+from detlab.data.places import Finder, Found, slashed
 from detlab.data.records import Classes, Record, record
 from detlab.data.values import flag, number
 from detlab.errors import DataError
@@ -80,9 +81,9 @@ class Voc(Source):
         for split, rows in entries.items():
             finder = Finder(root, found[split].images, outside=self.outside, suffixes=sorted(suffixes()))
             records = []
-            for row in rows:
+            for row, image in zip(rows, _images(finder, rows), strict=True):
                 number += 1
-                made = self._record(finder, row, number, labels, split, report)
+                made = self._record(row, image, number, labels, split, report)
                 if made is not None:
                     records.append(made)
             splits[split] = records
@@ -93,8 +94,7 @@ class Voc(Source):
         finder = Finder(root, [layout.annotations], outside=self.outside, suffixes=[".xml"])
         seen: set[Path] = set()
         entries = []
-        for stem in layout.stems:
-            found = finder.find(f"{stem}.xml")
+        for stem, found in zip(layout.stems, finder.find_all([f"{stem}.xml" for stem in layout.stems]), strict=True):
             if found.path is None:
                 report.add(split, "image outside the root", stem)
             elif not found.there:
@@ -110,11 +110,10 @@ class Voc(Source):
         return entries
 
     def _record(
-        self, finder: Finder, entry: Entry, id: int, labels: dict[str, int], split: str, report: AuditReport
+        self, entry: Entry, image: Found, id: int, labels: dict[str, int], split: str, report: AuditReport
     ) -> Record | None:
         facts = annotation(entry.tree)
-        found = _image(finder, entry.stem, facts.filename)
-        path = placed(found, facts.filename or entry.stem, split, report)
+        path = placed(image, facts.filename or entry.stem, split, report)
         if path is None:
             return None
         objects = []
@@ -181,11 +180,29 @@ def _names_of(entries: dict[str, list[Entry]]) -> set[str]:
     return {o.name for rows in entries.values() for row in rows for o in annotation(row.tree).objects} - {""}
 
 
+def _images(finder: Finder, entries: Sequence[Entry]) -> list[Found]:
+    """The image of each annotation; one that another annotation names is only that one's, if it bears its name."""
+    found = [_image(finder, entry.stem, annotation(entry.tree).filename) for entry in entries]
+    uses = Counter(image.path for image in found if image.there)
+
+    def own(image: Found, stem: str) -> bool:
+        path = image.path.as_posix() if image.path is not None else ""
+        return path[: -len(Path(path).suffix) or None].endswith(f"/{slashed(stem)}")
+
+    return [
+        image if uses[image.path] < 2 or own(image, entry.stem) else Found(finder.folders[0] / f"{entry.stem}.jpg")
+        for image, entry in zip(found, entries, strict=True)
+    ]
+
+
 def _image(finder: Finder, stem: str, named: str) -> Found:
     """The image of an annotation: by its list entry, else by the name in the XML; if both have one stem, the XML's."""
     looks = [stem, named] if named else [stem]
-    if named and Path(named.replace("\\", "/")).stem == Path(stem).name:
-        looks.reverse()
+    bare = PurePosixPath(slashed(named)).name
+    if named and Path(bare).stem == Path(stem).name:
+        looks = [str(PurePosixPath(slashed(stem)).parent / bare), named, stem]
     found = [finder.find(look) for look in looks]
-    there = next((f for f in found if f.there), None)
-    return there or (found[looks.index(named)] if named else Found(finder.folders[0] / f"{stem}.jpg"))
+    there = sorted((f for f in found if f.there), key=lambda f: f.corrected)  # those that are as written first
+    if there:
+        return there[0]
+    return found[looks.index(named)] if named else Found(finder.folders[0] / f"{stem}.jpg")
