@@ -311,6 +311,12 @@ def test_names_with_spaces_and_the_extension_of_xml_files(tmp_path: Path) -> Non
     assert read(data) == {"img 1.jpg": BOX, "b.jpg": BOX}
 
 
+def test_a_name_that_ends_in_a_number_is_no_column_of_flags(tmp_path: Path) -> None:
+    root = make(tmp_path, ["img 0"], "img 0\n")
+    (root / "Annotations" / "img 0.xml").rename(root / "Annotations" / "img 0.XML")
+    assert read(data_of(root)) == {"img 0.jpg": BOX}
+
+
 @pytest.mark.parametrize("gone", ["image", "annotation"])
 def test_a_file_of_the_same_name_in_another_folder_is_not_taken(tmp_path: Path, gone: str) -> None:
     root = make(tmp_path, ["sub/a", "a"], "sub/a\na\n")
@@ -318,6 +324,9 @@ def test_a_file_of_the_same_name_in_another_folder_is_not_taken(tmp_path: Path, 
     data = data_of(root)
     assert [item.path for item in _records(data)] == [root / "JPEGImages" / "a.jpg"]
     assert counts(data) == {f"missing {gone}": 1}
+    (root / "ImageSets/Main/train.txt").write_text("a\n")
+    (root / "ImageSets/Main/val.txt").write_text("sub/a\n")
+    assert counts(data_of(root)).get("missing image", 0) == (gone == "image")
 
 
 def test_the_image_of_a_subfolder_whose_kind_the_annotation_names(tmp_path: Path) -> None:

@@ -76,12 +76,16 @@ class Voc(Source):
                 + (f"; the audit's largest loss is {broken}." if broken else ".")
             )
         labels = {name: i for i, name in enumerate(names)}
+        finders = {
+            split: Finder(root, found[split].images, outside=self.outside, suffixes=sorted(suffixes()))
+            for split in entries
+        }
+        images = _images(finders, entries)
         splits: Splits = {}
         number = 0
         for split, rows in entries.items():
-            finder = Finder(root, found[split].images, outside=self.outside, suffixes=sorted(suffixes()))
             records = []
-            for row, image in zip(rows, _images(finder, rows), strict=True):
+            for row, image in zip(rows, images[split], strict=True):
                 number += 1
                 made = self._record(row, image, number, labels, split, report)
                 if made is not None:
@@ -180,19 +184,27 @@ def _names_of(entries: dict[str, list[Entry]]) -> set[str]:
     return {o.name for rows in entries.values() for row in rows for o in annotation(row.tree).objects} - {""}
 
 
-def _images(finder: Finder, entries: Sequence[Entry]) -> list[Found]:
-    """The image of each annotation; one that another annotation names is only that one's, if it bears its name."""
-    found = [_image(finder, entry.stem, annotation(entry.tree).filename) for entry in entries]
-    uses = Counter(image.path for image in found if image.there)
+def _images(finders: Mapping[str, Finder], entries: Mapping[str, Sequence[Entry]]) -> dict[str, list[Found]]:
+    """The images of each split; one that several annotations lead to is only theirs whose name it bears."""
+    found = {
+        split: [_image(finders[split], row.stem, annotation(row.tree).filename) for row in rows]
+        for split, rows in entries.items()
+    }
+    uses = Counter(image.path for images in found.values() for image in images if image.there)
 
     def own(image: Found, stem: str) -> bool:
         path = image.path.as_posix() if image.path is not None else ""
         return path[: -len(Path(path).suffix) or None].endswith(f"/{slashed(stem)}")
 
-    return [
-        image if uses[image.path] < 2 or own(image, entry.stem) else Found(finder.folders[0] / f"{entry.stem}.jpg")
-        for image, entry in zip(found, entries, strict=True)
-    ]
+    return {
+        split: [
+            image
+            if uses[image.path] < 2 or own(image, row.stem)
+            else Found(finders[split].folders[0] / f"{row.stem}.jpg")
+            for image, row in zip(images, entries[split], strict=True)
+        ]
+        for split, images in found.items()
+    }
 
 
 def _image(finder: Finder, stem: str, named: str) -> Found:

@@ -127,7 +127,8 @@ def _stems(path: Path, xmls: Path, split: str, report: AuditReport) -> list[str]
         raise DataError(f"The list {path} {error}.") from error
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     with_column = [re.fullmatch(r"(.*\S)\s+(-1|0|1|\+1)", line) for line in lines]
-    if all(with_column) and not any((xmls / f"{line}.xml").is_file() for line in lines):
+    finder = Finder(xmls, [])
+    if all(with_column) and not any(finder.find(f"{line}.xml").there for line in lines):
         lines = [match[1] for match in with_column if match]
     return [_stem(line) for line in lines]
 
