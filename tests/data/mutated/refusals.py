@@ -205,11 +205,14 @@ YOLO: list[Mutation] = [
 ]
 
 
-def _no_train(facts: Facts, draw: random.Random) -> None:
+def _no_train(facts: Facts, draw: random.Random) -> bool:
     """No image of train can be read; `detlab data` shows that, training refuses it."""
+    if "in_train_too" in facts.done:
+        return False  # the file is another photo's, too
     facts.training = True
     for photo in facts.splits["train"]:
         photo.content = b"no image"
+    return True
 
 
 FOR_ALL = [refused("nothing_to_train_on", "^The train split has no usable image|^No object is|^None of the", _no_train)]
