@@ -340,3 +340,11 @@ def test_the_image_of_a_subfolder_whose_kind_the_annotation_names(tmp_path: Path
 def _records(data: DetectionData) -> list:
     data.required = ()
     return data.records("train")
+
+
+def test_an_image_of_two_lists_with_paths_of_another_machine_stays_in_both(tmp_path: Path) -> None:
+    root = make(tmp_path, ["a"], "/home/me/VOC/JPEGImages/a.jpg\n")
+    (root / "ImageSets/Main/val.txt").write_text("/home/me/VOC/JPEGImages/a.jpg\n")
+    data = data_of(root)
+    assert read(data) == read(data, "val") == {"a.jpg": BOX}
+    assert counts(data) == {"image also in train": 1}

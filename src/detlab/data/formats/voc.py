@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NamedTuple
@@ -190,7 +189,10 @@ def _images(finders: Mapping[str, Finder], entries: Mapping[str, Sequence[Entry]
         split: [_image(finders[split], row.stem, annotation(row.tree).filename) for row in rows]
         for split, rows in entries.items()
     }
-    uses = Counter(image.path for images in found.values() for image in images if image.there)
+    uses: dict[Path | None, set[str]] = {}  # the names that lead to each file; two splits may hold one image
+    for split, images in found.items():
+        for image, row in zip(images, entries[split], strict=True):
+            uses.setdefault(image.path, set()).add(slashed(row.stem))
 
     def own(image: Found, stem: str) -> bool:
         path = image.path.as_posix() if image.path is not None else ""
@@ -199,7 +201,7 @@ def _images(finders: Mapping[str, Finder], entries: Mapping[str, Sequence[Entry]
     return {
         split: [
             image
-            if uses[image.path] < 2 or own(image, row.stem)
+            if len(uses[image.path]) < 2 or own(image, row.stem)
             else Found(finders[split].folders[0] / f"{row.stem}.jpg")
             for image, row in zip(images, entries[split], strict=True)
         ]
