@@ -275,3 +275,33 @@ def test_pipes_return_at_once(tmp_path: Path) -> None:
 def test_a_file_of_test_alone_is_not_train_s(tmp_path: Path) -> None:
     data = data_of(write(tmp_path, document(), "test.json"))
     assert (read(data), read(data, "test")) == ({}, {"a.png": BOX})
+
+
+def test_two_files_of_one_id_are_dropped_since_their_boxes_cannot_be_told_apart(tmp_path: Path) -> None:
+    content = document()
+    content["images"] += [
+        {"id": "01", "file_name": "b.png"},
+        {"id": 2, "file_name": "c.png"},
+        {"id": 2, "file_name": "./c.png"},
+    ]
+    content["annotations"].append(content["annotations"][0] | {"image_id": 2})
+    root = write(tmp_path, content)
+    for name in ("b.png", "c.png"):
+        picture(root / name)
+    data = data_of(root)
+    assert read(data) == {"c.png": BOX}
+    assert counts(data) == {"image id of two files": 2, "duplicate image id": 1}
+    with pytest.raises(DataError, match=r"'image id of two files' \(2, such as id 1 \(a\.png\)"):
+        data_of(root, on_error="raise").setup()
+
+
+@pytest.mark.parametrize("names", [("a.png", "sub/a.png"), ("cam1/a.png", "cam2/a.png")])
+def test_a_file_that_two_paths_end_in_is_not_taken_for_both(tmp_path: Path, names: tuple[str, str]) -> None:
+    """Only a.png exists: it is the first row's own, or of two others nobody knows whose."""
+    content = document(image__file_name=names[0])
+    content["images"].append({"id": 2, "file_name": names[1]})
+    content["annotations"].append(content["annotations"][0] | {"image_id": 2, "bbox": [1, 1, 9, 9]})
+    data = data_of(write(tmp_path, content))
+    own = names[0] == "a.png"
+    assert read(data) == ({"a.png": BOX} if own else {})
+    assert counts(data) == {"missing image": 1 if own else 2}

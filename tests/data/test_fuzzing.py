@@ -144,7 +144,7 @@ xml_texts = st.one_of(
 )
 
 
-@fuzz(30, 1500)
+@fuzz(30, 2000)
 @given(
     corners=st.lists(xml_texts, min_size=4, max_size=4),
     size=st.lists(xml_texts, min_size=2, max_size=2),
@@ -174,7 +174,7 @@ def test_bytes_in_voc_folders(content: bytes, where: str) -> None:
         usable(voc(root=folder, sets={"train": "train", "val": "val"}, **LOADING))
 
 
-@fuzz(25, 1000)
+@fuzz(25, 3000)
 @given(
     lines=st.lists(st.lists(st.one_of(xml_texts, st.floats().map(str)), max_size=9).map(" ".join), max_size=4),
     document=st.one_of(

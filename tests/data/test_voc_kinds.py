@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def make(root: Path, stems: list[str], listing: str | bytes | None, suffix: str 
         (["a", "b"], "a\r\n\r\nb\r\n"),
         (["a", "b"], "\ufeffa\nb"),
         (["a", "b"], "a\nb\n".encode("utf-16")),
+        (["Ä"], "Ä".encode("utf-16-le")),  # two bytes
         (["img 1", "img (3)"], "img 1\nimg (3)\n"),
         (["img 1", "img 0"], "img 1\nimg 0\n"),
         (["a", "b"], "a -1\nb  1\n"),
@@ -271,3 +273,78 @@ def test_a_whole_set_of_broken_files_names_the_largest_loss(tmp_path: Path) -> N
         (root / "Annotations" / f"{name}.xml").write_text("")
     with pytest.raises(DataError, match=r"largest loss is 'broken annotation' \(2 in train, such as a.xml is empty"):
         data_of(root).setup()
+
+
+@pytest.mark.parametrize(("prefix", "given"), [("", "xmlns"), ("v:", "xmlns:v")])
+def test_namespaces(tmp_path: Path, prefix: str, given: str) -> None:
+    root = make(tmp_path, ["a"], "a\n")
+    file = root / "Annotations" / "a.xml"
+    text = re.sub(r"(</?)", rf"\1{prefix}", file.read_text())
+    file.write_text(text.replace("annotation>", f'annotation {given}="http://x.org/voc">', 1))
+    data = data_of(root)
+    assert read(data) == {"a.jpg": BOX}
+    assert counts(data) == {}
+
+
+@pytest.mark.parametrize("places", [("{}", "{}"), ("images/{}", "annotations/{}")])
+def test_images_of_a_split_folder_without_an_annotation_are_counted(tmp_path: Path, places: tuple[str, str]) -> None:
+    for folder in ("train", "valid"):
+        for name in ("a", "b", "sub/a"):
+            picture(tmp_path / places[0].format(folder) / f"{name}.jpg")
+        voc_xml(tmp_path / places[1].format(folder) / "a.xml", CAT)
+    data = data_of(tmp_path)
+    assert read(data) == read(data, "val") == {"a.jpg": BOX}
+    assert data.report.counts("train") == data.report.counts("val") == {"missing annotation": 2}
+
+
+def test_xml_files_in_capitals_belong_to_their_folder_s_split(tmp_path: Path) -> None:
+    for folder in ("train", "valid"):
+        for name in ("a.xml", "b.XML"):
+            picture(tmp_path / folder / f"{name[0]}.jpg")
+            voc_xml(tmp_path / folder / name, CAT)
+    data = data_of(tmp_path)
+    assert read(data) == read(data, "val") == {"a.jpg": BOX, "b.jpg": BOX}
+
+
+def test_names_with_spaces_and_the_extension_of_xml_files(tmp_path: Path) -> None:
+    data = data_of(make(tmp_path, ["img 1", "b"], "img 1.xml\nb.xml\n"))
+    assert read(data) == {"img 1.jpg": BOX, "b.jpg": BOX}
+
+
+def test_a_name_that_ends_in_a_number_is_no_column_of_flags(tmp_path: Path) -> None:
+    root = make(tmp_path, ["img 0"], "img 0\n")
+    (root / "Annotations" / "img 0.xml").rename(root / "Annotations" / "img 0.XML")
+    assert read(data_of(root)) == {"img 0.jpg": BOX}
+
+
+@pytest.mark.parametrize("gone", ["image", "annotation"])
+def test_a_file_of_the_same_name_in_another_folder_is_not_taken(tmp_path: Path, gone: str) -> None:
+    root = make(tmp_path, ["sub/a", "a"], "sub/a\na\n")
+    (root / ("JPEGImages/sub/a.jpg" if gone == "image" else "Annotations/sub/a.xml")).unlink()
+    data = data_of(root)
+    assert [item.path for item in _records(data)] == [root / "JPEGImages" / "a.jpg"]
+    assert counts(data) == {f"missing {gone}": 1}
+    (root / "ImageSets/Main/train.txt").write_text("a\n")
+    (root / "ImageSets/Main/val.txt").write_text("sub/a\n")
+    assert counts(data_of(root)).get("missing image", 0) == (gone == "image")
+
+
+def test_the_image_of_a_subfolder_whose_kind_the_annotation_names(tmp_path: Path) -> None:
+    root = make(tmp_path, ["sub/a"], "sub/a\n", ".png")
+    picture(root / "JPEGImages" / "sub" / "a.bmp")
+    file = root / "Annotations" / "sub" / "a.xml"
+    file.write_text(file.read_text().replace("a.jpg", "a.png"))
+    assert list(read(data_of(root))) == ["a.png"]
+
+
+def _records(data: DetectionData) -> list:
+    data.required = ()
+    return data.records("train")
+
+
+def test_an_image_of_two_lists_with_paths_of_another_machine_stays_in_both(tmp_path: Path) -> None:
+    root = make(tmp_path, ["a"], "/home/me/VOC/JPEGImages/a.jpg\n")
+    (root / "ImageSets/Main/val.txt").write_text("/home/me/VOC/JPEGImages/a.jpg\n")
+    data = data_of(root)
+    assert read(data) == read(data, "val") == {"a.jpg": BOX}
+    assert counts(data) == {"image also in train": 1}

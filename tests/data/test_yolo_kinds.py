@@ -310,3 +310,36 @@ def test_names_as_an_option(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no data.yaml and no classes.txt.*data.names=\[a,b\]"):
         data_of(root).setup()
     assert read(data_of(root, names=["cat"], images="images", labels="labels")) == {"a.jpg": BOX}
+
+
+@pytest.mark.parametrize("layout", [("images/train", "labels/train"), ("train/images", "train/labels"), ("set", "set")])
+def test_labels_whose_image_is_gone_are_counted(tmp_path: Path, layout: tuple[str, str]) -> None:
+    images, labels = layout
+    root = make(with_yaml(tmp_path, f"train: {images}\nnames: [cat]\n"), f"{images}/a.jpg", f"{labels}/a.txt")
+    for name, text in (("b", ROW), ("sub/c", ROW), ("empty", ""), ("classes", "cat\n"), ("notes", "1. A note\n")):
+        (root / labels / "sub").mkdir(exist_ok=True)
+        (root / labels / f"{name}.txt").write_text(text)
+    data = data_of(root)
+    assert read(data) == {"a.jpg": BOX}
+    assert counts(data) == {"label without image": 2}
+    assert "b.txt" in str(data.report)
+
+
+def test_labels_that_another_split_or_list_uses_are_not_counted(tmp_path: Path) -> None:
+    root = with_yaml(tmp_path, "train: images/train\nval: lists/val.txt\nnames: [cat]\n")
+    for image in ("train/a", "val/b", "val/c"):
+        make(root, f"images/{image}.jpg", f"labels/{image}.txt")
+    (root / "lists").mkdir()
+    (root / "lists" / "val.txt").write_text("images/val/b.jpg\n")  # a list may leave images out
+    data = data_of(root)
+    assert (read(data), read(data, "val")) == ({"a.jpg": BOX}, {"b.jpg": BOX})
+    assert counts(data) == {}
+
+
+def test_a_blank_line_among_names_takes_a_number(tmp_path: Path) -> None:
+    root = make(tmp_path, "images/a.jpg", "labels/a.txt", "2 0.5 0.5 0.5 0.5\n")
+    (root / "classes.txt").write_text("cat\n\ndog\nbird\n")
+    with pytest.raises(DataError, match="class 1 has no name"):
+        data_of(root).setup()
+    (root / "classes.txt").write_text("cat\ncow\ndog\n\n \n")
+    assert read(data_of(root)) == {"a.jpg": [[*BOX[0][:4], "dog"]]}

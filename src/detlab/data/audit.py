@@ -25,6 +25,7 @@ RULES: dict[str, Rule] = {
     "image outside the root": Rule("image dropped; data.outside_root=true reads it", True),
     "image size differs from annotation": Rule("image dropped", True),
     "duplicate image id": Rule("later image dropped", True),
+    "image id of two files": Rule("images dropped; their boxes cannot be told apart", True),
     "image listed twice": Rule("later image dropped", True),
     "annotation without image": Rule("box dropped", True),
     "malformed box": Rule("box dropped", True),

@@ -121,6 +121,17 @@ class Finder:
             return Found(None, outside=True)
         return Found(self.folders[0] / plain)
 
+    def find_all(self, names: Sequence[str]) -> list[Found]:
+        """Find files that must differ: one that was corrected to a file that another name leads to, too, is missing."""
+        found = [self.find(name) for name in names]
+        claims: dict[Path | None, set[str]] = {}
+        for name, one in zip(names, found, strict=True):
+            claims.setdefault(one.path, set()).add(slashed(name))
+        return [
+            Found(self.folders[0] / slashed(name)) if one.corrected and len(claims[one.path]) > 1 else one
+            for name, one in zip(names, found, strict=True)
+        ]
+
     def _candidates(self, name: str, plain: str) -> Iterator[tuple[Path, bool]]:
         for folder in self.folders:
             if "\\" in name:
@@ -128,13 +139,15 @@ class Finder:
             yield followed(folder / plain), True
         parts = [part for part in PurePosixPath(plain).parts if part not in ("/", "..")]
         ends = [PurePosixPath(*parts[i:]) for i in range(len(parts))]
+        written = PurePosixPath(plain)
         if "%" in plain and parts:
             ends.append(PurePosixPath(unquote(parts[-1])))
         for end in ends:
             for folder in self.folders:
                 yield followed(folder / end), False
                 for found in self._listed(followed(folder / end)):
-                    yield found, _suffix(found.name) != _suffix(end.name) and _suffix(end.name) not in self.suffixes
+                    added = _suffix(found.name) != _suffix(end.name) and _suffix(end.name) not in self.suffixes
+                    yield found, added and end == written
 
     def _listed(self, path: Path) -> list[Path]:
         """Files in a path's folder that have its name in another case, or with an extension that the name lacks."""

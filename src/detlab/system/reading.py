@@ -198,7 +198,7 @@ class _AsWrittenSafeLoader(_UniqueKeys, _FAST_BASE):  # type: ignore[misc, valid
 def _by_zeros(data: bytes) -> str | None:
     """Detect UTF-16 without a byte order mark: in Latin text every other byte is zero."""
     head = data[:1000]
-    if len(head) < 4 or len(data) % 2:
+    if len(head) < 2 or len(data) % 2:
         return None
     even, odd = head[0::2].count(0), head[1::2].count(0)
     if odd > 0.4 * len(head) / 2 and even == 0:

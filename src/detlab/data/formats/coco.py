@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 from detlab.data.audit import AuditReport, names, printable
 from detlab.data.datamodule import DetectionData
 from detlab.data.formats.source import AUTO, SPLIT_NAMES, SPLITS, Source, Splits, folder, placed, text_of
-from detlab.data.places import Finder, followed
+from detlab.data.places import Finder, followed, slashed
 from detlab.data.records import Classes, Record, record
 from detlab.data.values import flag, number, whole, words
 from detlab.errors import DataError
@@ -226,7 +226,7 @@ class _Reader:
         """Images with their boxes, by id."""
         keys = [self._image_key(row) for row in self.document.images]
         numbers = _numbers(keys)
-        paths = [self._path(row) for row in self.document.images]
+        paths = self._paths(keys)
         self.paths = dict(zip(keys, paths, strict=True))
         objects: dict[Key, list[Row]] = {key: [] for key in keys}
         for row in self.document.annotations:
@@ -247,13 +247,23 @@ class _Reader:
             )
         return key
 
-    def _path(self, row: Row) -> Path | None:
-        """The file of an image; None, and a finding in the report, if it has none that may be read."""
-        name = row.get("file_name")
-        if not isinstance(name, str) or not name.strip():
-            self.report.add(self.split, "missing image", f"image id {words(row.get('id'))} has no file_name")
-            return None
-        return placed(self.finder.find(name), name, self.split, self.report)
+    def _paths(self, keys: list[Key]) -> list[Path | None]:
+        """The file of each image; None, and a finding, if none may be read, or two files share its id."""
+        named: dict[Key, set[str]] = {}
+        names = [row.get("file_name") for row in self.document.images]
+        for key, name in zip(keys, names, strict=True):
+            named.setdefault(key, set()).add(slashed(name) if isinstance(name, str) else "")
+        usable: dict[int, str] = {}
+        for i, (key, name) in enumerate(zip(keys, names, strict=True)):
+            if not isinstance(name, str) or not name.strip():
+                self.report.add(self.split, "missing image", f"image id {words(key)} has no file_name")
+            elif len(named[key]) > 1:
+                self.report.add(self.split, "image id of two files", f"id {words(key)} ({name})")
+            else:
+                usable[i] = name
+        found = dict(zip(usable, self.finder.find_all(list(usable.values())), strict=True))
+        placed_at = {i: placed(found[i], name, self.split, self.report) for i, name in usable.items()}
+        return [placed_at.get(i) for i in range(len(keys))]
 
     def _record(self, number: int, row: Row, path: Path, objects: list[Row]) -> Record:
         name = str(row["file_name"])

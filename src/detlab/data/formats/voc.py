@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NamedTuple
 from xml.etree import ElementTree as ET
 
@@ -13,7 +13,7 @@ from detlab.data.formats.source import SPLITS, Source, Splits, folder, placed, u
 from detlab.data.formats.voc_folders import Layout, layouts
 from detlab.data.formats.voc_xml import ObjectNode, annotation, parse
 from detlab.data.images import suffixes
-from detlab.data.places import Finder, Found
+from detlab.data.places import Finder, Found, slashed
 from detlab.data.records import Classes, Record, record
 from detlab.data.values import flag, number
 from detlab.errors import DataError
@@ -75,14 +75,18 @@ class Voc(Source):
                 + (f"; the audit's largest loss is {broken}." if broken else ".")
             )
         labels = {name: i for i, name in enumerate(names)}
+        finders = {
+            split: Finder(root, found[split].images, outside=self.outside, suffixes=sorted(suffixes()))
+            for split in entries
+        }
+        images = _images(finders, entries)
         splits: Splits = {}
         number = 0
         for split, rows in entries.items():
-            finder = Finder(root, found[split].images, outside=self.outside, suffixes=sorted(suffixes()))
             records = []
-            for row in rows:
+            for row, image in zip(rows, images[split], strict=True):
                 number += 1
-                made = self._record(finder, row, number, labels, split, report)
+                made = self._record(row, image, number, labels, split, report)
                 if made is not None:
                     records.append(made)
             splits[split] = records
@@ -93,8 +97,7 @@ class Voc(Source):
         finder = Finder(root, [layout.annotations], outside=self.outside, suffixes=[".xml"])
         seen: set[Path] = set()
         entries = []
-        for stem in layout.stems:
-            found = finder.find(f"{stem}.xml")
+        for stem, found in zip(layout.stems, finder.find_all([f"{stem}.xml" for stem in layout.stems]), strict=True):
             if found.path is None:
                 report.add(split, "image outside the root", stem)
             elif not found.there:
@@ -110,11 +113,10 @@ class Voc(Source):
         return entries
 
     def _record(
-        self, finder: Finder, entry: Entry, id: int, labels: dict[str, int], split: str, report: AuditReport
+        self, entry: Entry, image: Found, id: int, labels: dict[str, int], split: str, report: AuditReport
     ) -> Record | None:
         facts = annotation(entry.tree)
-        found = _image(finder, entry.stem, facts.filename)
-        path = placed(found, facts.filename or entry.stem, split, report)
+        path = placed(image, facts.filename or entry.stem, split, report)
         if path is None:
             return None
         objects = []
@@ -181,11 +183,40 @@ def _names_of(entries: dict[str, list[Entry]]) -> set[str]:
     return {o.name for rows in entries.values() for row in rows for o in annotation(row.tree).objects} - {""}
 
 
+def _images(finders: Mapping[str, Finder], entries: Mapping[str, Sequence[Entry]]) -> dict[str, list[Found]]:
+    """The images of each split; one that several annotations lead to is only theirs whose name it bears."""
+    found = {
+        split: [_image(finders[split], row.stem, annotation(row.tree).filename) for row in rows]
+        for split, rows in entries.items()
+    }
+    uses: dict[Path | None, set[str]] = {}  # the names that lead to each file; two splits may hold one image
+    for split, images in found.items():
+        for image, row in zip(images, entries[split], strict=True):
+            uses.setdefault(image.path, set()).add(slashed(row.stem))
+
+    def own(image: Found, stem: str) -> bool:
+        path = image.path.as_posix() if image.path is not None else ""
+        return path[: -len(Path(path).suffix) or None].endswith(f"/{slashed(stem)}")
+
+    return {
+        split: [
+            image
+            if len(uses[image.path]) < 2 or own(image, row.stem)
+            else Found(finders[split].folders[0] / f"{row.stem}.jpg")
+            for image, row in zip(images, entries[split], strict=True)
+        ]
+        for split, images in found.items()
+    }
+
+
 def _image(finder: Finder, stem: str, named: str) -> Found:
     """The image of an annotation: by its list entry, else by the name in the XML; if both have one stem, the XML's."""
     looks = [stem, named] if named else [stem]
-    if named and Path(named.replace("\\", "/")).stem == Path(stem).name:
-        looks.reverse()
+    bare = PurePosixPath(slashed(named)).name
+    if named and Path(bare).stem == Path(stem).name:
+        looks = [str(PurePosixPath(slashed(stem)).parent / bare), named, stem]
     found = [finder.find(look) for look in looks]
-    there = next((f for f in found if f.there), None)
-    return there or (found[looks.index(named)] if named else Found(finder.folders[0] / f"{stem}.jpg"))
+    there = sorted((f for f in found if f.there), key=lambda f: f.corrected)  # those that are as written first
+    if there:
+        return there[0]
+    return found[looks.index(named)] if named else Found(finder.folders[0] / f"{stem}.jpg")

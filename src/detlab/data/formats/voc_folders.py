@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from detlab.system.reading import ReadError
 LISTS = "ImageSets/Main"
 IMAGES = ("JPEGImages", "images", "Images", "image", "imgs", "photos")
 ANNOTATIONS = ("Annotations", "annotations", "xml", "xmls", "labels", "Labels")
+SPLIT_OF = {word: split for split, words in SPLIT_NAMES.items() for word in words}
 WHOLE_LISTS = ("train", "Train", "trainval", "default")  # train's list with auto: the first that exists
 
 
@@ -59,10 +61,10 @@ def layouts(
         return found
     if not any(sets.get(s) for s in SPLITS):
         raise DataError("data.sets names no list; give data.sets.train=train, a file of ImageSets/Main.")
-    found = _by_folders(root, wanted) if annotations in (AUTO, None) and images in (AUTO, None) else {}
+    found = _by_folders(root, wanted, report) if annotations in (AUTO, None) and images in (AUTO, None) else {}
     if found:
         return found
-    stems = [str(p.relative_to(xmls))[:-4] for p in files_below(xmls) if p.suffix.lower() == ".xml"]
+    stems = _annotated(xmls)
     if not stems or "train" not in wanted:
         lists = sorted(p.stem for p in (root / LISTS).glob("*.txt"))
         raise DataError(
@@ -70,11 +72,15 @@ def layouts(
             + (f"the lists {names(lists)}, none of them for {', '.join(wanted)}; " if lists else "no annotations; ")
             + "give data.annotations=FOLDER with the XML files, or data.sets.train=LIST of ImageSets/Main."
         )
-    _count_unannotated(places, stems, report)
+    pictured = _below(places)
     by_split = _by_first_folder(stems)
     if by_split:
+        for split in SPLITS:
+            own = {p: inner for p, inner in pictured.items() if SPLIT_OF.get(inner.parts[0], "train") == split}
+            _count_unannotated(own, by_split.get(split, []), split, report)
         note = f"splits by the folders of {xmls.name}/"
         return {s: Layout(rows, xmls, places, note) for s, rows in by_split.items() if s in wanted}
+    _count_unannotated(pictured, stems, "train", report)
     return {"train": Layout(stems, xmls, places, f"no lists: all {len(stems)} annotations of {xmls.name}/ are train's")}
 
 
@@ -121,7 +127,8 @@ def _stems(path: Path, xmls: Path, split: str, report: AuditReport) -> list[str]
         raise DataError(f"The list {path} {error}.") from error
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     with_column = [re.fullmatch(r"(.*\S)\s+(-1|0|1|\+1)", line) for line in lines]
-    if all(with_column) and not any((xmls / f"{line}.xml").is_file() for line in lines):
+    finder = Finder(xmls, [])
+    if all(with_column) and not any(finder.find(f"{line}.xml").there for line in lines):
         lines = [match[1] for match in with_column if match]
     return [_stem(line) for line in lines]
 
@@ -129,38 +136,61 @@ def _stems(path: Path, xmls: Path, split: str, report: AuditReport) -> list[str]
 def _stem(line: str) -> str:
     """A list's entry without its extension; of a line with an image and its XML file, the XML file."""
     pair = re.fullmatch(r"(\S+)\s+(\S+\.xml)", line, re.IGNORECASE)
-    name = slashed(pair[2] if pair else line)
+    is_pair = pair is not None and os.path.splitext(pair[1])[1].lower() in suffixes()  # else a name with a space
+    name = slashed(pair[2] if pair and is_pair else line)
     start, extension = os.path.splitext(name)
     return start if extension.lower() == ".xml" or extension.lower() in suffixes() else name
 
 
-def _by_folders(root: Path, wanted: Collection[str]) -> dict[str, Layout]:
+def _by_folders(root: Path, wanted: Collection[str], report: AuditReport) -> dict[str, Layout]:
     """Splits by folders, as Roboflow writes them; empty if train is wanted and has none."""
     found = {}
     for split in (s for s in SPLITS if s in wanted):
         for name in SPLIT_NAMES[split]:
             place = real_folder(root / name)
-            stems = [str(p.relative_to(place))[:-4] for p in files_below(place) if p.suffix == ".xml"] if place else []
+            stems = _annotated(place) if place else []
             if place and stems and split not in found:
                 found[split] = Layout(stems, place, [place, root / "images" / name], f"{split}: folder {name}/")
-    return found if "train" in found or "train" not in wanted else {}
+    if "train" in wanted and "train" not in found:
+        return {}
+    for split, layout in found.items():
+        _count_unannotated(_below(layout.images), layout.stems, split, report)
+    return found
+
+
+def _annotated(place: Path) -> list[str]:
+    """The XML files below a folder, without their extension."""
+    return [str(p.relative_to(place))[:-4] for p in files_below(place) if p.suffix.lower() == ".xml"]
 
 
 def _by_first_folder(stems: list[str]) -> dict[str, list[str]]:
     """Annotations by the first folder of their path, if every one lies in a folder named like a split."""
-    split_of = {word: split for split, words in SPLIT_NAMES.items() for word in words}
     firsts = [Path(stem).parts[0] if len(Path(stem).parts) > 1 else "" for stem in stems]
-    if not all(first in split_of for first in firsts) or "train" not in firsts:
+    if not all(first in SPLIT_OF for first in firsts) or "train" not in firsts:
         return {}
     found: dict[str, list[str]] = {}
     for first, stem in zip(firsts, stems, strict=True):
-        found.setdefault(split_of[first], []).append(stem)
+        found.setdefault(SPLIT_OF[first], []).append(stem)
     return found
 
 
-def _count_unannotated(places: list[Path], stems: list[str], report: AuditReport) -> None:
-    """Count images without an annotation."""
-    known = {Path(stem).name.casefold() for stem in stems}
-    for path in {p for place in places for p in files_below(place)}:
-        if path.suffix.lower() in suffixes() and path.stem.casefold() not in known:
-            report.add("train", "missing annotation", f"{path.name} has no XML file")
+def _below(places: Sequence[Path]) -> dict[Path, Path]:
+    """Every file below some folders, with its path in the first of them that holds it."""
+    return {path: path.relative_to(place) for place in reversed(places) for path in files_below(place)}
+
+
+def _count_unannotated(paths: Mapping[Path, Path], stems: list[str], split: str, report: AuditReport) -> None:
+    """Count images without an annotation: none at their own path, and fewer of their name than images have it."""
+    images = {p: inner for p, inner in paths.items() if p.suffix.lower() in suffixes()}
+    annotated = {stem.casefold() for stem in stems}
+    names_left = Counter(Path(stem).name.casefold() for stem in stems)
+    without = []
+    for path, inner in sorted(images.items()):
+        if inner.with_suffix("").as_posix().casefold() in annotated:
+            names_left[path.stem.casefold()] -= 1
+        else:
+            without.append(path)
+    for path in without:
+        names_left[path.stem.casefold()] -= 1
+        if names_left[path.stem.casefold()] < 0:
+            report.add(split, "missing annotation", f"{path.name} has no XML file")

@@ -59,6 +59,8 @@ def parse(path: Path, split: str, report: AuditReport) -> ET.Element:
         tree = ET.fromstring(content)
     except (ET.ParseError, ValueError) as error:
         raise ReadError(f"is not valid XML ({error})" if content.strip() else "is empty") from error
+    for node in tree.iter():
+        node.tag = node.tag.rpartition("}")[2]  # without its namespace
     if tree.tag != "annotation" and next(_objects(tree), None) is None:
         raise ReadError(f"is no VOC annotation: its root is <{tree.tag[:40]}>")
     return tree

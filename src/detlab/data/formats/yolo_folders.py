@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from detlab.data.audit import AuditReport, names, printable
 from detlab.data.formats.source import SPLIT_NAMES, SPLITS, left_the_root, placed, text_of
+from detlab.data.formats.yolo_rows import Row, parse_row
 from detlab.data.images import list_images
 from detlab.data.places import OUTSIDE, Finder, files_below, followed, real_folder, slashed
 from detlab.data.values import whole, words
@@ -61,11 +62,14 @@ def read_folders(
     shape = _key_points(document, file)
     bases = _bases(top, document, outside, file)
     splits: dict[str, list[Picture]] = {}
+    walks = []
     for split in (s for s in SPLITS if s in wanted):
         keys = [key for key in SPLIT_NAMES[split] if not _empty(document.get(key))]
         if keys:
             walk = _Walk(bases, _folder_option(top, labels, "data.labels", outside), outside, split, report)
             splits[split] = walk.pictures(document[keys[0]], f"{file.name}: {keys[0]}")
+            walks.append(walk)
+    _count_unused(walks, splits, shape, report)
     if not splits:
         raise DataError(f"{file} has no {' or '.join(repr(s) for s in wanted)} entry.")
     return Folders(file, class_names, shape, splits, ())
@@ -106,7 +110,7 @@ def _names(document: dict[str, Any], file: Path) -> dict[int, str]:
         path = followed(file.parent / slashed(found))
         if not Finder(file.parent, []).allowed(path) or not path.is_file():
             raise DataError(f"{file}: 'names' is neither a list, nor a map, nor a file of its folder.")
-        return dict(enumerate(_lines(path, AuditReport())))
+        return dict(enumerate(_name_lines(path, AuditReport())))
     pairs = list(found.items() if isinstance(found, dict) else enumerate(found if isinstance(found, list) else ()))
     if found is None:
         raise DataError(f"{file} has no 'names'; a YOLO data.yaml names its classes.")
@@ -157,6 +161,7 @@ class _Walk:
     def __init__(self, bases: list[Path], labels: Path | None, outside: bool, split: str, report: AuditReport) -> None:
         self.bases, self.labels, self.outside = bases, labels, outside
         self.split, self.report = split, report
+        self.label_folders: list[Path] = []  # of the images of whole folders
 
     def pictures(self, entry: object, option: str) -> list[Picture]:
         """Image files of a split: a folder, a text file of paths, or a list of either."""
@@ -204,6 +209,8 @@ class _Walk:
         for path in listing.skipped:
             self.report.add(self.split, "file that is no image", str(path.relative_to(real)))
         finder = Finder(base, [], outside=self.outside)
+        inner = place.relative_to(base) if place.is_relative_to(base) else place
+        self.label_folders += [followed(p.parent) for p in self._label_files(base, inner / "image")]
         for path in listing.images:
             written = place / path.relative_to(real)
             if finder.allowed(path):
@@ -242,6 +249,32 @@ class _Walk:
         yield base / name.parent.parent / "labels" / name.name
 
 
+def _count_unused(
+    walks: Iterable[_Walk],
+    splits: Mapping[str, list[Picture]],
+    key_points: tuple[int, int] | None,
+    report: AuditReport,
+) -> None:
+    """Count label files with boxes to which no image of any split belongs, in folders that hold labels of a split."""
+    used = {p.label.resolve() for pictures in splits.values() for p in pictures if p.label is not None}
+    folders = {folder: walk.split for walk in reversed(list(walks)) for folder in walk.label_folders}
+    for folder in sorted(folders, key=lambda f: -len(f.parts)):  # the inner ones first: splits may share the outer ones
+        below = folder.resolve()
+        for path in files_below(folder) if any(label.is_relative_to(below) for label in used) else ():
+            if path.suffix.lower() == ".txt" and path.resolve() not in used and _has_boxes(path, key_points):
+                report.add(folders[folder], "label without image", str(path.relative_to(folder)))
+                used.add(path.resolve())
+
+
+def _has_boxes(path: Path, key_points: tuple[int, int] | None) -> bool:
+    """Whether a text file is a label file: lists and notes hold no rows of boxes."""
+    try:
+        lines = text_of(path, AuditReport(), "train").content.splitlines()
+    except ReadError:
+        return False
+    return any(isinstance(parse_row(line, key_points), Row) for line in lines)
+
+
 def _without_yaml(
     top: Path,
     images: str | None,
@@ -260,7 +293,7 @@ def _without_yaml(
             f"data.root={top} holds no data.yaml and no classes.txt; give the yaml, data.root=PATH/data.yaml, or the "
             f"class names in their order, data.names=[a,b]."
         )
-    class_names = dict(enumerate(given_names or _lines(file, report)))  # type: ignore[arg-type]
+    class_names = dict(enumerate(given_names or _name_lines(file, report)))  # type: ignore[arg-type]
     picture_folder = _folder_option(top, images, "data.images", outside)
     label_folder = _folder_option(top, labels, "data.labels", outside)
     entries: dict[str, str] = {}
@@ -273,9 +306,9 @@ def _without_yaml(
     if "train" in wanted and "train" not in entries:
         place = picture_folder or real_folder(top / "images") or top
         entries = {"train": str(place.relative_to(top)) if place.is_relative_to(top) else str(place)}
-    splits = {
-        s: _Walk([top], label_folder, outside, s, report).pictures(e, f"data.root: {e}") for s, e in entries.items()
-    }
+    walks = {s: _Walk([top], label_folder, outside, s, report) for s in entries}
+    splits = {s: walks[s].pictures(e, f"data.root: {e}") for s, e in entries.items()}
+    _count_unused(walks.values(), splits, None, report)
     shown = ", ".join(f"{s}: {e}" for s, e in entries.items())
     return Folders(file or top, class_names, None, splits, (f"no data.yaml; {shown}",))
 
@@ -294,11 +327,16 @@ def _folder_option(top: Path, given: str | None, option: str, outside: bool) -> 
 
 def _lines(path: Path, report: AuditReport, split: str = "train") -> list[str]:
     """The lines of a text file that are not blank."""
+    return [line for line in _name_lines(path, report, split) if line]
+
+
+def _name_lines(path: Path, report: AuditReport, split: str = "train") -> list[str]:
+    """The lines of a text file up to the last that is not blank: a blank one between others takes a class's number."""
     try:
         text = text_of(path, report, split).content
     except ReadError as error:
         raise DataError(f"{path} {error}.") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    return [line.strip() for line in text.rstrip().splitlines()]
 
 
 def _empty(value: object) -> bool:
