@@ -95,3 +95,11 @@ def test_another_shell_is_refused() -> None:
     done = run("completion", "fish")
     assert done.returncode == 2
     assert "bash or zsh" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["options", "train --help"])
+def test_a_reader_that_stops_is_no_mistake(command: str) -> None:
+    code = f"{sys.executable} -m detlab.commands.{command} | head -2; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 2

@@ -18,7 +18,7 @@ from detlab.config.compose import open_keys, valid_config
 from detlab.config.explaining import explain, one_line
 from detlab.config.typed import check_once, check_overrides
 from detlab.errors import ConfigError, DataError
-from detlab.system.text import complain
+from detlab.system.text import complain, write_lines
 
 MISTAKES = (HydraException, OmegaConfBaseException, ConfigError, DataError)
 FULL = "HYDRA_FULL_ERROR"  # Hydra's variable; 1: show tracebacks
@@ -55,7 +55,7 @@ def run_app(main: Callable[[], Any], name: str) -> None:
     if os.environ.get(FULL) != "1":
         os.environ[FULL] = os.environ[SET_HERE] = "1"  # makes Hydra raise errors instead of printing them
     if any(word in ("-h", "--help") for word in sys.argv[1:]):
-        print("\n".join(help_lines(name)))
+        write_lines(help_lines(name))
         return
     words = [argument for argument in sys.argv[1:] if argument[0] != "-"]
     try:

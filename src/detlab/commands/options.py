@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from detlab.config.catalogue import Key, Option, command_names, group_options, included, keys_of_command, read_option
 from detlab.errors import ConfigError
-from detlab.system.text import complain
+from detlab.system.text import complain, write_lines
 
 USAGE = "detlab options [GROUP | GROUP=OPTION | markdown]"
 ORDER = (
@@ -36,8 +36,7 @@ def main() -> None:
     try:
         if len(words) > 1:
             raise ConfigError(f"detlab options takes one argument, not {len(words)}; use {USAGE}.")
-        for line in answer(words[0] if words else ""):
-            print(line)
+        write_lines(answer(words[0] if words else ""))
     except ConfigError as error:
         complain(error)
         sys.exit(2)

@@ -5,8 +5,10 @@ No more than Python is needed here, so that `detlab benchmark` runs where only t
 
 from __future__ import annotations
 
+import os
 import sys
 import unicodedata
+from collections.abc import Iterable
 
 UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # Unicode categories: controls, lone surrogates, line and paragraph separators
 TURNING = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # change writing direction
@@ -19,6 +21,16 @@ def visible(text: object) -> str:
     if words.isascii() and words.isprintable():
         return words
     return "".join(_written(c) if c in TURNING or unicodedata.category(c) in UNSEEN else c for c in words)
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Print lines to standard output; a reader that stops, such as `head`, ends the printing and is no mistake."""
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it again at its end
 
 
 def complain(error: object) -> None:
