@@ -15,6 +15,7 @@ from detlab.data.checks import audited, count_across
 from detlab.data.dataset import Collate, DetectionDataset, Sample
 from detlab.data.formats.source import SPLITS, Source, Splits
 from detlab.data.images import MAX_PIXELS
+from detlab.data.loader import Loader
 from detlab.data.proposals.store import Boxes, proposal_notes, proposals_of
 from detlab.data.records import Classes, Record, ground_truth
 from detlab.data.sampling import EpochSampler, ShardedBatchSampler
@@ -289,7 +290,7 @@ class DetectionData(L.LightningDataModule):
         return self._loader(dataset, sampler)
 
     def _loader(self, dataset: DetectionDataset, sampler: Iterable[list[int]]) -> DataLoader[Sample]:
-        return DataLoader(
+        return Loader(
             dataset,
             batch_sampler=sampler,
             collate_fn=self.collate,

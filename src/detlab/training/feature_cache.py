@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from detlab.data.dataset import Collate, DetectionDataset, Sample
+from detlab.data.loader import Loader
 from detlab.data.sampling import ShardedBatchSampler
 from detlab.detectors import Detector
 from detlab.runs.first_process import first_process
@@ -98,7 +99,7 @@ class CachingModule(L.LightningModule):
             rank=self.trainer.global_rank,
             world_size=self.trainer.world_size,
         )
-        return DataLoader(
+        return Loader(
             Subset(self.dataset, self.missing),
             batch_sampler=share,
             collate_fn=self.collate,
