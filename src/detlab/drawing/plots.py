@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from detlab.drawing.pictures import ERROR_COLOURS, PALETTE
 
@@ -37,6 +39,13 @@ def pixels(figure: Figure) -> np.ndarray:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save(figure: Figure, file: Path) -> np.ndarray:
+    """Write a figure as a PNG; returns its pixels, uint8 RGB [H, W, 3]. `savefig` would draw it twice more."""
+    drawn = pixels(figure)
+    Image.fromarray(drawn).save(file)
+    return drawn
 
 
 def error_shares(report: Mapping[str, Any]) -> Figure:

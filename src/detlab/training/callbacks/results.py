@@ -73,15 +73,12 @@ class ResultWriter(L.Callback):
         )
 
     def _plot(self, trainer: L.Trainer, report: dict[str, Any], split: str) -> None:
-        from detlab.drawing.plots import (  # matplotlib is slow to import, and not every command plots
-            error_figures,
-            pixels,
-        )
+        from detlab.drawing.plots import error_figures, save  # matplotlib is slow to import; not every command plots
 
         (self.run_dir / "plots").mkdir(parents=True, exist_ok=True)
         for name, figure in error_figures(report).items():
-            figure.savefig(self.run_dir / "plots" / f"{name}.png", dpi=100)
-            show_picture(trainer, f"{split}/{name}", pixels(figure))
+            picture = save(figure, self.run_dir / "plots" / f"{name}.png")
+            show_picture(trainer, f"{split}/{name}", picture)
 
 
 class WorstImages(L.Callback):
