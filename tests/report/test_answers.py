@@ -15,8 +15,9 @@ from detlab.report.contents import main_table
 from detlab.report.intervals import Contrast
 from detlab.report.rows import make_sweep
 from detlab.report.runs import find_runs
+from detlab.report.scatter import Point, front
 from detlab.report.tables import DASH
-from detlab.report.tradeoffs import Point, front, front_words, tradeoffs
+from detlab.report.tradeoffs import front_words, tradeoffs
 from detlab.system.locks import Lock
 from tests.report.folders import write_run, write_sweep
 

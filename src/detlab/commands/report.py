@@ -15,6 +15,7 @@ from detlab.report.contents import all_tables
 from detlab.report.page import html_page, markdown_report
 from detlab.report.rows import make_sweep
 from detlab.report.runs import NoRunsError, ReportError, find_runs
+from detlab.report.searches import read_searches
 from detlab.report.tables import as_csv, as_latex
 from detlab.runs.folder import claim, in_use
 from detlab.system.files import write_whole
@@ -126,6 +127,7 @@ def write_report(
         raise ReportError(f"reload={reload} must be a whole number of seconds, or null.")
     with Progress() as progress:
         analysis = analyse(sweep, int(resamples), say=progress.say)
+    analysis.searches = read_searches(folders)
     place = Path(out) if out else folders[0] / "report"
     claim(place, holds=(), option="out")
     name = title or folders[0].resolve().name

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from detlab.report.drawn import Drawn, read_drawn
 from detlab.report.intervals import Contrast, contrasts
 from detlab.report.rows import Sweep
+from detlab.report.searches import Search
 from detlab.report.spending import holm
 
 Array = NDArray[np.float64]
@@ -33,6 +34,7 @@ class Analysis:
     boxes: dict[str, int] = field(default_factory=dict)  # {metric of a size or class: number of its boxes}
     images: int = 0
     resamples: int = 0
+    searches: Sequence[Search] = ()
     why_no_draws: str = ""  # why the main metric has no resamples, so that the images count as fixed
     _judged: dict[str, list[Contrast | None]] = field(default_factory=dict)
 

@@ -12,6 +12,7 @@ from detlab.report.effects import interactions, main_effects
 from detlab.report.intervals import Contrast
 from detlab.report.rows import command_of, paper_table
 from detlab.report.runs import Run
+from detlab.report.searches import search_tables
 from detlab.report.tables import DASH, Cell, Table, number
 
 MORE = (
@@ -224,5 +225,6 @@ def all_tables(analysis: Analysis) -> Sequence[Table]:
     made = [main_table(analysis)]
     if len(analysis.sweep.factors) > 1:  # with one factor, the main table shows the effects already
         made += [effect_table(analysis), interaction_table(analysis)]
+    made += search_tables(analysis.searches)
     made += [class_table(analysis), budget_table(analysis), cell_table(analysis), command_table(analysis)]
     return [table for table in made if table.rows]

@@ -13,6 +13,7 @@ from detlab.report.answers import answer, answer_html
 from detlab.report.contents import all_tables, metric_title
 from detlab.report.costs import unfair
 from detlab.report.escapes import for_html, for_markdown
+from detlab.report.searches import search_html
 from detlab.report.sheet import picture_of
 from detlab.report.tradeoffs import front_words, tradeoffs
 
@@ -98,6 +99,11 @@ def _sections(analysis: Analysis) -> list[tuple[str, str, str]]:
     return [
         ("table", "Results", text + made.get("results", "") + _intervals(analysis)),
         ("cost", "Cost", _costs(analysis)),
+        (
+            "search",
+            "Search",
+            search_html([t for name, t in made.items() if name.startswith("search")], analysis.searches),
+        ),
         ("main-effects", "Main effects", effects and effects_text + effects),
         ("pairs", "Interactions of pairs", made.get("interactions", "")),
         ("curves", "Curves", _curves(analysis)),

@@ -1,0 +1,85 @@
+"""The Pareto front of a search in its report."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detlab.commands.report import write_report
+from detlab.report.searches import read_searches, search_charts, search_tables
+from tests.report.folders import write_sweep
+
+SEARCH = {
+    "objectives": {"val/map": "maximize", "latency_ms": "minimize"},
+    "trials": [
+        {"folder": "/x/0", "choices": {"model/neck": "none"}, "values": {"val/map": 0.3, "latency_ms": 10.0}, "front": True},
+        {"folder": "/x/1", "choices": {"model/neck": "fpn"}, "values": {"val/map": 0.5, "latency_ms": 20.0}, "front": True},
+        {"folder": "/x/2", "choices": {"model/neck": "spp"}, "values": {"val/map": 0.4, "latency_ms": 30.0}, "front": False},
+    ],
+}  # fmt: skip
+
+
+def written(folder: Path, content: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "search.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+def test_the_front_comes_first_by_the_first_objective(tmp_path: Path) -> None:
+    (table,) = search_tables(read_searches([written(tmp_path, SEARCH), tmp_path / "without"]))
+    assert table.heads == ["val/map (maximize)", "latency_ms (minimize)", "neck", "Pareto front", "folder"]
+    assert [[cell.text for cell in row] for row in table.rows] == [
+        ["0.5", "20", "fpn", "yes", "1"],
+        ["0.3", "10", "none", "yes", "0"],
+        ["0.4", "30", "spp", "", "2"],
+    ]
+    assert table.marks == {0: "best", 1: "best"}
+    assert table.title.endswith("2 of 3 trials")
+
+
+def test_the_chart_joins_the_front_by_rising_cost(tmp_path: Path) -> None:
+    chart = search_charts(read_searches([written(tmp_path, SEARCH)]))
+    assert "val/map against latency_ms" in chart
+    line = chart.partition('<polyline points="')[2].partition('"')[0]
+    (x0, y0), (x1, y1) = (map(float, point.split(",")) for point in line.split())
+    assert x0 < x1
+    assert y0 > y1  # the more accurate trial is higher up
+    assert "neck=spp: val/map 0.4, latency_ms 30" in chart
+
+
+@pytest.mark.parametrize(
+    "directions",
+    [{"val/map": "maximize", "val/map_small": "maximize"}, {"a": "maximize", "b": "minimize", "c": "minimize"}],
+)
+def test_objectives_that_are_no_gain_over_a_cost_have_a_table_alone(directions: dict[str, str], tmp_path: Path) -> None:
+    trials = [{"folder": None, "choices": {}, "values": dict.fromkeys(directions, v), "front": True} for v in (1, 2)]
+    searches = read_searches([written(tmp_path, {"objectives": directions, "trials": trials})])
+    assert search_charts(searches) == ""
+    assert len(search_tables(searches)[0].rows) == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{", '{"objectives": [], "trials": []}', '{"objectives": {"a": "maximize"}, "trials": [[1]]}', "[" * 9999,
+     '{"objectives": {"a": "maximize"}, "trials": [{"folder": "x", "choices": {}, "values": {"a": "much"}}]}',
+     '{"objectives": {"a": "maximize"}, "trials": [{"folder": "x", "choices": 3, "values": {"a": 1}, "front": true}]}'],
+)  # fmt: skip
+def test_a_damaged_file_is_as_good_as_none(content: str, tmp_path: Path) -> None:
+    assert read_searches([written(tmp_path, content)]) == []
+
+
+def test_the_page_shows_it_and_names_stay_text(tmp_path: Path) -> None:
+    folder = write_sweep(tmp_path / "sweep", seeds=2)
+    evil = json.loads(json.dumps(SEARCH).replace("spp", "<script>=1+1"))
+    written(folder, evil)
+    write_report([folder], resamples="0")
+    page = (folder / "report" / "index.html").read_text()
+    assert '<section id="search">' in page
+    assert "<script>=1+1" not in page
+    rows = list(csv.reader((folder / "report" / "search.csv").read_text().splitlines()))
+    assert [row[2] for row in rows] == ["neck", "fpn", "none", "<script>=1+1"]
+    assert "## Search: Pareto front, 2 of 3 trials" in (folder / "report" / "report.md").read_text()
