@@ -13,14 +13,16 @@ from detlab.commands.report import write_report
 from detlab.report.searches import read_searches, search_charts, search_tables
 from tests.report.folders import write_sweep
 
+
+def trial(number: int, neck: str, ap: float, ms: float, front: bool) -> dict[str, Any]:
+    values = {"val/map": ap, "latency_ms": ms}
+    return {"folder": f"/x/{number}", "choices": {"model/neck": neck}, "values": values, "front": front}
+
+
 SEARCH = {
     "objectives": {"val/map": "maximize", "latency_ms": "minimize"},
-    "trials": [
-        {"folder": "/x/0", "choices": {"model/neck": "none"}, "values": {"val/map": 0.3, "latency_ms": 10.0}, "front": True},
-        {"folder": "/x/1", "choices": {"model/neck": "fpn"}, "values": {"val/map": 0.5, "latency_ms": 20.0}, "front": True},
-        {"folder": "/x/2", "choices": {"model/neck": "spp"}, "values": {"val/map": 0.4, "latency_ms": 30.0}, "front": False},
-    ],
-}  # fmt: skip
+    "trials": [trial(0, "none", 0.3, 10.0, True), trial(1, "fpn", 0.5, 20.0, True), trial(2, "spp", 0.4, 30.0, False)],
+}
 
 
 def written(folder: Path, content: Any) -> Path:
@@ -64,10 +66,17 @@ def test_objectives_that_are_no_gain_over_a_cost_have_a_table_alone(directions: 
 
 @pytest.mark.parametrize(
     "content",
-    ["", "[]", "{", '{"objectives": [], "trials": []}', '{"objectives": {"a": "maximize"}, "trials": [[1]]}', "[" * 9999,
-     '{"objectives": {"a": "maximize"}, "trials": [{"folder": "x", "choices": {}, "values": {"a": "much"}}]}',
-     '{"objectives": {"a": "maximize"}, "trials": [{"folder": "x", "choices": 3, "values": {"a": 1}, "front": true}]}'],
-)  # fmt: skip
+    [
+        "",
+        "[]",
+        "{",
+        "[" * 9999,
+        '{"objectives": [], "trials": []}',
+        '{"objectives": {"a": "maximize"}, "trials": [[1]]}',
+        '{"objectives": {"a": "maximize"}, "trials": [{"folder": "", "choices": {}, "values": {"a": "much"}}]}',
+        '{"objectives": {"a": "maximize"}, "trials": [{"folder": "", "choices": 3, "values": {"a": 1}, "front": true}]}',
+    ],
+)
 def test_a_damaged_file_is_as_good_as_none(content: str, tmp_path: Path) -> None:
     assert read_searches([written(tmp_path, content)]) == []
 
