@@ -74,7 +74,7 @@ def test_objectives_that_are_no_gain_over_a_cost_have_a_table_alone(directions: 
         '{"objectives": [], "trials": []}',
         '{"objectives": {"a": "maximize"}, "trials": [[1]]}',
         '{"objectives": {"a": "maximize"}, "trials": [{"folder": "", "choices": {}, "values": {"a": "much"}}]}',
-        '{"objectives": {"a": "maximize"}, "trials": [{"folder": "", "choices": 3, "values": {"a": 1}, "front": true}]}',
+        '{"objectives": {"a": "maximize"}, "trials": [{"folder": "", "choices": 3, "values": {"a": 1}}]}',
     ],
 )
 def test_a_damaged_file_is_as_good_as_none(content: str, tmp_path: Path) -> None:

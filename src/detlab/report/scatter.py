@@ -81,10 +81,11 @@ def _labels(points: Sequence[tuple[str, float, float]]) -> list[str]:
         shown = name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
         width, at_end = 6.6 * len(shown), x > WIDTH / 2
         left = x - 8 - width if at_end else x + 8
-        if any(left < r and left + width > lo and abs(y - 6 - at) < 14 for lo, r, at in boxes):
+        base = y - 6 if y > TOP + 10 else y + 16  # below a point at the upper edge
+        if any(left < r and left + width > lo and abs(base - at) < 14 for lo, r, at in boxes):
             continue
-        boxes.append((left, left + width, y - 6))
-        place = f'x="{x + (-8 if at_end else 8):.1f}" y="{y - 6:.1f}" text-anchor="{"end" if at_end else "start"}"'
+        boxes.append((left, left + width, base))
+        place = f'x="{x + (-8 if at_end else 8):.1f}" y="{base:.1f}" text-anchor="{"end" if at_end else "start"}"'
         made.append(f"<text {place}>{for_html(shown)}</text>")
     return made
 
