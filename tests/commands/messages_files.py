@@ -120,6 +120,8 @@ FILES = [
     ("pretrain model/backbone=nope", r"model/backbone=nope does not exist; options: darknet19, darknet53, extraction, resnet101"),
     ("ablate neck --foo", r"detlab ablate has no --foo; preview=true shows what it would run"),
     ("ablate neck optim", r"detlab ablate takes one ablation, not neck and optim; give each a command"),
+    ("ablate neck min_seeds=4", r"min_seeds is for until=decided; without it, seed=0,1,2 names the seeds"),
+    ("ablate neck until=decided min_seeds=9", r"min_seeds=9 is more than max_seeds=8; give it at most 8"),
     ("ablate neck max_seeds=4", r"max_seeds is for until=decided; without it, seed=0,1,2 names the seeds"),
     ("ablate neck until=foo", r"until=foo is not known; use one of decided"),
     ("ablate neck preview=foo", r"preview=foo must be true or false"),

@@ -71,7 +71,7 @@ def test_a_preview_runs_nothing(capsys: pytest.CaptureFixture[str], outputs: Pat
     assert main(["box_loss", "budget=cpu", "--cfg", "job", "probe=false", "until=decided", "max_seeds=4"]) == 0
     said = capsys.readouterr().out
     rows = len(plan_ablation("box_loss", ["budget=cpu"]).rows)
-    assert f"{rows * 2} at first, two seeds a row; at most {rows} rows x 4 seeds = {rows * 4}" in said
+    assert f"{rows * 2} at first, 2 seeds a row; at most {rows} rows x 4 seeds = {rows * 4}" in said
     assert "giou" in said
     assert not list(outputs.iterdir())
 
@@ -142,6 +142,13 @@ def test_seeds_go_to_open_comparisons_until_they_are_decided(
     before = len(runs.rounds)
     assert run(monkeypatch, runs, "until=decided", "max_seeds=5") == 0  # the same command finds all done
     assert len(runs.rounds) == before
+
+
+def test_no_verdict_comes_before_min_seeds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = Runs({"l1": 0.3, "giou": 0.5, "iou": 0.3})
+    assert run(monkeypatch, runs, "until=decided", "min_seeds=4", "max_seeds=5") == 0
+    assert [len(asked) for asked in runs.rounds] == [12, 2]
+    assert "box_loss after 4 seeds: 1 of 2 decided" in capsys.readouterr().out.replace("test/map", "box_loss")
 
 
 def test_a_row_that_fails_is_not_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,16 @@ def test_the_first_round_and_the_last() -> None:
     assert seeds_wanted(values, last, 3) == [3, 3, 3]  # as many as there are: the end
 
 
+def test_looks_may_begin_later() -> None:
+    values, draws = drawn([0.3, 0.5, 0.3], 6, run=0.01, image=0.005, seed=3)
+    done = looks(values, draws, 6, images=300, first=4)
+    assert [look.seeds for look in done] == [4, 5, 6]
+    assert done[0].found[0] is not None
+    assert done[0].found[0].seeds == 4
+    assert looks(values[:, :3], draws[:, :3], 6, images=300, first=4) == []
+    assert seeds_wanted(np.full((3, 6), np.nan), None, 6, first=4) == [4, 4, 4]
+
+
 def test_rows_that_fail_are_left_and_the_others_go_on() -> None:
     values, _ = drawn([0.3, 0.3, 0.3], 3, run=0.05, image=0.0)
     values[1, 2] = np.nan

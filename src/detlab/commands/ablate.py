@@ -31,6 +31,7 @@ USAGE = "detlab ablate neck budget=cpu until=decided"
 OPTIONS = {
     "until": "decided: add one seed at a time to undecided rows, until each is found better or worse than the first "
     "row; null: run the seeds of the ablation, or of seed=0,1,2",
+    "min_seeds": "with until=decided, number of seeds per row before the first verdict; 2",
     "max_seeds": "with until=decided, largest number of seeds per row; 8",
     "preview": "true: print what would run and which difference could be found, and run nothing",
     "probe": "false: preview without timing a few steps of each row",
@@ -49,6 +50,7 @@ class Request:
 
     ablation: Ablation
     until_decided: bool
+    min_seeds: int
     max_seeds: int
     preview: bool
     probe: bool
@@ -68,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         request = read_request(words)
-        preview(request.ablation, request.seeds, until_decided=request.until_decided, probe=request.probe)
+        first = request.min_seeds if request.until_decided else None
+        preview(request.ablation, request.seeds, first=first, probe=request.probe)
         return 0 if request.preview else answer(request)
     except (ConfigError, ReportError) as error:
         complain(error)
@@ -95,12 +98,17 @@ def read_request(words: Sequence[str]) -> Request:
     if own.get("until") is not None:
         one_of("until", own["until"], ("decided",))
     max_seeds = whole("max_seeds", own.get("max_seeds", 8), least=2) or 8
+    min_seeds = whole("min_seeds", own.get("min_seeds", 2), least=2) or 2
     ablation = plan_ablation(names[0] if names else "", others)
-    if "max_seeds" in own and own.get("until") is None:
-        raise ConfigError("max_seeds is for until=decided; without it, seed=0,1,2 names the seeds.")
+    for key in ("min_seeds", "max_seeds"):
+        if key in own and own.get("until") is None:
+            raise ConfigError(f"{key} is for until=decided; without it, seed=0,1,2 names the seeds.")
+    if min_seeds > max_seeds:
+        raise ConfigError(f"min_seeds={min_seeds} is more than max_seeds={max_seeds}; give it at most {max_seeds}.")
     return Request(
         ablation=ablation,
         until_decided=own.get("until") == "decided",
+        min_seeds=min_seeds,
         max_seeds=max_seeds,
         preview=flag("preview", own.get("preview", False)),
         probe=flag("probe", own.get("probe", True)),
@@ -122,9 +130,7 @@ def answer(request: Request) -> int:
     ablation, seeds, stuck, worst = request.ablation, request.seeds, set[int](), 0
     while True:
         measured = measure(ablation.folder, ablation.rows, seeds, ablation.metric)
-        found = (
-            looks(measured.values, measured.draws, len(seeds), images=measured.images) if request.until_decided else []
-        )
+        found = looks_at(request, measured)
         wanted = _wanted(request, measured, found[-1] if found else None, stuck)
         if not any(wanted.values()):
             say_answer(request, measured, found[-1] if found else None)
@@ -139,11 +145,19 @@ def answer(request: Request) -> int:
         stuck |= {row for row, tried in wanted.items() if tried and _missing(again, row, seeds, tried)}
 
 
+def looks_at(request: Request, measured: Measured) -> list[Look]:
+    """All looks that the runs allow; none without until=decided."""
+    if not request.until_decided:
+        return []
+    most, least = len(request.seeds), request.min_seeds
+    return looks(measured.values, measured.draws, most, images=measured.images, first=least)
+
+
 def _wanted(request: Request, measured: Measured, look: Look | None, stuck: set[int]) -> dict[int, list[int]]:
     """{row: seeds that still have to run}."""
     seeds = request.seeds
     if request.until_decided:
-        counts = seeds_wanted(measured.values, look, len(seeds), sorted(stuck))
+        counts = seeds_wanted(measured.values, look, len(seeds), sorted(stuck), request.min_seeds)
     else:
         counts = [len(seeds)] * len(measured.values)
     have = np.isfinite(measured.values)

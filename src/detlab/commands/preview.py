@@ -44,13 +44,13 @@ class Probe:
     why: str
 
 
-def preview(ablation: Ablation, seeds: Sequence[int], *, until_decided: bool, probe: bool) -> None:
+def preview(ablation: Ablation, seeds: Sequence[int], *, first: int | None, probe: bool) -> None:
     """Print rows, jobs, time and the smallest difference that can be found.
 
     Args:
         ablation: the sweep.
         seeds: all seeds that may run.
-        until_decided: whether seeds are added one at a time and only as needed.
+        first: seeds per row before the first verdict, after which seeds are added as needed; None: all seeds at once.
         probe: time a few steps of each row.
 
     Raises:
@@ -67,7 +67,7 @@ def preview(ablation: Ablation, seeds: Sequence[int], *, until_decided: bool, pr
     measured = measure(ablation.folder, ablation.rows, seeds, ablation.metric)
     console = wide_console()
     console.print(row_table(ablation, probes, probe))
-    for name, text in facts(ablation, seeds, probes, measured, until_decided).items():
+    for name, text in facts(ablation, seeds, probes, measured, first).items():
         console.print(plain(f"{name:11} {text}"), soft_wrap=True)
 
 
@@ -96,14 +96,14 @@ def row_table(ablation: Ablation, probes: Sequence[Probe], probed: bool) -> Tabl
 
 
 def facts(
-    ablation: Ablation, seeds: Sequence[int], probes: Sequence[Probe], measured: Measured, until_decided: bool
+    ablation: Ablation, seeds: Sequence[int], probes: Sequence[Probe], measured: Measured, first: int | None
 ) -> dict[str, str]:
     """{name: text} of the lines below the table."""
     rows, most = len(ablation.rows), len(seeds)
     done = int((measured.values == measured.values).sum())
     jobs = f"{rows} rows x {most} seeds = {rows * most}"
-    if until_decided:
-        jobs = f"{rows * 2} at first, two seeds a row; at most {jobs}"
+    if first:
+        jobs = f"{rows * first} at first, {first} seeds a row; at most {jobs}"
     lines = {
         "question": question(ablation) or "which of these rows is better?",
         "answer": ablation.answer,
@@ -114,8 +114,8 @@ def facts(
     times = [probe.seconds for probe in probes if probe.seconds is not None]
     if times and len(times) == rows:
         side = f", {at_once} jobs at once" if at_once > 1 else ""
-        first = f"{duration(sum(times) * 2 / at_once)} for the first two seeds, at most " if until_decided else ""
-        lines["time"] = f"{first}{duration(sum(times) * most / at_once)}{side}"
+        begin = f"{duration(sum(times) * first / at_once)} for the first {first} seeds, at most " if first else ""
+        lines["time"] = f"{begin}{duration(sum(times) * most / at_once)}{side}"
     lines["smallest"] = smallest(ablation, most, measured)
     lines["folder"] = str(ablation.folder)
     return lines

@@ -1,9 +1,9 @@
 """Sequential analysis of a growing sweep: verdicts after each added seed (a look), and the rows that need another seed.
 
-Each row is compared with the first, the baseline. A look is taken after every seed from the second on. A comparison
-that is decided at a look stays decided, and its row needs no more runs. detlab.report.spending computes the level of
-each look. All looks follow
-from the runs there are, so a sweep that was interrupted goes on as if it had not been.
+Each row is compared with the first, the baseline. A look is taken after every seed from the second on, or from a
+later one that was named in advance. A comparison that is decided at a look stays decided, and its row needs no more
+runs. detlab.report.spending computes the level of each look. All looks follow from the runs there are, so a sweep that
+was interrupted goes on as if it had not been.
 
 R rows, S seeds, B resamples, C = R - 1 comparisons, of row c + 1 with row 0.
 """
@@ -45,7 +45,12 @@ class Look:
 
 
 def looks(
-    values: ArrayLike, draws: ArrayLike | None, max_seeds: int, level: float = 0.95, images: int | None = None
+    values: ArrayLike,
+    draws: ArrayLike | None,
+    max_seeds: int,
+    level: float = 0.95,
+    images: int | None = None,
+    first: int = FIRST,
 ) -> list[Look]:
     """All looks that the runs allow, in order.
 
@@ -55,6 +60,7 @@ def looks(
         max_seeds: number of seeds at the last look.
         level: probability that no verdict of any look is wrong.
         images: number of test images.
+        first: number of seeds at the first look, at least 2.
     """
     measured = np.asarray(values, float)
     resampled = None if draws is None else np.asarray(draws, float)
@@ -64,13 +70,13 @@ def looks(
     verdicts: tuple[str, ...] = ("undecided",) * (rows - 1)
     found: list[Contrast | None] = [None] * (rows - 1)
     done: list[Look] = []
-    for seeds in range(FIRST, min(measured.shape[1], max_seeds) + 1):
+    for seeds in range(first, min(measured.shape[1], max_seeds) + 1):
         part = measured[:, :seeds]
         still = open_comparisons(verdicts)
         ready = [c for c in still if _seeds(part, c) >= seeds]
         if not ready:
             break
-        spent = look_level(seeds, max_seeds, level, comparisons=len(still), first=FIRST)
+        spent = look_level(seeds, max_seeds, level, comparisons=len(still), first=first)
         judged = contrasts(
             part,
             None if resampled is None else resampled[:, :seeds],
@@ -88,7 +94,9 @@ def looks(
     return done
 
 
-def seeds_wanted(values: ArrayLike, look: Look | None, max_seeds: int, stuck: Sequence[int] = ()) -> list[int]:
+def seeds_wanted(
+    values: ArrayLike, look: Look | None, max_seeds: int, stuck: Sequence[int] = (), first: int = FIRST
+) -> list[int]:
     """[R] number of seeds that each row should have after the next round; its present number if it needs no more.
 
     Args:
@@ -96,12 +104,13 @@ def seeds_wanted(values: ArrayLike, look: Look | None, max_seeds: int, stuck: Se
         look: the latest look; None before the first.
         max_seeds: largest number of seeds per row.
         stuck: rows whose last job failed; they get no more seeds.
+        first: number of seeds at the first look.
     """
     have = np.isfinite(np.asarray(values, float)).sum(1)
     wanted = [int(n) for n in have]
     comparisons = range(len(wanted) - 1) if look is None else look.open
     alive = [c for c in comparisons if c + 1 not in stuck and 0 not in stuck]
-    goal = FIRST if look is None else min(look.seeds + 1, max_seeds)
+    goal = first if look is None else min(look.seeds + 1, max_seeds)
     for row in {0, *(c + 1 for c in alive)} if alive else set():
         wanted[row] = max(wanted[row], goal)
     return wanted
