@@ -1,0 +1,151 @@
+"""detlab evidence: run the sweeps of a list of questions, keep what their verdicts follow from, write the page."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from detlab.commands.ablate import Request, read_request
+from detlab.commands.report import flag, split_arguments
+from detlab.errors import ConfigError
+from detlab.report.evidence import Claim, evidence_page, read_claims
+from detlab.report.kept import facts_of_run, used_seeds, write_kept
+from detlab.report.results import measure
+from detlab.report.runs import ReportError, find_runs, setting
+from detlab.sweeps.process import launcher_environment, quoted
+from detlab.system.files import write_whole
+from detlab.system.printing import say
+from detlab.system.text import complain
+
+USAGE = "detlab evidence docs/evidence"
+OPTIONS = {
+    "run": "false: run nothing, read the runs that there are, and write the page; true",
+    "only": "names of claims to run, with commas; all",
+    "n_jobs": "jobs at once; 1",
+    "out": "folder of the sweeps' runs; outputs/evidence",
+    "bccd": "folder of the blood cells, for sweeps with data.root={bccd}; without it these are left out",
+}
+HELP = (
+    f"usage: {USAGE} [KEY=VALUE ...]\n\n"
+    "Runs the sweeps of FOLDER/claims.yaml one after the other, four to eight seeds a row; the same command goes on\n"
+    "after an interruption. Keeps in FOLDER what the verdicts follow from, and writes FOLDER.md.\n\n"
+    + "\n".join(f"  {key:7} {text}" for key, text in OPTIONS.items())
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, keep, write; returns the exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    try:
+        folders, options = split_arguments(words, OPTIONS)
+        if len(folders) != 1:
+            raise ConfigError("detlab evidence takes one folder with a claims.yaml, such as docs/evidence.")
+        return answer_all(folders[0], options)
+    except (ReportError, ConfigError) as error:
+        complain(error)
+        return 2
+
+
+def answer_all(folder: Path, options: Mapping[str, str]) -> int:
+    """Answer the claims of a folder.
+
+    Returns:
+        Exit status: 0, 1 if a job failed, or the status of a sweep that ended otherwise.
+    """
+    claims, worst = read_claims(folder), 0
+    chosen = _chosen(claims, options.get("only", ""))
+    running = flag("run", options.get("run", "true"))
+    place = Path(options.get("out", "outputs/evidence"))
+    jobs = options.get("n_jobs", "1")
+    if not jobs.isdecimal() or not int(jobs):
+        raise ConfigError(f"n_jobs={jobs} must be a whole number from 1 on.")
+    planned: list[tuple[Claim, str, list[str], Request]] = []
+    for claim in chosen:
+        for data in claim.sweeps:
+            if (words := filled(claim, data, options)) is None:
+                say(f"left out    {claim.name} on {data}: it needs {_missing(claim, data, options)}")
+                continue
+            sweep = (place / f"{claim.name}-{data}").absolute()
+            words = [*words, f"hydra.sweep.dir={quoted(sweep)}", f"hydra.launcher.n_jobs={jobs}", "probe=false"]
+            planned.append((claim, data, words, read_request(words)))  # mistakes are said before the first sweep runs
+    for claim, data, words, request in planned:
+        if running:
+            say(f"claim       {claim.name} on {data}: {claim.question}")
+            status = subprocess.run(
+                [sys.executable, "-m", "detlab.commands.ablate", *words], env=launcher_environment(), check=False
+            ).returncode
+            if status not in (0, 1):
+                return status
+            worst = max(worst, status)
+        if keep(folder, claim, data, request):
+            write_page(folder, claims)
+    page = write_page(folder, claims)
+    say(f"page        {page}")
+    return worst
+
+
+def _chosen(claims: Sequence[Claim], only: str) -> list[Claim]:
+    names = [name for name in only.split(",") if name]
+    known = [claim.name for claim in claims]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"only={name} is no claim; there are {', '.join(known)}.")
+    return [claim for claim in claims if not names or claim.name in names]
+
+
+def filled(claim: Claim, data: str, options: Mapping[str, str]) -> list[str] | None:
+    """Words of a claim's command with {NAME} filled in from the options; None if one is not given."""
+    if _missing(claim, data, options):
+        return None
+    words = claim.command(data)
+    for name in OPTIONS:
+        words = [word.replace(f"{{{name}}}", quoted(Path(options.get(name, "")).absolute())) for word in words]
+    return words
+
+
+def _missing(claim: Claim, data: str, options: Mapping[str, str]) -> str:
+    wanted = [name for name in OPTIONS if any(f"{{{name}}}" in word for word in claim.sweeps[data])]
+    return ", ".join(f"{name}=PATH" for name in wanted if name not in options)
+
+
+def keep(folder: Path, claim: Claim, data: str, request: Request) -> bool:
+    """Keep what a sweep's verdicts follow from; False if it has no runs."""
+    ablation = request.ablation
+    measured = measure(ablation.folder, ablation.rows, request.seeds, ablation.metric)
+    count = used_seeds(measured)
+    if not count:
+        return False
+    draws = None if measured.draws is None else measured.draws[:, :count]
+    runs = []
+    for run in find_runs([ablation.folder]):
+        row = next((i for i, r in enumerate(ablation.rows) if all(setting(run, k) == v for k, v in r.items())), None)
+        if run.done and row is not None and run.seed in request.seeds[:count]:
+            runs.append(facts_of_run(run, row))
+    facts = {
+        "command": " ".join(claim.command(data)),
+        "answer": ablation.answer,
+        "rows": ablation.rows,
+        "seeds": list(request.seeds[:count]),
+        "min_seeds": request.min_seeds,
+        "max_seeds": request.max_seeds,
+        "runs": sorted(runs, key=lambda run: (run["row"], run["seed"])),
+    }
+    write_kept(claim.stem(folder, data), replace(measured, values=measured.values[:, :count], draws=draws), facts)
+    return True
+
+
+def write_page(folder: Path, claims: Sequence[Claim]) -> Path:
+    """Write FOLDER.md; returns its path."""
+    page = folder.absolute().with_suffix(".md")
+    write_whole(page, evidence_page(folder.absolute(), claims).encode())
+    return page
+
+
+if __name__ == "__main__":
+    sys.exit(main())

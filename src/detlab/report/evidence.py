@@ -1,0 +1,194 @@
+"""A page of questions and their measured answers, from claims.yaml and the kept sweeps beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from detlab.config.overrides import short_names
+from detlab.report.contents import metric_title
+from detlab.report.escapes import for_markdown, markdown_code
+from detlab.report.intervals import Contrast
+from detlab.report.kept import Kept, read_kept
+from detlab.report.runs import ReportError
+from detlab.system.foreign import ForeignFileError, read_yaml
+
+CLAIMS = "claims.yaml"
+KEYS = ("name", "question", "paper", "ablation", "sweeps", "says")
+HEAD = """# The claims, answered
+
+`make evidence` runs the sweeps, goes on after an interruption, and writes this page from `{folder}`: questions and
+commands are in `claims.yaml`; two files per sweep hold its values, resampled values, config hashes, commit and
+versions. `detlab evidence {folder} run=false` repeats every verdict from them, without the runs.
+
+Each row is compared with the first. A difference has a 95 % interval that covers seeds and test images. Verdicts are
+corrected over the rows, and over the looks at a growing number of seeds ([intervals.md](intervals.md)). *Found from* is
+the smallest true difference that these runs would have found four times out of five. The detectors are small and
+trained for minutes: a verdict holds at this scale and for these data, and where it finds no difference, the scale of
+the papers may show one.
+"""
+COLUMNS = (
+    "question",
+    "the paper",
+    "data",
+    "metric by row",
+    "difference to the first row [95 %], verdict",
+    "found from",
+    "rows x seeds, a job",
+    "what it says",
+)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A question with the sweeps that answer it.
+
+    Attributes:
+        name: of its files.
+        question, paper: the question; what the paper reports, with its table.
+        ablation: file in conf/ablation.
+        sweeps: {data: overrides of its sweep}; `{NAME}` in an override is filled in from the command line, as in
+            data.root={bccd}.
+        says: {data: what the answer does and does not say}.
+    """
+
+    name: str
+    question: str
+    paper: str
+    ablation: str
+    sweeps: Mapping[str, tuple[str, ...]]
+    says: Mapping[str, str]
+
+    def stem(self, folder: Path, data: str) -> Path:
+        """Path of a sweep's kept files without their endings."""
+        return folder / f"{self.name}-{data}"
+
+    def command(self, data: str) -> list[str]:
+        """Words of `detlab ablate`."""
+        return [self.ablation, *self.sweeps[data], "until=decided", "min_seeds=4", "max_seeds=8"]
+
+
+def read_claims(folder: Path) -> list[Claim]:
+    """The claims of a folder.
+
+    Raises:
+        ReportError: claims.yaml is missing or damaged, or an entry lacks a key.
+    """
+    file = folder / CLAIMS
+    try:
+        entries = read_yaml(file)
+    except ForeignFileError as error:
+        raise ReportError(str(error)) from error
+    if not isinstance(entries, list):
+        raise ReportError(f"{file} must be a list of claims with {', '.join(KEYS)}.")
+    claims = [_claim(entry, number, file) for number, entry in enumerate(entries, 1)]
+    names = [claim.name for claim in claims]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ReportError(f"{file} has two claims called {twice}.")
+    return claims
+
+
+def _claim(entry: Any, number: int, file: Path) -> Claim:
+    if not isinstance(entry, dict) or not {*KEYS[:-1]} <= {*entry} <= {*KEYS}:
+        raise ReportError(f"{file}: claim {number} must have {', '.join(KEYS[:-1])}, and may have says.")
+    sweeps, says = entry["sweeps"], entry.get("says") or {}
+    lists = isinstance(sweeps, dict) and sweeps and all(isinstance(words, list) for words in sweeps.values())
+    if not lists or not isinstance(says, dict) or not {*says} <= {*sweeps}:
+        raise ReportError(
+            f"{file}: claim {number} needs sweeps: {{DATA: [OVERRIDE, ...]}}, and says: {{DATA: sentence}}."
+        )
+    name, question, paper, ablation = (str(entry[key]) for key in KEYS[:4])
+    if not all(text.replace("_", "").isalnum() for text in (name, *map(str, sweeps))):
+        raise ReportError(
+            f"{file}: claim {number} is called {name}, on {', '.join(map(str, sweeps))}; use letters, digits, _."
+        )
+    return Claim(
+        name=name,
+        question=question,
+        paper=paper,
+        ablation=ablation,
+        sweeps={str(data): tuple(map(str, words)) for data, words in sweeps.items()},
+        says={str(data): str(text) for data, text in says.items()},
+    )
+
+
+def evidence_page(folder: Path, claims: Sequence[Claim]) -> str:
+    """The page as Markdown.
+
+    Raises:
+        ReportError: a kept file is damaged.
+    """
+    kept = {(c.name, data): read_kept(c.stem(folder, data)) for c in claims for data in c.sweeps}
+    answered = [key for key, found in kept.items() if found is not None and found.look is not None]
+    lines = [HEAD.format(folder=f"docs/{folder.name}")]
+    questions = sum(any(key[0] == c.name for key in answered) for c in claims)
+    lines.append(f"Answered: {questions} of {len(claims)} questions, {len(answered)} of {len(kept)} sweeps.\n")
+    lines += [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    for claim in claims:
+        lines += [_line(claim, data, kept[claim.name, data]) for data in claim.sweeps]
+    lines.append("\n## Commands and runs\n")
+    for claim in claims:
+        for data in claim.sweeps:
+            lines.append(_source(claim, data, kept[claim.name, data]))
+    return "\n".join(lines) + "\n"
+
+
+def _line(claim: Claim, data: str, found: Kept | None) -> str:
+    look = None if found is None else found.look
+    first = [for_markdown(claim.question), for_markdown(claim.paper), for_markdown(data)]
+    if found is None or look is None:
+        return f"| {' | '.join([*first, 'not run yet', '', '', '', ''])} |"
+    names, values = _row_names(found), found.measured.values
+    title = for_markdown(metric_title(found.facts["answer"].removeprefix("test/")))
+    means = "<br>".join(f"{n} {_mean(row)}" for n, row in zip(names, values, strict=True))
+    changes = [_change(contrast, verdict) for contrast, verdict in zip(look.found, look.verdicts, strict=True)]
+    told = "<br>".join(f"{name} {change}" for name, change in zip(names[1:], changes, strict=True))
+    sizes = [c.detectable for c in look.found if c is not None and c.detectable is not None]
+    smallest = f"{min(sizes):.3f}" + (f" to {max(sizes):.3f}" if len(sizes) > 1 else "") if sizes else ""
+    seeds = np.isfinite(values).sum(1)
+    span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    spent = [run["seconds"] for run in found.facts["runs"] if isinstance(run.get("seconds"), int | float)]
+    time = f", {np.median(spent):.0f} s" if spent else ""
+    cells = [*first, f"{title}: {means}", told, smallest, f"{len(values)} x {span}{time}"]
+    return f"| {' | '.join([*cells, for_markdown(claim.says.get(data, ''))])} |"
+
+
+def _row_names(found: Kept) -> list[str]:
+    rows = found.facts["rows"]
+    names = short_names(list(dict.fromkeys(key for row in rows for key in row)))
+    return [for_markdown(" ".join(f"{names[key]}={level}" for key, level in row.items())) for row in rows]
+
+
+def _mean(values: Any) -> str:
+    finite = values[np.isfinite(values)]
+    return f"{finite.mean():.3f}" if len(finite) else "no runs"
+
+
+def _change(contrast: Contrast | None, verdict: str) -> str:
+    if contrast is None or contrast.value is None:
+        return "no runs"
+    span = "" if contrast.low is None else f" [{contrast.low:+.3f}, {contrast.high:+.3f}]"
+    decided = verdict in ("better", "worse")
+    told = f"**{verdict}**" if decided else "not distinguishable"
+    more = f" ({contrast.deciding} would decide)" if not decided and contrast.deciding else ""
+    return f"{contrast.value:+.3f}{span} {told}{more}"
+
+
+def _source(claim: Claim, data: str, found: Kept | None) -> str:
+    words = " ".join(claim.command(data)) if found is None else str(found.facts["command"])
+    words = re.sub(r"\{\w+\}", "PATH", words)
+    line = f"- {for_markdown(claim.question)} ({for_markdown(data)}): {markdown_code(f'detlab ablate {words}')}"
+    if found is None:
+        return line
+    runs = found.facts["runs"]
+    commits = sorted({str(run.get("commit", ""))[:12] for run in runs})
+    devices = sorted({str(run.get("device", "")) for run in runs})
+    packages = [run.get("packages") for run in runs if isinstance(run.get("packages"), dict)]
+    torch = sorted({str(p.get("torch")) for p in packages})
+    told = f"{len(runs)} runs on {', '.join(devices)}, torch {', '.join(torch)}, commit {', '.join(commits)}"
+    return f"{line}; {for_markdown(told)}"

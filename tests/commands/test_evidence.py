@@ -1,0 +1,104 @@
+"""detlab evidence: claims run one after the other, and what their verdicts follow from is kept."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from detlab.commands import evidence as command
+from detlab.commands.ablate import read_request
+from detlab.report.evidence import read_claims
+from detlab.report.kept import read_kept
+from tests.report.folders import write_sweep
+
+ROOT = Path(__file__).resolve().parents[2]
+NECKS = {
+    "name": "necks",
+    "question": "Which neck?",
+    "paper": "none",
+    "ablation": "neck",
+    "sweeps": {"shapes": ["budget=cpu", "model/neck=none,fpn"], "cells": ["budget=cpu_bccd", "data.root={bccd}"]},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims" / "claims.yaml").write_text(json.dumps([NECKS]))
+    return tmp_path / "claims"
+
+
+def test_a_sweep_is_run_and_kept_and_the_page_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[list[str]] = []
+
+    def ablate(words: list[str], **_: Any) -> SimpleNamespace:
+        seen.append(words[3:])
+        runs = write_sweep(read_request(words[3:]).ablation.folder, seeds=4)
+        (runs / "0" / "job.json").write_text("{}")
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(command.subprocess, "run", ablate)
+    assert command.main([str(folder), "n_jobs=2"]) == 0
+    said = capsys.readouterr().out
+    assert "left out    necks on cells: it needs bccd=PATH" in said
+    (words,) = seen
+    assert words[:3] == ["neck", "budget=cpu", "model/neck=none,fpn"]
+    assert "until=decided" in words
+    assert "hydra.launcher.n_jobs=2" in words
+    kept = read_kept(folder / "necks-shapes")
+    assert kept is not None
+    assert kept.measured.values.shape == (2, 4)
+    assert kept.measured.draws is not None
+    assert [run["seed"] for run in kept.facts["runs"] if run["row"] == 0] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert "Which neck?" in folder.with_suffix(".md").read_text()
+    monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: pytest.fail("run=false runs nothing"))
+    assert command.main([str(folder), "run=false"]) == 0
+
+
+def test_an_interrupted_sweep_ends_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=130))
+    assert command.main([str(folder)]) == 130
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "takes one folder"),
+        (["claims", "only=x"], "only=x is no claim; there are necks"),
+        (["claims", "n_jobs=0"], "n_jobs=0 must be a whole number from 1 on"),
+        (["claims", "run=maybe"], "run=maybe must be true or false"),
+        (["claims", "rum=1"], "There is no option rum"),
+        (["nowhere"], "claims.yaml"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    words: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command.main(words or ["run=true"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_paths_are_filled_in_as_values(folder: Path) -> None:
+    (claim,) = read_claims(folder)
+    assert command.filled(claim, "cells", {}) is None
+    words = command.filled(claim, "cells", {"bccd": "a b"})
+    assert words is not None
+    assert words[2] == f"data.root='{Path('a b').absolute()}'"
+
+
+@pytest.mark.slow
+def test_every_documented_sweep_can_be_planned() -> None:
+    for claim in read_claims(ROOT / "docs" / "evidence"):
+        for data in claim.sweeps:
+            words = command.filled(claim, data, {"bccd": "/data"})
+            assert words is not None
+            request = read_request(words)
+            assert (request.min_seeds, request.max_seeds) == (4, 8)
+            assert len(request.ablation.rows) > 1

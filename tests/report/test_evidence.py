@@ -1,0 +1,159 @@
+"""The page of claims: what is kept of a sweep repeats its verdicts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detlab.config.compose import config_dir
+from detlab.report.evidence import evidence_page, read_claims
+from detlab.report.kept import MOST_BYTES, read_kept, used_seeds, write_kept
+from detlab.report.results import Measured
+from detlab.report.rounds import looks
+from detlab.report.runs import ReportError
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+CLAIM: dict[str, Any] = {
+    "name": "neck",
+    "question": "Which | neck?",
+    "paper": "a table",
+    "ablation": "neck",
+    "sweeps": {"shapes": ["budget=cpu", "data.root={bccd}"]},
+    "says": {"shapes": "Only this."},
+}
+RUN = {"commit": "abc", "device": "cpu", "seconds": 100.0, "packages": {"torch": "2.14"}}
+
+
+def sweep(seeds: int = 5) -> Measured:
+    """Two rows that differ by 0.2, and one that is like the first."""
+    draw = np.random.default_rng(0).standard_normal
+    values = np.array([[0.3], [0.5], [0.3]]) + 0.01 * draw((3, seeds))
+    return Measured(values, values[..., None] + 0.005 * draw((3, 1, 200)), 100)
+
+
+def facts(measured: Measured, **other: Any) -> dict[str, Any]:
+    rows = [{"model/neck": level} for level in ("none", "fpn", "s|pp")[: len(measured.values)]]
+    made = {"command": "neck budget=cpu data.root={bccd}", "answer": "test/map_small", "rows": rows}
+    made |= {"seeds": list(range(measured.values.shape[1])), "min_seeds": 4, "max_seeds": 8, "runs": [RUN]}
+    return made | other
+
+
+def folder_with(tmp_path: Path, *claims: dict[str, Any]) -> Path:
+    (tmp_path / "claims.yaml").write_text(json.dumps(list(claims)))
+    return tmp_path
+
+
+def test_what_is_kept_repeats_the_verdicts(tmp_path: Path) -> None:
+    measured = sweep()
+    write_kept(tmp_path / "x", measured, facts(measured))
+    kept = read_kept(tmp_path / "x")
+    assert kept is not None
+    assert np.array_equal(kept.measured.values, measured.values)
+    assert kept.measured.images == 100
+    look = kept.look
+    whole = looks(measured.values, measured.draws, 8, images=100, first=4)[-1]
+    assert look is not None
+    assert look.verdicts == whole.verdicts == ("better", "undecided")
+    first, again = whole.found[0], look.found[0]
+    assert first is not None
+    assert again is not None
+    assert again.low == pytest.approx(first.low, abs=1e-6)  # draws are kept in float32
+    assert (tmp_path / "x.npz").stat().st_size < 300_000
+
+
+def test_a_sweep_without_draws_and_one_with_too_few_seeds(tmp_path: Path) -> None:
+    measured = Measured(sweep(3).values, None, None, "no detections")
+    write_kept(tmp_path / "x", measured, facts(measured))
+    kept = read_kept(tmp_path / "x")
+    assert kept is not None
+    assert kept.measured.draws is None
+    assert kept.measured.why_no_draws == "no detections"
+    assert kept.look is None
+    assert read_kept(tmp_path / "y") is None
+    values = np.full((2, 4), np.nan)
+    assert used_seeds(Measured(values, None, None)) == 0
+    values[1, 2] = 0.5
+    assert used_seeds(Measured(values, None, None)) == 3
+
+
+def test_the_page_answers_and_says_what_is_open(tmp_path: Path) -> None:
+    folder = folder_with(tmp_path, CLAIM, CLAIM | {"name": "other", "says": {}})
+    measured = sweep()
+    write_kept(folder / "neck-shapes", measured, facts(measured))
+    page = evidence_page(folder, read_claims(folder))
+    assert "Answered: 1 of 2 questions, 1 of 2 sweeps." in page
+    answered, pending = (line for line in page.splitlines() if line.startswith("| Which"))
+    assert "Which \\| neck?" in answered
+    assert f"AP small: neck=none {measured.values[0].mean():.3f}<br>neck=fpn" in answered
+    assert "**better**" in answered
+    assert "not distinguishable (" in answered
+    assert "| 3 x 5, 100 s | Only this. |" in answered
+    assert "not run yet" in pending
+    assert "1 runs on cpu, torch 2.14, commit abc" in page
+    assert "data.root=PATH" in page
+    assert "{bccd}" not in page
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{}", "must be a list of claims with name, question"),
+        ("[1]", "claim 1 must have name, question, paper, ablation, sweeps, and may have says"),
+        (json.dumps([CLAIM | {"more": 1}]), "claim 1 must have"),
+        (json.dumps([CLAIM | {"sweeps": {"shapes": "budget=cpu"}}]), "claim 1 needs sweeps: {DATA: "),
+        (json.dumps([CLAIM | {"says": {"coco": "x"}}]), "claim 1 needs sweeps: {DATA: "),
+        (json.dumps([CLAIM | {"name": "../x"}]), r"is called ../x, on shapes; use letters"),
+        (json.dumps([CLAIM, CLAIM]), "two claims called neck"),
+    ],
+)
+def test_mistakes_in_the_list_are_sentences(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "claims.yaml").write_text(content)
+    with pytest.raises(ReportError, match=message):
+        read_claims(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rows": []},
+        {"seeds": [0]},
+        {"min_seeds": 1},
+        {"max_seeds": "many"},
+        {"answer": None},
+        {"command": 3},
+        {"runs": 3},
+        {"rows": None},
+    ],
+)
+def test_files_that_do_not_fit_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    measured = sweep()
+    write_kept(tmp_path / "x", measured, facts(measured) | change)
+    with pytest.raises(ReportError, match=r"x.npz and .*x.json cannot be read together"):
+        read_kept(tmp_path / "x")
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    measured = sweep()
+    write_kept(tmp_path / "x", measured, facts(measured))
+    for content in (b"", b"PK\x03\x04 nothing"):
+        (tmp_path / "x.npz").write_bytes(content)
+        with pytest.raises(ReportError, match="cannot be read together"):
+            read_kept(tmp_path / "x")
+    with (tmp_path / "x.npz").open("wb") as file:
+        file.truncate(MOST_BYTES + 1)
+    with pytest.raises(ReportError, match="is larger than 64 MB"):
+        read_kept(tmp_path / "x")
+
+
+def test_the_documented_page_follows_from_the_kept_files() -> None:
+    claims = read_claims(DOCS / "evidence")
+    assert evidence_page(DOCS / "evidence", claims) == (DOCS / "evidence.md").read_text()
+
+
+def test_the_documented_claims_name_ablations() -> None:
+    for claim in read_claims(DOCS / "evidence"):
+        assert (config_dir() / "ablation" / f"{claim.ablation}.yaml").is_file()
