@@ -84,8 +84,13 @@ def test_hydra_s_refusals_are_told_in_one_sentence(
     check(said, told)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("line", "told"), [c for c in HERE if c[0].split()[0] not in PLAIN])
+OWN_START = [c for c in HERE if c[0].split()[0] not in PLAIN]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [pytest.param(*c, marks=pytest.mark.many if i % 25 else pytest.mark.slow) for i, c in enumerate(OWN_START)],
+)
 def test_the_same_through_hydra_s_own_start(
     line: str, told: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

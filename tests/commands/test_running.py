@@ -397,7 +397,7 @@ OVERFIT = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.many
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("family", list(OVERFIT))
 def test_eight_images_are_learned_by_heart(family: str, tmp_path: Path) -> None:
