@@ -27,12 +27,17 @@ class Range:
 
     def __str__(self) -> str:
         if self.low == self.high:
-            return f"just {self.low:g}"
+            return f"just {_plain(self.low)}"
         if math.isfinite(self.low) and math.isfinite(self.high) and not self.open_low:
-            return f"from {self.low:g} to {'below ' if self.open_high else ''}{self.high:g}"
-        low = f"{'above' if self.open_low else 'at least'} {self.low:g}" if math.isfinite(self.low) else ""
-        high = f"{'below' if self.open_high else 'at most'} {self.high:g}" if math.isfinite(self.high) else ""
+            return f"from {_plain(self.low)} to {'below ' if self.open_high else ''}{_plain(self.high)}"
+        low = f"{'above' if self.open_low else 'at least'} {_plain(self.low)}" if math.isfinite(self.low) else ""
+        high = f"{'below' if self.open_high else 'at most'} {_plain(self.high)}" if math.isfinite(self.high) else ""
         return " and ".join(part for part in (low, high) if part)
+
+
+def _plain(number: float) -> str:
+    """A limit in digits, without an exponent for whole numbers."""
+    return str(number) if isinstance(number, int) else f"{number:g}"
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,14 @@ class OneOf:
     """One of these words."""
 
     words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Like:
+    """Text that fits a regular expression as a whole, described in words."""
+
+    pattern: str
+    words: str
 
 
 @dataclass(frozen=True)
@@ -64,7 +77,12 @@ class OptionsOf:
 
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
-OddCount = Annotated[int, Range(1), Odd()]
+Images = Annotated[int, Range(1, 10_000)]  # of a batch
+Workers = Annotated[int, Range(0, 256)]  # processes
+Side = Annotated[int, Range(1, 65_535)]  # px of an image's side; JPEG's largest
+Divisor = Annotated[int, Range(1, 1024)]  # of a canvas's sides
+PerImage = Annotated[int, Range(1, 100_000)]  # boxes of an image, each a row of a padded tensor, used or not
+OddCount = Annotated[int, Range(1, 255), Odd()]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]
 Fraction = Annotated[float, Range(0, 1)]

@@ -134,8 +134,8 @@ def test_every_top_key_of_a_command_has_a_contract(command: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "told"),
     [
-        ("model.detect.max_detections", "abc", "a whole number of at least 1; use model.detect.max_detections=100."),
-        ("model.detect.max_detections", None, "a whole number of at least 1; use model.detect.max_detections=100."),
+        ("model.detect.max_detections", "abc", "a whole number from 1 to 100000; use model.detect.max_detections=100."),
+        ("model.detect.max_detections", None, "a whole number from 1 to 100000; use model.detect.max_detections=100."),
         ("model.neck.lateral", "no", "true or false; use model.neck.lateral=false."),
         ("model.neck.lateral", "yes", "true or false; use model.neck.lateral=true."),
         ("model.neck.lateral", "abc", "true or false; use model.neck.lateral=true."),

@@ -22,7 +22,7 @@ from detlab.commands.claim import RunFolder
 from detlab.config.compose import config_dir
 from detlab.errors import ConfigError
 from detlab.runs import folder as module
-from detlab.runs.folder import claim, claim_free, claimed, give_back, in_use, rank
+from detlab.runs.folder import claim, claim_free, claimed, give_back, in_use, rank, remove_unused
 from detlab.system.locks import Lock
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,3 +254,45 @@ def test_commands_of_one_moment_share_no_folder(tmp_path: Path, commands: int) -
     found = json.loads(done.stdout.splitlines()[-1])
     assert (found["wrong"], found["races"]) == ([], races)
     assert found["contested"], found
+
+
+@pytest.mark.parametrize("default", [True, False])
+def test_a_refused_command_leaves_no_folder(tmp_path: Path, default: bool) -> None:
+    folder = (claim_free if default else claim)(tmp_path / "day" / "run") or tmp_path / "day" / "run"
+    (folder / ".hydra").mkdir()
+    (folder / ".hydra" / "config.yaml").write_text("{}")
+    (folder / "train.log").touch()
+    remove_unused()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("file", ["status.json", "train.log", "of_mine.txt"])
+def test_a_folder_with_anything_else_stays(tmp_path: Path, file: str) -> None:
+    (claim_free(tmp_path / "run") / file).write_text("text")
+    remove_unused()
+    assert (tmp_path / "run" / file).is_file()
+
+
+def test_a_folder_of_the_user_s_own_stays(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    claim(tmp_path / "mine")
+    other_run = claim_free(tmp_path / "day" / "run")
+    (tmp_path / "day" / "another").mkdir()
+    remove_unused()
+    assert (tmp_path / "mine").is_dir()
+    assert (tmp_path / "day" / "another").is_dir()
+    assert not other_run.exists()
+
+
+def test_a_folder_that_another_command_removes_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, take, tries = tmp_path / "run", Lock.take, []
+
+    def removed_once(lock: Lock) -> bool:
+        tries.append(lock)
+        if len(tries) == 1:
+            folder.rmdir()
+        return take(lock)
+
+    monkeypatch.setattr(Lock, "take", removed_once)
+    claim(folder)
+    assert (folder / ".lock").is_file()

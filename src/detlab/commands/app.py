@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import os
 import sys
 from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detlab.commands.helping import help_lines
 from detlab.config.compose import open_keys, valid_config
 from detlab.config.explaining import explain, one_line
+from detlab.config.trusted import trusted_packages
 from detlab.config.typed import check_once, check_overrides
 from detlab.errors import ConfigError, DataError
+from detlab.runs.folder import remove_unused
 from detlab.system.text import complain, write_lines
 
 MISTAKES = (HydraException, OmegaConfBaseException, ConfigError, DataError)
@@ -36,15 +41,23 @@ def on_plain_config(name: str) -> Callable[[Callable[[dict[str, Any]], Result]],
     def decorate(task: Callable[[dict[str, Any]], Result]) -> Callable[[DictConfig], Result]:
         @functools.wraps(task)
         def started(config: DictConfig) -> Result:
-            overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+            overrides = as_typed(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
             try:
-                return task(valid_config(config, name, overrides))
+                plain = valid_config(config, name, overrides)
+                trusted_packages(plain.get("trust") or ())
+                return task(plain)
             except Exception as error:
                 end(error, name, overrides)
 
         return started
 
     return decorate
+
+
+def as_typed(overrides: Any) -> list[str]:
+    """A list of Hydra's overrides; to OmegaConf, one such as seed=${foo} is text to be resolved."""
+    texts: Any = OmegaConf.to_container(overrides, resolve=False)
+    return [str(text) for text in texts]
 
 
 def run_app(main: Callable[[], Any], name: str) -> None:
@@ -57,8 +70,9 @@ def run_app(main: Callable[[], Any], name: str) -> None:
     if any(word in ("-h", "--help") for word in sys.argv[1:]):
         write_lines(help_lines(name))
         return
-    words = [argument for argument in sys.argv[1:] if argument[0] != "-"]
+    words = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
     try:
+        _check_flags(name)
         typed = [word for word in words if "=" in word]
         check_overrides(typed)
         check_once(typed)
@@ -68,13 +82,33 @@ def run_app(main: Callable[[], Any], name: str) -> None:
         end(error, name, words)
 
 
+def _check_flags(command: str) -> None:
+    """Refuse flags that Hydra does not have; it would print its usage in six lines.
+
+    Raises:
+        ConfigError: the message is argparse's.
+    """
+    with contextlib.redirect_stderr(io.StringIO()) as told:
+        try:
+            get_args_parser().parse_args()
+        except SystemExit as stop:
+            if not stop.code:  # --version
+                raise
+            reason = told.getvalue().rpartition("error: ")[2].strip()
+            raise ConfigError(f"{reason}; detlab {command} --help lists the flags.") from None
+
+
 def end(error: Exception, name: str, overrides: list[str]) -> NoReturn:
-    """Print a mistake of the user as one sentence and exit with status 2; raise other errors again."""
+    """Print a mistake of the user as one sentence and exit with status 2; raise other errors again.
+
+    A folder that this command created, and in which nothing was written yet, is removed.
+    """
     shown = os.environ.get(FULL) == "1" and SET_HERE not in os.environ
     told = "" if shown else _sentence(error, name, overrides)
     if not told:
         raise error
     complain(told)
+    remove_unused()
     sys.exit(2)
 
 

@@ -13,6 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from detlab.commands.app import as_typed
 from detlab.config.compose import plain_config
 from detlab.config.explaining import explain
 from detlab.errors import ConfigError
@@ -56,7 +57,7 @@ class RunFolder(Callback):
     def _claim(self, config: DictConfig) -> Path:
         wanted = Path(str(config.hydra.run.dir))
         resume = self.resumable and config.resume is True
-        given = any(o.lstrip("+").startswith("hydra.run.dir=") for o in config.hydra.overrides.hydra)
+        given = any(o.lstrip("+").startswith("hydra.run.dir=") for o in as_typed(config.hydra.overrides.hydra))
         if resume and not given:
             wanted = _newest(config, wanted.absolute().parents[1])
         elif not given and not self.keep_name:

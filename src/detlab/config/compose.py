@@ -17,7 +17,7 @@ from detlab.config.parts import build_part
 from detlab.config.places import choices_among, compose_quietly, config_dir
 from detlab.config.rules import check
 from detlab.config.typed import check_overrides
-from detlab.config.validate import validate, validate_node
+from detlab.config.validate import has_option, validate, validate_node, written
 from detlab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -87,9 +87,33 @@ def valid_config(config: DictConfig, command: str, overrides: Sequence[str] = ()
     Raises:
         ConfigError: the first wrong key or value.
     """
+    _refuse_taken(config, command, overrides)
     plain = plain_config(config, keys=[str(key) for key in config if key != "hydra"])
     validate(plain, command, lambda: _shipped(command, overrides))
     return plain
+
+
+def _refuse_taken(config: DictConfig, command: str, overrides: Iterable[str]) -> None:
+    """Refuse an override ~KEY that takes an option away from the part that has it, or the `paths` of a command.
+
+    An entry of a map (~callbacks.early_stop), and an option that the chosen part does not have, may be taken away.
+
+    Raises:
+        ConfigError: names the option and its default.
+    """
+    for text in overrides:
+        key = text[1:].partition("=")[0].replace("/", ".")
+        parent, _, name = key.rpartition(".")
+        if not text.startswith("~"):
+            continue
+        node: Any = OmegaConf.select(config, parent, throw_on_resolution_failure=False) if parent else None
+        target = str(node["_target_"]) if isinstance(node, DictConfig) and "_target_" in node else ""
+        if key.split(".")[0] == "paths" or (target and has_option(target, name)):
+            node = _shipped(command, [o for o in overrides if o != text])
+            for part in key.split("."):
+                node = node.get(part) if isinstance(node, Mapping) else None
+            works = f"{key}={written(node)}" if isinstance(node, str | int | float) else "a value or an option of it"
+            raise ConfigError(f"{key} was taken away, and {target or f'detlab {command}'} needs it; use {works}.")
 
 
 def plain_config(config: DictConfig, keys: Iterable[str] | None = None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import math
+import re
 import sys
 import types
 import typing
@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
-from detlab.ranges import Odd, OneOf, OptionsOf, Range, Size
+from detlab.ranges import Like, Odd, OneOf, OptionsOf, Range, Size
 
+LARGEST = {int: 2**63 - 1, float: 3.4e38}  # of torch's int64 and float32
 LISTS = (list, tuple, Sequence, Iterable)
 WITHOUT_OPTIONS = ("builtins", "typing", "torch.nn.modules.module")  # of object, Protocol, nn.Module
 WORDS = {bool: "true or false", str: "text", type(None): "null"}
@@ -53,7 +54,7 @@ def options_of(target: Callable[..., Any]) -> Options:
 
 
 def fits(value: Any, contract: Any) -> bool:
-    """Whether a plain annotation allows a value. Numbers must be finite; a bool is no int, and an int is no text."""
+    """Whether a plain annotation allows a value. Numbers fit int64 or float32; a bool is no int, an int no text."""
     base, facts = _base(contract), _facts(contract)
     origin, arguments = get_origin(base), get_args(base)
     if origin in (Union, types.UnionType):
@@ -66,7 +67,12 @@ def fits(value: Any, contract: Any) -> bool:
         return value is None
     if base in (int, float):
         number = isinstance(value, int) or (base is float and isinstance(value, float))
-        return number and not isinstance(value, bool) and math.isfinite(value) and _within(value, facts)
+        return (
+            number
+            and not isinstance(value, bool)
+            and -LARGEST[base] <= value <= LARGEST[base]
+            and _within(value, facts)
+        )
     if base in (bool, str):
         return type(value) is base and _within(value, facts)
     if (origin or base) in LISTS:
@@ -103,6 +109,14 @@ def entry_contract(contract: Any) -> Any:
     return get_args(base)[0] if get_origin(base) in LISTS and get_args(base) else None
 
 
+def long_enough(value: Sequence[Any], contract: Any) -> bool:
+    """Whether a list has a number of entries that the annotation allows."""
+    base = _base(contract)
+    if get_origin(base) in (Union, types.UnionType):
+        return any(long_enough(value, one) for one in get_args(base))
+    return get_origin(base) not in LISTS or _within(value, _facts(contract))
+
+
 def entries_of(contract: Any) -> tuple[dict[str, Any], Any] | None:
     """Contracts of a mapping's values: ({key: contract}, contract of all other keys or None).
 
@@ -137,6 +151,8 @@ def describe(contract: Any) -> str:
         return what + joined
     if words := [fact.words for fact in facts if isinstance(fact, OneOf)]:
         return _any_of(list(words[0]))
+    if shapes := [fact.words for fact in facts if isinstance(fact, Like)]:
+        return shapes[0]
     if base in WORDS or base is None:
         return WORDS.get(base, "null")
     if (origin or base) in LISTS:
@@ -154,6 +170,8 @@ def _described_list(facts: Sequence[Any], arguments: Sequence[Any]) -> str:
         return f"a list{each}"
     if size.most == size.least:
         return f"a list of {size.least} entries{each}"
+    if size.most is not None:
+        return f"a list of {size.least} to {size.most} entries{each}"
     return f"a list of at least {size.least} {'entry' if size.least == 1 else 'entries'}{each}"
 
 
@@ -174,6 +192,8 @@ def _within(value: Any, facts: Iterable[Any]) -> bool:
         if isinstance(fact, Odd) and value % 2 == 0:
             return False
         if isinstance(fact, OneOf) and value not in fact.words:
+            return False
+        if isinstance(fact, Like) and not re.fullmatch(fact.pattern, value):
             return False
         if isinstance(fact, Size) and not fact.least <= len(value) <= (fact.most or len(value)):
             return False

@@ -106,6 +106,12 @@ def _of_composition(text: str, name: str, overrides: Sequence[str]) -> str:
     if m := re.search(r"Could not delete (?:from config\. )?'([^']+)'", text):
         key = m[1].partition("=")[0]
         return f"~{key} takes nothing away: {_no_group(key, name) if '/' in key else _no_key(key, name, overrides)}"
+    if m := re.search(r"Error resolving interpolation '([^']+)'", text):
+        return f"conf/ needs one option of each group in {m[1]}; choose one, such as model=retinanet."
+    if m := re.search(r"Multiple values for ([\w/@.]+)\. To override a value", text):
+        return f"+{m[1]}=... chooses an option of a group that is there already; use {m[1]}=... without the plus."
+    if m := re.search(r"force-add of config groups is not supported: '\+\+([^']+)'", text):
+        return f"++{m[1]} chooses an option of a group, which takes no plus; use {m[1]}."
     if m := re.search(r"Could not append to config\. An item is already at '([^']+)'", text):
         return f"+{m[1]} adds an option that is there already; use {m[1]}=VALUE."
     if "Ambiguous value for argument" in text or "Sweep parameters" in text:

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypedDict
 
-from detlab.ranges import Count, Fraction, Natural, NonNegative, OneOf, Positive, Range, Seed, Share, Size
+from detlab.ranges import Count, Fraction, Like, Natural, NonNegative, OneOf, Positive, Range, Seed, Share, Size
 
 Split = Annotated[str, OneOf(("train", "val", "test"))]
 Stored = Annotated[str, OneOf(("best", "last"))]
@@ -25,11 +25,14 @@ class Paths(TypedDict):
     run_dir: str
 
 
+Threads = Annotated[int, Range(1, 4096)]  # more make the OpenMP runtime end the process
+
+
 class Shared(TypedDict):
     """Keys of every command."""
 
     trust: Sequence[str]
-    threads: Count | None
+    threads: Threads | None
     paths: Paths
 
 
@@ -165,7 +168,7 @@ class Trainer(TypedDict):
 
     max_epochs: Count
     max_steps: Annotated[int, Range(-1)]
-    max_time: str | None
+    max_time: Annotated[str, Like(r"\d+:\d\d:\d\d:\d\d", "days:hours:minutes:seconds, such as 00:01:30:00")] | None
     check_val_every_n_epoch: Count | None
     gradient_clip_val: NonNegative | None
     accumulate_grad_batches: Count
@@ -178,10 +181,17 @@ class Trainer(TypedDict):
     devices: Count | Annotated[int, Range(-1, -1)] | Annotated[Sequence[Natural], Size(1)] | Literal["auto"]
     num_nodes: Count
     precision: Precision
+    profiler: Annotated[str, OneOf(("simple", "advanced", "pytorch"))] | Part | None
     default_root_dir: str | None
     enable_model_summary: bool
     use_distributed_sampler: bool
     sync_batchnorm: bool
+
+
+class Composed(TypedDict):
+    """torchvision's Compose."""
+
+    transforms: Annotated[Sequence[Part], Size(1)]
 
 
 class Flip(TypedDict):
@@ -252,6 +262,7 @@ TOP = {command: _contracts(keys) for command, keys in COMMANDS.items()}
 NEEDED: dict[str, frozenset[str]] = {command: keys.__required_keys__ for command, keys in COMMANDS.items()}  # type: ignore[attr-defined]
 EXTRA: dict[str, dict[str, Any]] = {
     "lightning.Trainer": _contracts(Trainer),
+    "torchvision.transforms.v2.Compose": _contracts(Composed),
     "torchvision.transforms.v2.RandomHorizontalFlip": _contracts(Flip),
     "torchvision.transforms.v2.RandomVerticalFlip": _contracts(Flip),
     "torchvision.transforms.v2.RandomPhotometricDistort": _contracts(Flip),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 from hydra import compose, initialize_config_dir
@@ -21,6 +22,7 @@ def config_dir() -> Path:
     raise ConfigError(f"The configs are not where they belong, {package / 'conf'}; install detlab again.")
 
 
+@cache
 def groups() -> list[str]:
     """All config groups, such as `model/neck`."""
     root = config_dir()

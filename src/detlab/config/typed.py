@@ -8,6 +8,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
+from detlab.config.places import config_dir, groups
 from detlab.errors import ConfigError
 
 MODEL_PARTS = {  # keys under model that are groups, wherever they stand
@@ -42,7 +43,7 @@ def read_override(text: str) -> Override:
 
 
 def check_overrides(overrides: Iterable[str]) -> None:
-    """Refuse overrides that Hydra cannot parse, and a dot in place of a slash.
+    """Refuse overrides that Hydra cannot parse, a group without the name of an option, and a dot in place of a slash.
 
     model.box_loss=giou would overwrite the whole group with text; model/box_loss=giou chooses an option.
 
@@ -50,7 +51,7 @@ def check_overrides(overrides: Iterable[str]) -> None:
         ConfigError: the message shows the right form.
     """
     for override in overrides:
-        read_override(override)
+        _check_group(read_override(override))
         key, _, value = override.partition("=")
         if not key.strip("+~"):
             raise ConfigError(unreadable(override))
@@ -61,6 +62,20 @@ def check_overrides(overrides: Iterable[str]) -> None:
         group = f"model/{parts[-1]}"
         slash = group if len(parts) == 2 else f"{group}@{'.'.join(parts)}"
         raise ConfigError(f"{key}={value} would overwrite a whole group by a word; use {slash}={value}.")
+
+
+def _check_group(override: Override) -> None:
+    """Refuse null, a number or a boolean as the option of a group, such as debug=true.
+
+    Raises:
+        ConfigError: the message lists the options.
+    """
+    group = str(override.key_or_group)
+    if override.is_sweep_override() or override.is_delete() or group not in groups():
+        return
+    if not isinstance(override.value(), str | list | dict):
+        options = ", ".join(sorted(file.stem for file in (config_dir() / group).glob("*.yaml")))
+        raise ConfigError(f"{override.input_line} names no option of the group {group}; use one of {options}.")
 
 
 def check_once(overrides: Iterable[str]) -> None:

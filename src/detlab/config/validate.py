@@ -19,6 +19,7 @@ from detlab.config.contracts import (
     entry_contract,
     fits,
     is_plain,
+    long_enough,
     options_of,
 )
 from detlab.config.keys import EXTRA, NEEDED, TOP
@@ -75,6 +76,11 @@ def validate_node(node: Mapping[str, Any], key: str) -> None:
         raise ConfigError(sentence(fault, {}))
 
 
+def has_option(target: str, name: str) -> bool:
+    """Whether the class or function of a node's `_target_` takes an option."""
+    return name in _options(target, target).known
+
+
 def node_faults(node: Mapping[str, Any], key: str) -> Iterator[Fault]:
     """Wrong values of a node with `_target_` and of the nodes inside it.
 
@@ -105,6 +111,8 @@ def value_faults(value: Any, contract: Any, key: str) -> Iterator[Fault]:
                 raise ConfigError(_no_entry(key, str(name), list(known)))
             yield from value_faults(entry, known.get(name, other), f"{key}.{name}")
     elif isinstance(value, list) and (inner := entry_contract(contract)) is not None and not is_plain(contract):
+        if not long_enough(value, contract):
+            yield Fault(key, value, contract)
         for number, entry in enumerate(value):
             yield from value_faults(entry, inner, f"{key}.{number}")
     elif not admits_all(contract):

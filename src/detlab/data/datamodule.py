@@ -10,6 +10,7 @@ import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
 from torch.utils.data import DataLoader
 
+from detlab import ranges
 from detlab.data.audit import AuditReport, printable
 from detlab.data.checks import audited, count_across
 from detlab.data.dataset import Collate, DetectionDataset, Sample
@@ -22,7 +23,7 @@ from detlab.data.sampling import EpochSampler, ShardedBatchSampler
 from detlab.data.splits import of_classes, renamed, with_shares
 from detlab.data.transforms import MODES, Resize
 from detlab.errors import DataError
-from detlab.ranges import BelowOne, Count, Natural, NonNegative, OneOf, OpenFraction, Positive, Seed, Size
+from detlab.ranges import BelowOne, Count, NonNegative, OneOf, OpenFraction, Positive, Seed, Size
 from detlab.tensors.structures import Batch, GroundTruth
 
 TRAINING = ("train", "val")  # splits that training needs
@@ -33,7 +34,7 @@ KNOWN: dict[str, tuple[str | None, ...]] = {
     "check_images": ("full", "header"),
     "voc_ap": (None, "voc07", "voc12"),
 }
-Pair = Annotated[Sequence[Count], Size(2, 2)]  # height, width
+Pair = Annotated[Sequence[ranges.Side], Size(2, 2)]  # height, width
 
 
 class DetectionData(L.LightningDataModule):
@@ -77,16 +78,16 @@ class DetectionData(L.LightningDataModule):
         *,
         source: Source,
         augment: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
-        batch_size: Count = 8,
-        eval_batch_size: Count | None = None,
-        num_workers: Natural = 0,
+        batch_size: ranges.Images = 8,
+        eval_batch_size: ranges.Images | None = None,
+        num_workers: ranges.Workers = 0,
         worker_timeout_s: Positive = 600.0,
         resize: Annotated[str, OneOf(MODES)] | None = None,
         resize_default: str = "short_side",
-        size: Count | Pair = 800,
-        max_size: Count | None = None,
+        size: ranges.Side | Pair = 800,
+        max_size: ranges.Side | None = None,
         canvas: Pair | None = None,
-        size_divisor: Count = 32,
+        size_divisor: ranges.Divisor = 32,
         classes: Annotated[list[str], Size(1)] | None = None,
         val_fraction: OpenFraction = 0.1,
         test_fraction: BelowOne = 0.0,
@@ -101,10 +102,10 @@ class DetectionData(L.LightningDataModule):
         max_pixels: Count = MAX_PIXELS,
         cache_dir: str | None = "~/.cache/detlab",
         voc_ap: Annotated[str, OneOf(("voc07", "voc12"))] | None = None,
-        max_detections: Annotated[Sequence[Count], Size(1)] = (1, 10, 100),
+        max_detections: Annotated[Sequence[ranges.PerImage], Size(1)] = (1, 10, 100),
         same_images: bool = False,
         proposals: str | None = None,
-        proposal_count: Count = 1000,
+        proposal_count: ranges.PerImage = 1000,
         needs_proposals: bool = False,
         seed: int = 0,
     ) -> None:

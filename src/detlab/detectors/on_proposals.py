@@ -12,7 +12,7 @@ from torch import Tensor
 from detlab.detectors.detector import Features
 from detlab.detectors.pyramid import ImagePyramid, view_scale
 from detlab.detectors.roi_detector import RoIDetector
-from detlab.ranges import Count, Size
+from detlab.ranges import Side, Size
 from detlab.tensors.structures import Batch, Detections, Prediction, Proposals
 
 
@@ -34,8 +34,8 @@ class ProposalDetector(RoIDetector):
     def __init__(
         self,
         *,
-        test_scales: Annotated[Sequence[Count], Size(1)] | None = None,
-        max_test_size: Count | None = 2000,
+        test_scales: Annotated[Sequence[Side], Size(1, 16)] | None = None,
+        max_test_size: Side | None = 2000,
         box_outputs: bool = True,
         **stage: Any,
     ) -> None:

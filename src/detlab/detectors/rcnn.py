@@ -6,7 +6,7 @@ softmax and box layers of Fast R-CNN, trained in one stage (training=svm fits th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detlab.detectors.detector import Features
 from detlab.detectors.on_proposals import ProposalDetector
 from detlab.model.pools import WarpedCrop
-from detlab.ranges import Count
+from detlab.ranges import Range
 from detlab.tensors.structures import Batch
 
 IMAGE = "image"  # name of the one "map" that RoIs are read from
@@ -31,7 +31,7 @@ class RCNN(ProposalDetector):
     reads = "crops"
     fits_linear_models = True
 
-    def __init__(self, *, chunk: Count = 256, **parts: Any) -> None:
+    def __init__(self, *, chunk: Annotated[int, Range(1, 10_000)] = 256, **parts: Any) -> None:
         super().__init__(**parts)
         if chunk < 1:
             raise ValueError(f"model.chunk={chunk} must be at least 1.")

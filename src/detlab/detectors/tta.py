@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's ow
 
 from detlab.detectors.detector import Detector
 from detlab.model.detect import Detect
-from detlab.ranges import Count, Fraction, Positive, Size
+from detlab.ranges import Fraction, PerImage, Range, Size
 from detlab.tensors.boxes import clip
 from detlab.tensors.structures import Batch, Detections, Proposals
 
@@ -37,10 +37,10 @@ class TTA:
         detector: Detector,
         *,
         divisor: int = 32,
-        scales: Annotated[Sequence[Positive], Size(1)] = (1.0,),
+        scales: Annotated[Sequence[Annotated[float, Range(0, 4, open_low=True)]], Size(1, 16)] = (1.0,),
         flip: bool = False,
         nms_threshold: Fraction | None = None,
-        max_detections: Count | None = None,
+        max_detections: PerImage | None = None,
     ) -> None:
         if not scales or min(scales) <= 0:
             raise ValueError(f"tta.scales={list(scales)} needs positive factors; use [1.0] for the image as it is.")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, nms
 
 from detlab.model.coders import BoxCoder
-from detlab.ranges import Count, Fraction, NonNegative
+from detlab.ranges import Count, Fraction, NonNegative, PerImage
 from detlab.tensors.boxes import at_least_float32, clip, sides
 from detlab.tensors.structures import PADDING, Batch, Detections, Proposals, fixed_shapes
 
@@ -42,7 +42,7 @@ class Detect(nn.Module):
         score_threshold: Fraction = 0.05,
         topk: Count | None = 1000,
         nms_threshold: Fraction = 0.5,
-        max_detections: Count = 100,
+        max_detections: PerImage = 100,
         min_size: NonNegative = 0.0,
         nms_first: bool = False,
         topk_per_class: Count | None = None,
@@ -145,10 +145,10 @@ class ProposalDetect(nn.Module):
     def __init__(
         self,
         *,
-        pre_nms_train: Count,
-        pre_nms_test: Count,
-        post_nms_train: Count,
-        post_nms_test: Count,
+        pre_nms_train: PerImage,
+        pre_nms_test: PerImage,
+        post_nms_train: PerImage,
+        post_nms_test: PerImage,
         nms_threshold: Fraction = 0.7,
         min_size: NonNegative = 1e-3,
     ) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,8 +22,11 @@ from detlab.system.text import complain
 LOCK = ".lock"
 OF_A_RUN = ("status.json", "checkpoints", "stages", "metrics.csv", "result.json")  # any of these marks a used folder
 MOMENT_S = 0.5  # wait for another process that only tests the lock
+TRIES = 3  # to create and lock a folder
 LEFT_BEHIND_S = 20.0  # wait for loader workers of a killed process, which notice its death within 5 s
+OF_A_START = (".hydra", LOCK)  # what Hydra and the lock write before a command's own work, besides an empty log
 _held: dict[Path, Lock] = {}  # locks that this process holds
+_made: dict[Path, Path] = {}  # folders of them that this process created: the highest that did not exist before
 
 
 def rank() -> int:
@@ -53,17 +57,37 @@ def claim(
     key = folder.resolve()
     if key in _held:
         return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder, option)
-    except OSError as error:
-        reason = f"{folder} cannot be written ({error.strerror}); give another folder, {option}=FOLDER."
-        raise ConfigError(reason) from error
+    top = _first_missing(folder)
+    for attempt in range(TRIES):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = _lock(folder, option)
+            break
+        except OSError as error:
+            if isinstance(error, FileNotFoundError) and attempt + 1 < TRIES:
+                continue  # another command removed the folder, see `remove_unused`
+            reason = f"{folder} cannot be written ({error.strerror}); give another folder, {option}=FOLDER."
+            raise ConfigError(reason) from error
     found = [name for name in holds if (folder / name).exists()]
     if found and not resume:
         lock.give_back()
         raise ConfigError(_occupied(folder, found[0]))
     _held[key] = lock
+    if top is not None:
+        _made.setdefault(key, top)
+
+
+def remove_unused() -> None:
+    """Remove the folders that this process created and holds, where nothing but the start of a command was written."""
+    for key in [key for key in _held if key in _made]:
+        folder = key
+        with suppress(OSError):
+            files = list(folder.iterdir())
+            if all(f.name in OF_A_START or (f.suffix == ".log" and not f.stat().st_size) for f in files):
+                shutil.rmtree(folder)
+                while folder != _made[key]:
+                    folder = folder.parent
+                    folder.rmdir()  # raises if another command's run is in it
 
 
 def make_free(folder: Path) -> Path:
@@ -75,9 +99,7 @@ def make_free(folder: Path) -> Path:
     for number in count(1):
         place = folder if number == 1 else folder.with_name(f"{folder.name}-{number}")
         try:
-            with suppress(FileExistsError):  # if that is a file, the next line raises
-                place.parent.mkdir(parents=True)
-            place.mkdir()  # succeeds in one of several processes
+            place.mkdir(parents=True)  # succeeds in one of several processes
             break
         except FileExistsError:
             continue
@@ -93,10 +115,12 @@ def claim_free(folder: Path) -> Path:
     Raises:
         ConfigError: no folder can be created.
     """
+    top = _first_missing(folder)
     while True:
         place = make_free(folder)
         with suppress(ConfigError):  # another command with the same folder locked it first
             claim(place)
+            _made[place.resolve()] = top or place.resolve()
             return place
 
 
@@ -127,6 +151,12 @@ def claimed(folder: Path, *, resume: bool = False) -> Iterator[None]:
 def in_use(folder: Path) -> bool:
     """Whether another process holds the lock of a folder."""
     return folder.resolve() not in _held and is_locked(folder / LOCK)
+
+
+def _first_missing(folder: Path) -> Path | None:
+    """The highest folder of a path that does not exist; None if all do."""
+    missing = [place for place in (folder.absolute(), *folder.absolute().parents) if not place.exists()]
+    return missing[-1].resolve() if missing else None
 
 
 def _lock(folder: Path, option: str) -> Lock:

@@ -26,10 +26,17 @@ def check_machine(config: Mapping[str, Any]) -> None:
     trainer = config["trainer"]
     if trainer.get("accelerator") in GPU_NAMES:
         _check_gpus(trainer)
+    elif trainer.get("accelerator") == "cpu" and _names_gpus(devices := trainer.get("devices")):
+        raise ConfigError(f"trainer.devices={devices} means GPUs; give a number of processes, trainer.devices=1.")
     targets = {str(node["_target_"]).rsplit(".", 1)[-1] for node in config["logger"].values() if node}
     for target, module, option, package, instead in PACKAGES:
         if target in targets and find_spec(module) is None:
             raise ConfigError(f"{option} needs {module}; pip install '{package}', or use {instead}.")
+
+
+def _names_gpus(devices: Any) -> bool:
+    """Whether `devices` is a list of numbers, or -1 for all, and no count."""
+    return devices == -1 or isinstance(devices, list)
 
 
 def _check_gpus(trainer: Mapping[str, Any]) -> None:

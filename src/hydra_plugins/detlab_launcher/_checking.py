@@ -44,6 +44,8 @@ def check_folder(folder: Path, launcher: DictConfig) -> None:
     Raises:
         HydraException: the message says which.
     """
+    if not (folder / FILE).is_file() and any((folder / name).exists() for name in ("status.json", "checkpoints")):
+        raise HydraException(f"{folder} holds a run, not a sweep; give another folder, hydra.sweep.dir=FOLDER.")
     own = str(launcher.get("_target_", "")).startswith(OWN_LAUNCHERS)
     if not own and (folder / FILE).is_file():
         raise HydraException(

@@ -36,6 +36,9 @@ class SweepEnd(Callback):
         except SweepBusyError as error:
             complain(error)
             sys.exit(2)
+        except OSError as error:
+            complain(f"hydra.sweep.dir={folder} cannot be written ({error.strerror}); give another folder.")
+            sys.exit(2)
         atexit.register(forget_unused, folder)  # Hydra has no hook for a sweep that ends with an error
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:

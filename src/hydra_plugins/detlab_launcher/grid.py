@@ -24,6 +24,8 @@ class GridSweeper(BasicSweeper):
 
     def __init__(self, *, max_batch_size: int | None, params: dict[str, str] | None, jobs: str | None = None) -> None:
         super().__init__(max_batch_size=max_batch_size, params=params)
+        if max_batch_size is not None and max_batch_size < 1:
+            raise HydraException(f"hydra.sweeper.max_batch_size={max_batch_size} must be at least 1, or null: all.")
         self.jobs = None if jobs is None else _read_jobs(Path(jobs))
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -40,6 +42,12 @@ class GridSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         check_choices(overrides, loader)
+        for override in overrides:
+            if override.is_interval_sweep():
+                raise HydraException(
+                    f"{override.input_line} is an interval, which only a search draws from; add "
+                    f"hydra/sweeper=optuna, or list values."
+                )
         for batch in self._batches(overrides, None):
             super().validate_batch_is_legal(batch)
         check_folder(Path(str(self.config.hydra.sweep.dir)).absolute(), self.config.hydra.launcher)

@@ -19,7 +19,7 @@ from detlab.data.datamodule import DetectionData
 from detlab.data.formats.source import SPLITS, Source, Splits
 from detlab.data.records import Classes, Record, record
 from detlab.errors import DataError
-from detlab.ranges import Count, Fraction, Natural, NonNegative, OptionsOf, Positive, Size
+from detlab.ranges import Fraction, Natural, NonNegative, OptionsOf, Positive, Range, Side, Size
 
 CLASSES = ("rectangle", "ellipse", "triangle")
 SPLIT_NUMBERS = {"train": 0, "val": 1, "test": 2}
@@ -191,13 +191,13 @@ class Shapes(Source):
 
 def shapes(
     *,
-    counts: dict[str, Natural],
-    side: Count,
-    objects: Annotated[Sequence[Natural], Size(2, 2)],
-    sizes: Annotated[Sequence[Count], Size(2, 2)],
+    counts: dict[str, Annotated[int, Range(0, 1_000_000)]],
+    side: Side,
+    objects: Annotated[Sequence[Annotated[int, Range(0, 1000)]], Size(2, 2)],
+    sizes: Annotated[Sequence[Side], Size(2, 2)],
     max_overlap: Fraction,
     imbalance: Positive,
-    clutter: Natural,
+    clutter: Annotated[int, Range(0, 1000)],
     texture: NonNegative,
     noise: NonNegative,
     box_noise: Fraction,

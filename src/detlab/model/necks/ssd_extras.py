@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from detlab.model.necks.neck import Neck, pick
-from detlab.ranges import Count, Natural, Positive, Size
+from detlab.ranges import Count, Natural, Positive, Range, Size
 from detlab.tensors.boxes import at_least_float32
 from detlab.tensors.norms import LayerNorm, norm_layer
 from detlab.tensors.structures import Level
@@ -104,7 +104,7 @@ class SSDExtras(Neck):
         blocks_from: Count = 16,
         sources: Sequence[str] | None = None,
         atrous: bool = True,
-        dilation: Count | None = None,
+        dilation: Annotated[int, Range(1, 64)] | None = None,
         l2_scales: Mapping[str, Positive] | None = None,
         norm: LayerNorm | None = None,
     ) -> None:

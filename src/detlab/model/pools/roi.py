@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align, roi_pool
 
 from detlab.model.pools.embedding import roi_align_by_embedding
-from detlab.ranges import Count, Natural, Size
+from detlab.ranges import Count, Range, Size
 from detlab.tensors.boxes import area
 from detlab.tensors.structures import Level, fixed_shapes
 
@@ -88,7 +88,12 @@ class RoIAlign(_LevelPool):
     """
 
     def __init__(
-        self, *, levels: Sequence[Level], size: int, sampling_ratio: Natural = 2, aligned: bool = False
+        self,
+        *,
+        levels: Sequence[Level],
+        size: int,
+        sampling_ratio: Annotated[int, Range(0, 16)] = 2,
+        aligned: bool = False,
     ) -> None:
         super().__init__(levels=levels, size=size)
         self.sampling_ratio, self.aligned = sampling_ratio, aligned

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from torchvision.ops import roi_align
 
-from detlab.ranges import Count, Natural
+from detlab.ranges import Natural, Range
 from detlab.tensors.structures import Level
 
 
@@ -29,7 +30,9 @@ class WarpedCrop(nn.Module):
 
     spatial = True
 
-    def __init__(self, *, levels: Sequence[Level], size: int, crop: Count = 224, context: Natural = 16) -> None:
+    def __init__(
+        self, *, levels: Sequence[Level], size: int, crop: Annotated[int, Range(1, 1024)] = 224, context: Natural = 16
+    ) -> None:
         super().__init__()
         if not 0 <= 2 * context < crop:
             raise ValueError(
