@@ -109,6 +109,7 @@ FILES = [
     ("rerun {tmp}/foreign", r"overrides\.yaml holds 'foo\.bar=1'; a run of detlab has no such key to take"),
     ("rerun {tmp}/file", r"overrides\.yaml holds 'model=\.\./\.\./x', which is no option of conf/"),
     ("rerun {tmp}/good \"out={tmp}/a'b\"", r"has a quote, a backslash or a dollar sign in its name; use another"),
+    ("report ''", r"An argument is empty, as of a shell variable that is not set; give a folder"),
     ("report {tmp}/empty follow=foo", r"follow=foo must be true or false"),
     ("report /nope follow=true", r"/nope is not a folder; give run folders, or folders that hold some"),
     ("report {tmp}/done metric=foo", r"metric=foo is in no result; give metric=NAME, one of ap/ellipse, ap/rectangle, map, map_50"),

@@ -67,6 +67,8 @@ def split_arguments(words: Sequence[str], known: Mapping[str, str]) -> tuple[lis
     folders, options = [], {}
     for word in words:
         key, equals, value = word.partition("=")
+        if not word:
+            raise ReportError("An argument is empty, as of a shell variable that is not set; give a folder.")
         if not equals or Path(word).exists():
             folders.append(Path(word))
         elif key in known:
