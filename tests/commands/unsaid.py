@@ -25,6 +25,18 @@ UNSAID: dict[tuple[str, str], tuple[str, str]] = {
         "a command without a config",
         "tests/commands/test_options.py::test_mistakes_are_one_sentence",
     ),
+    ("commands/evidence.py", "*"): (
+        "a command without a config",
+        "tests/commands/test_evidence.py::test_mistakes_are_one_sentence",
+    ),
+    ("report/evidence.py", "*"): (
+        "a command without a config",
+        "tests/report/test_evidence.py::test_mistakes_in_the_list_are_sentences",
+    ),
+    ("report/kept.py", "*"): (
+        "a command without a config",
+        "tests/report/test_evidence.py::test_files_that_do_not_fit_are_refused",
+    ),
     ("config/catalogue.py", "_unknown(group, name, known)"): (
         "a command without a config",
         "tests/config/test_catalogue.py::test_what_is_near_is_named",
