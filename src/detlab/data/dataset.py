@@ -50,7 +50,7 @@ class DetectionDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        records: list[Record],
+        records: Sequence[Record],
         source: Source,
         resize: Resize,
         *,
