@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detlab.benchmark import loader
+from detlab.benchmark import data, loader
 from detlab.benchmark.inference import agreement
 from detlab.benchmark.measuring import interleave, peak_bytes, ratio
 from detlab.benchmark.options import OptionError
@@ -68,6 +68,18 @@ def test_both_pipelines_load_the_same_images(tmp_path: Path) -> None:
     assert batch.images.shape == images.tensors.shape == (2, 3, 64, 64)
     assert batch.images.dtype == torch.uint8
     assert [len(t["boxes"]) for t in targets] == batch.targets.real.sum(1).tolist() == [3, 3]
+
+
+@pytest.mark.slow
+def test_a_data_set_is_opened_read_and_watched(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes: dict[str, int] = {"images": 40, "boxes": 3, "points": 6, "classes": 5, "width": 64, "height": 48, "size": 64}
+    found = data.run(**sizes, ssd_size=32, files=2, batch=2, repeats=1, workers=1)
+    first, second = found["starts"]
+    assert min(start["cpu_s"] for start in found["starts"]) > 0
+    assert first["workers"] == []
+    assert len(second["workers"]) == 1
+    assert min(found["milliseconds"]["read, resize"].values()) > 0
+    assert "second start" in capsys.readouterr().out
 
 
 def test_sides_are_called_in_turn() -> None:

@@ -149,9 +149,11 @@ class _Data:
         return self.items if split == "val" else self.items[:1]
 
     def ground_truth(self, split: str) -> Any:
-        from detlab.data.records import Classes, ground_truth
+        from detlab.data.flat import Records
+        from detlab.data.records import Classes
+        from detlab.data.splits import ground_truth
 
-        return ground_truth(self.records(split), Classes(("thing",), (1,)))
+        return ground_truth(Records.of(self.records(split)), Classes(("thing",), (1,)))
 
 
 def test_recall_by_hand(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from detlab.commands.predict import find_images
 from detlab.data.images import ImageError, inspect, list_images, read_image, suffixes
@@ -121,6 +122,51 @@ def test_exif_orientations(tmp_path: Path, orientation: int) -> None:
     assert facts.rotated == (orientation > 1)
     assert facts.size == ((24, 16) if orientation > 4 else (16, 24))
     assert tuple(read_image(tmp_path / "a.jpg").shape[1:]) == facts.size
+
+
+PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (5, 6, 3), np.uint8)).resize((61, 47))
+KINDS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "4:4:4": {"subsampling": 0, "quality": 100},
+    "4:2:2": {"subsampling": 1, "quality": 30},
+    "progressive": {"progressive": True},
+    "RGB inside": {"keep_rgb": True},
+    "restarts": {"restart_marker_blocks": 2},
+    "grey": {"mode": "L"},
+    "ink": {"mode": "CMYK"},
+    "upside down": {"exif": {0x0112: 3}},
+    "on its side": {"exif": {0x0112: 6}},
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("rotate", [True, False])
+def test_jpegs_have_pillow_s_pixels(tmp_path: Path, name: str, rotate: bool) -> None:
+    options = dict(KINDS[name])
+    exif = Image.Exif()
+    exif.update(options.pop("exif", {}))
+    file = tmp_path / "x.jpg"
+    PHOTO.convert(options.pop("mode", "RGB")).save(file, **options, exif=exif)
+    with Image.open(file) as opened:
+        expected = np.asarray((ImageOps.exif_transpose(opened) if rotate else opened).convert("RGB"))
+    assert np.array_equal(read_image(file, rotate=rotate).permute(1, 2, 0).numpy(), expected)
+
+
+def test_cut_jpegs_are_judged_by_pillow(tmp_path: Path) -> None:
+    """Some cuts leave a picture that it completes, others none; an error or pixels, never a torchvision error."""
+    file = tmp_path / "x.jpg"
+    PHOTO.save(file)
+    whole = file.read_bytes()
+    for end in range(len(whole) - 200, len(whole), 7):
+        file.write_bytes(whole[:end])
+        try:
+            with Image.open(file) as opened:
+                expected = np.asarray(opened)
+        except OSError:
+            with pytest.raises(ImageError, match="truncated or damaged"):
+                read_image(file)
+        else:
+            assert np.array_equal(read_image(file).permute(1, 2, 0).numpy(), expected)
 
 
 def test_a_limit_above_pillow_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from detlab.config.compose import compose_config, plain_config
 from detlab.data.datamodule import DetectionData
 from detlab.data.dataset import Collate
 from detlab.data.sampling import GroupedBatchSampler, ShardedBatchSampler
-from detlab.data.transforms import IoUCropOrNot, LargeScaleJitter, Resize, as_sample
+from detlab.data.ssd_transforms import IoUCropOrNot
+from detlab.data.transforms import LargeScaleJitter, Resize, as_sample
 from detlab.tensors.structures import Batch
 from detlab.training.build import make_data
 from tests.data.writing import simple_coco

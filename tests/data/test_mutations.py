@@ -5,15 +5,17 @@ The default run takes a few dozen cases of each format, `-m many` 3,000.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from detlab.data import checks
 from detlab.data.audit import AuditReport
-from detlab.data.formats import coco as coco_format
-from detlab.data.formats import yolo_folders
+from detlab.data.flat import Records
+from detlab.data.formats import coco_rows, yolo_folders
 from tests.data import mutations
 from tests.data.mutated import refusals, shared
 
@@ -36,12 +38,12 @@ def test_every_box_is_right_or_counted(tmp_path: Path, kind: str, count: int, se
 
 
 def _without_borders(*args: Any, **options: Any) -> Any:
-    return args[0]
+    return Records.of(args[0])
 
 
-def _moved_boxes(value: Any) -> Any:
-    found = REAL_BOX(value)
-    return [found[0] + 0.01, *found[1:]] if found else None
+def _moved_boxes(*args: Any) -> Any:
+    found = REAL_PLAIN(*args)
+    return None if found is None else replace(found, box=found.box + np.array([0.01, 0, 0, 0]))
 
 
 def _lost_rows(report: AuditReport, split: str, rule: str, example: str) -> None:
@@ -49,13 +51,13 @@ def _lost_rows(report: AuditReport, split: str, rule: str, example: str) -> None
         REAL_ADD(report, split, rule, example)
 
 
-REAL_BOX, REAL_ADD = coco_format._box, AuditReport.add
+REAL_PLAIN, REAL_ADD = coco_rows._plain, AuditReport.add
 
 
 @pytest.mark.parametrize(
     ("kind", "place", "name", "fault"),
     [
-        ("coco", coco_format, "_box", _moved_boxes),
+        ("coco", coco_rows, "_plain", _moved_boxes),
         ("coco", AuditReport, "add", _lost_rows),
         ("voc", AuditReport, "add", _lost_rows),
         ("voc", checks, "check_boxes", _without_borders),

@@ -22,7 +22,8 @@ from detlab.data.proposals.store import (
     write_proposals,
 )
 from detlab.data.records import Record, record
-from detlab.data.transforms import IoUCropOrNot, LargeScaleJitter, Resize, as_sample
+from detlab.data.ssd_transforms import IoUCropOrNot
+from detlab.data.transforms import LargeScaleJitter, Resize, as_sample
 from detlab.errors import DataError
 from detlab.training.build import make_data
 

@@ -141,10 +141,10 @@ def write_pictures(data: DetectionData, most: int, tables: Sequence[data_page.Ta
     """Write data.html with at most `most` pictures, and data_sheet.png with some of them."""
     top = root_of(data)
     for_page, for_sheet = (chosen(data, count) for count in (most, min(most, SHEET)))
-    on_page, on_sheet = ({id(item) for _, item in picked} for picked in (for_page, for_sheet))
-    wanted = [*for_page, *(pair for pair in for_sheet if id(pair[1]) not in on_page)]
+    on_page, on_sheet = ({(split, item.id) for split, item in picked} for picked in (for_page, for_sheet))
+    wanted = [*for_page, *(pair for pair in for_sheet if (pair[0], pair[1].id) not in on_page)]
     pictures: list[data_page.Picture] = []
-    cells: dict[int, tuple[Image.Image, str]] = {}
+    cells: dict[tuple[str, int], tuple[Image.Image, str]] = {}
     unread = 0
     for split, item in track(wanted, description="pictures", console=PlainConsole(stderr=True)):
         try:
@@ -153,13 +153,13 @@ def write_pictures(data: DetectionData, most: int, tables: Sequence[data_page.Ta
             unread += 1
             continue
         file = file_of(item, top)
-        if id(item) in on_page:
+        if (split, item.id) in on_page:
             dirt = sorted(data.report.by_file.get(item.path, ())) if item.path is not None else ()
             boxes = _page_boxes(data, item)
             pictures.append(data_page.Picture(split, file, item.size, data_page.thumbnail(image), boxes, dirt))
-        if id(item) in on_sheet:
+        if (split, item.id) in on_sheet:
             drawn = draw_boxes(image, Boxes(item.boxes, item.labels), data.class_names, fit=SIDE)
-            cells[id(item)] = drawn, f"{split}  {Path(file).name}"
+            cells[split, item.id] = drawn, f"{split}  {Path(file).name}"
     total = sum(map(len, splits_of(data).values()))
     facts = [
         f"{total:,} images; {data.num_classes} classes; boxes as the audit left them, in the images as displayed",
@@ -173,7 +173,7 @@ def write_pictures(data: DetectionData, most: int, tables: Sequence[data_page.Ta
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "data.html", text.encode())
     if cells:
-        ordered = [cells[id(item)] for _, item in for_sheet if id(item) in cells]
+        ordered = [cells[split, item.id] for split, item in for_sheet if (split, item.id) in cells]
         sheet = picture_sheet([drawn for drawn, _ in ordered], [caption for _, caption in ordered], COLUMNS)
         sheet.save(out / "data_sheet.png")
     if unread:

@@ -268,6 +268,8 @@ EXTRA: dict[str, dict[str, Any]] = {
     "torchvision.transforms.v2.RandomPhotometricDistort": _contracts(Flip),
     "torchvision.transforms.v2.RandomZoomOut": _contracts(ZoomOut),
     "torchvision.transforms.v2.ColorJitter": _contracts(Jitter),
+    "detlab.data.ssd_transforms.PhotometricDistort": _contracts(Flip),
+    "detlab.data.ssd_transforms.ZoomOut": _contracts(ZoomOut),
     "detlab.training.callbacks.RunCheckpoint": _contracts(Watching),
     "detlab.training.callbacks.EMA": _contracts(Average),
     "detlab.training.callbacks.EarlyStop": _contracts(Stopping),

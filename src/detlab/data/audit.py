@@ -155,6 +155,8 @@ class AuditReport:
 
 def printable(text: str) -> str:
     """Text that is safe to print and write: lone surrogates and control characters become escapes."""
+    if text.isprintable():
+        return text
     whole = text.encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole)
 

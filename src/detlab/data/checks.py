@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from detlab.data.audit import AuditReport
-from detlab.data.images import MAX_PIXELS, ImageError, ImageFacts, inspect
+from detlab.data.file_checks import Unusable, facts_of
+from detlab.data.flat import Records
+from detlab.data.images import MAX_PIXELS, ImageFacts
 from detlab.data.pixels import is_deep_mode
 from detlab.data.records import Record
-from detlab.system.files import read_json, write_json
 
-FACTS_VERSION = 2  # of the cached facts
+PART = 20_000  # images whose boxes are checked at once, which bounds the memory
+UNKNOWN = (0, 0)  # size of an image that its annotation does not give
+MIXER = np.int64(-7046029254386353131)  # an odd number whose bits look random (2^64 / golden ratio)
 PLACES = 3  # decimals of px to which boxes are compared
 ROUNDING = 1e-6  # px, rounding error of a product of shares and sides
 SLACK = 1.0  # px that a box may lie across the border without being counted; VOC tools differ by one
@@ -31,7 +29,7 @@ MODE_NAMES = {
 
 
 def audited(
-    records: list[Record],
+    records: Sequence[Record],
     split: str,
     report: AuditReport,
     *,
@@ -40,7 +38,7 @@ def audited(
     cache_dir: Path | None,
     min_size: float,
     drop_empty: bool,
-) -> list[Record]:
+) -> Records:
     """The images and boxes of a split that can be used.
 
     Args:
@@ -52,140 +50,157 @@ def audited(
         min_size: px; smaller boxes are degenerate.
         drop_empty: drop images without boxes.
     """
-    records = drop_duplicates(records, split, report)
-    records = check_images(records, split, report, decode=decode, max_pixels=max_pixels, cache_dir=cache_dir)
-    records = check_boxes(records, split, report, min_size=min_size)
+    checked = drop_duplicates(records, split, report)
+    checked = check_images(checked, split, report, decode=decode, max_pixels=max_pixels, cache_dir=cache_dir)
+    checked = check_boxes(checked, split, report, min_size=min_size)
     if drop_empty:
-        for item in records:
-            if not len(item.labels):
-                report.add(split, "empty image dropped", item.name, item.path)
-        records = [item for item in records if len(item.labels)]
-    return records
+        for row in np.nonzero(checked.counts == 0)[0].tolist():
+            report.add(split, "empty image dropped", checked[row].name, checked[row].path)
+        checked = checked.take(np.nonzero(checked.counts)[0])
+    return checked
 
 
 def check_images(
-    records: list[Record],
+    records: Sequence[Record],
     split: str,
     report: AuditReport,
     *,
     decode: bool = True,
     max_pixels: int = MAX_PIXELS,
     cache_dir: Path | None = None,
-) -> list[Record]:
+) -> Records:
     """Check every file, drop unusable images, fill in sizes; results are cached by file size and modification time."""
-    known = _Cache(cache_dir, decode, max_pixels)
-    with ThreadPoolExecutor(max_workers=min(8, 2 * (os.cpu_count() or 1))) as pool:
-        facts = list(pool.map(lambda r: _look(r, known, decode, max_pixels), records))
-    known.save()
+    records = Records.of(records)
+    facts = facts_of(records.paths(), decode=decode, max_pixels=max_pixels, cache_dir=cache_dir, title=split)
+    sizes, rotate = records.sizes.copy(), records.rotate.copy()
+    annotated = [tuple(size) for size in records.sizes.tolist()]
     good = []
-    for item, fact in zip(records, facts, strict=True):
-        if isinstance(fact, tuple) and not isinstance(fact, ImageFacts):
-            report.add(split, fact[0], f"{item.name}: {fact[1]}" if fact[1] else item.name)
+    for row, fact in enumerate(facts):
+        if isinstance(fact, Unusable):
+            name = records.names[row]
+            report.add(split, fact.rule, f"{name}: {fact.reason}" if fact.reason else name)
             continue
         if fact is not None:
-            checked = _with_facts(item, fact, split, report)
-            if checked is None:
-                continue
-            item = checked
-        good.append(item)
-    return good
+            plain = fact.mode == "RGB" and not fact.rotated and fact.frames == 1
+            if plain and annotated[row] in (fact.size, UNKNOWN):
+                sizes[row] = fact.size
+            else:
+                checked = _with_facts(records[row], fact, split, report)
+                if checked is None:
+                    continue
+                sizes[row], rotate[row] = checked.size, checked.rotate
+        good.append(row)
+    if sizes.max(initial=0) < 2**31:
+        sizes = sizes.astype(np.int32)
+    return replace(records, sizes=sizes, rotate=rotate).take(np.array(good, np.int64))
 
 
-def check_boxes(records: list[Record], split: str, report: AuditReport, *, min_size: float) -> list[Record]:
+def check_boxes(records: Sequence[Record], split: str, report: AuditReport, *, min_size: float) -> Records:
     """Drop unusable boxes and clip those across the border; count crowds and images without boxes."""
-    good = []
-    for item in records:
-        height, width = item.size
-        boxes = item.boxes.copy()
-        finite = np.isfinite(boxes).all(1) & np.isfinite(item.area)
-        boxes[~finite] = 0
-        sides = boxes[:, 2:] - boxes[:, :2]
-        limit = np.array([width, height, width, height], np.float64)
-        clipped = np.clip(boxes, 0, limit)
-        inner = clipped[:, 2:] - clipped[:, :2]
-        outside = finite & (sides > 0).all(1) & (inner <= 0).any(1)
-        degenerate = finite & ~outside & (inner < min_size - ROUNDING).any(1)
-        repeated = finite & ~outside & ~degenerate & _repeats(item)
-        across = finite & ~degenerate & ~outside & (np.abs(clipped - boxes) > SLACK).any(1)
-        for mask, rule in (
-            (~finite, "malformed box"),
-            (degenerate, "degenerate box"),
-            (outside, "box outside the image"),
-            (repeated, "duplicate box"),
-            (across & ~repeated, "box across the border"),
-            (item.crowd & ~repeated, "crowd box"),
-        ):
-            for row in np.nonzero(mask)[0]:
-                report.add(split, rule, f"{item.name} {np.round(item.boxes[row], 1).tolist()}", item.path)
-        keep = finite & ~degenerate & ~outside & ~repeated
-        item = replace(item, boxes=clipped).keep(keep)
-        if len(item.labels) == 0:
+    records = Records.of(records)
+    keep = np.ones(len(records.labels), bool)
+    boxes = records.boxes.copy()
+    for first in range(0, len(records), PART):
+        part = records[first : first + PART]
+        span = slice(int(records.starts[first]), int(records.starts[min(first + PART, len(records))]))
+        keep[span], boxes[span] = _checked_boxes(part, split, report, min_size)
+    return replace(records, boxes=boxes).keep_boxes(keep)
+
+
+def _checked_boxes(records: Records, split: str, report: AuditReport, min_size: float) -> tuple[np.ndarray, np.ndarray]:
+    """[G] which boxes are kept, and [G, 4] all boxes clipped."""
+    rows = records.box_rows
+    boxes = records.boxes.copy()
+    finite = np.isfinite(boxes).all(1) & np.isfinite(records.area)
+    boxes[~finite] = 0
+    sides = boxes[:, 2:] - boxes[:, :2]
+    clipped = np.clip(boxes, 0, records.sizes[rows][:, [1, 0, 1, 0]].astype(np.float64))
+    inner = clipped[:, 2:] - clipped[:, :2]
+    outside = finite & (sides > 0).all(1) & (inner <= 0).any(1)
+    degenerate = finite & ~outside & (inner < min_size - ROUNDING).any(1)
+    repeated = finite & ~outside & ~degenerate & _repeats(records, rows)
+    across = finite & ~degenerate & ~outside & (np.abs(clipped - boxes) > SLACK).any(1)
+    found = {
+        "malformed box": ~finite,
+        "degenerate box": degenerate,
+        "box outside the image": outside,
+        "duplicate box": repeated,
+        "box across the border": across & ~repeated,
+        "crowd box": records.crowd & ~repeated,
+    }
+    keep = finite & ~degenerate & ~outside & ~repeated
+    left = np.bincount(rows[keep], minlength=len(records))
+    dirty = np.zeros(len(records), bool)
+    dirty[rows[np.logical_or.reduce(list(found.values()))]] = True
+    for row in np.nonzero(dirty | (left == 0))[0].tolist():
+        item, start = records[row], int(records.starts[row])
+        for rule, mask in found.items():
+            for box in np.nonzero(mask[start : start + len(item.labels)])[0]:
+                report.add(split, rule, f"{item.name} {np.round(item.boxes[box], 1).tolist()}", item.path)
+        if not left[row]:
             report.add(split, "image without boxes", item.name, item.path)
-        good.append(item)
-    return good
+    return keep, clipped
 
 
-def _repeats(item: Record) -> np.ndarray:
-    """[n] bool: boxes that repeat an earlier one, with the same class and flags."""
+def _repeats(records: Records, rows: np.ndarray) -> np.ndarray:
+    """[G] bool: boxes that repeat an earlier one of their image, with the same class and flags."""
+    places = np.round(records.boxes, PLACES) + 0.0  # without a sign of zero
+    kinds = np.stack([rows, records.labels, records.crowd, records.difficult])
+    columns = [*places.T.copy().view(np.int64), *kinds.astype(np.int64)]
+    mixed = np.zeros(len(rows), np.int64)
+    with np.errstate(over="ignore"):
+        for column in columns:
+            mixed = (mixed ^ column) * MIXER
+            mixed ^= mixed >> 29
+    order = np.argsort(mixed, kind="stable")
+    alike = np.zeros(len(rows), bool)  # these may repeat another; most that do not have another number
+    same = np.diff(mixed[order]) == 0
+    alike[order[1:][same]] = alike[order[:-1][same]] = True
+    found = np.zeros(len(rows), bool)
     seen: set[tuple[object, ...]] = set()
-    found = np.zeros(len(item.labels), bool)
-    for row, box in enumerate(np.round(item.boxes, PLACES).tolist()):
-        key = (*box, int(item.labels[row]), bool(item.crowd[row]), bool(item.difficult[row]))
-        found[row] = key in seen
+    for box in np.nonzero(alike)[0].tolist():
+        key = (*places[box].tolist(), *kinds[:, box].tolist())
+        found[box] = key in seen
         seen.add(key)
     return found
 
 
-def count_across(splits: Mapping[str, list[Record]], class_names: Sequence[str], report: AuditReport) -> None:
+def count_across(splits: Mapping[str, Records], class_names: Sequence[str], report: AuditReport) -> None:
     """Count problems between splits: training images that are also in val or test, classes without training boxes."""
-    train = splits.get("train", [])
-    own = {item.path for item in train if item.path is not None}
+    train = splits.get("train")
+    if train is None:
+        return
+    own = {path for path in train.paths() if path is not None}
     for split in ("val", "test"):
-        for item in splits.get(split, []):
-            if item.path in own:
-                report.add(split, "image also in train", item.name, item.path)
-    with_boxes = {int(label) for item in train for label in item.labels}
+        other = splits.get(split)
+        for row, path in enumerate(other.paths() if other is not None else []):
+            if other is not None and path in own:
+                report.add(split, "image also in train", other.names[row], other[row].path)
+    with_boxes = set(np.unique(train.labels).tolist())
     for label, name in enumerate(class_names):
         if with_boxes and label not in with_boxes:
             report.add("train", "class without boxes", name)
 
 
-def drop_duplicates(records: list[Record], split: str, report: AuditReport) -> list[Record]:
+def drop_duplicates(records: Sequence[Record], split: str, report: AuditReport) -> Records:
     """Keep the first image of every id; files that two entries name are counted."""
+    records = Records.of(records)
+    paths = records.paths()
+    if len(set(records.ids.tolist())) == len(records) == len(set(paths)):
+        return records
     seen: set[int] = set()
-    files: set[Path] = set()
+    files: set[str] = set()
     good = []
-    for item in records:
-        if item.path is not None and item.path in files and item.id not in seen:
-            report.add(split, "image file in two entries", item.name, item.path)
-        files.update((item.path,) if item.path is not None else ())
-        if item.id in seen:
-            report.add(split, "duplicate image id", f"id {item.id} ({item.name})")
+    for row, (key, path) in enumerate(zip(records.ids.tolist(), paths, strict=True)):
+        if path is not None and path in files and key not in seen:
+            report.add(split, "image file in two entries", records.names[row], Path(path))
+        files.update((path,) if path is not None else ())
+        if key in seen:
+            report.add(split, "duplicate image id", f"id {key} ({records.names[row]})")
         else:
-            seen.add(item.id)
-            good.append(item)
-    return good
-
-
-def _look(item: Record, known: _Cache, decode: bool, max_pixels: int) -> ImageFacts | tuple[str, str] | None:
-    """Facts of a file; (rule, reason) if it cannot be used; None for generated images."""
-    if item.path is None:
-        return None
-    try:
-        found = item.path.stat()
-    except (OSError, ValueError):
-        return "missing image", ""
-    if not stat.S_ISREG(found.st_mode):
-        return "unreadable image", "is no regular file, such as a pipe"
-    key = f"{item.path.resolve()}:{found.st_size}:{found.st_mtime_ns}"
-    fact = known.get(key)
-    if fact is None:
-        try:
-            fact = inspect(item.path, decode=decode, max_pixels=max_pixels)
-        except ImageError as error:
-            return "unreadable image", str(error)
-        known.put(key, fact)
-    return fact
+            seen.add(key)
+            good.append(row)
+    return records.take(np.array(good, np.int64))
 
 
 def _with_facts(item: Record, fact: ImageFacts, split: str, report: AuditReport) -> Record | None:
@@ -209,33 +224,3 @@ def _with_facts(item: Record, fact: ImageFacts, split: str, report: AuditReport)
     if fact.frames > 1:
         report.add(split, "image of several frames", f"{item.name} ({fact.frames})", item.path)
     return replace(item, size=size, rotate=rotate)
-
-
-class _Cache:
-    """Facts of files checked before, in one JSON file per kind of check; malformed entries are checked again."""
-
-    def __init__(self, folder: Path | None, decode: bool, max_pixels: int) -> None:
-        kind = f"{FACTS_VERSION}-{'full' if decode else 'header'}-{max_pixels}"
-        self.path = folder / f"images-{kind}.json" if folder else None
-        loaded = read_json(self.path) if self.path and self.path.is_file() else None
-        self.facts: dict[str, object] = loaded if isinstance(loaded, dict) else {}
-        self.changed = False
-
-    def get(self, key: str) -> ImageFacts | None:
-        match self.facts.get(_digest(key)):
-            case [[int(a), int(b)], [int(c), int(d)], str(mode), bool(rotated), int(frames)]:
-                return ImageFacts((a, b), (c, d), mode, rotated, frames)
-        return None
-
-    def put(self, key: str, fact: ImageFacts) -> None:
-        self.facts[_digest(key)] = list(fact)
-        self.changed = True
-
-    def save(self) -> None:
-        if self.path and self.changed:
-            with suppress(OSError):  # without the cache, the next run only takes longer
-                write_json(self.path, self.facts, compact=True)
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha1(key.encode(), usedforsecurity=False).hexdigest()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detlab.data.datamodule import DetectionData
+from detlab.data.flat import Records
 from detlab.data.formats.source import SPLITS
 from detlab.data.records import Record
 
@@ -32,7 +33,7 @@ class SizeCount(NamedTuple):
     sides: tuple[float, ...]  # px after resizing: 5 %, 50 % and 95 % of the square roots of the areas; empty: no box
 
 
-def splits_of(data: DetectionData) -> dict[str, list[Record]]:
+def splits_of(data: DetectionData) -> dict[str, Records]:
     """The images of each split that the data set has of its own."""
     return {split: data.records(split) for split in SPLITS if data.has(split)}
 
@@ -53,7 +54,7 @@ def by_class(data: DetectionData) -> list[ClassCount]:
 
 def without_boxes(data: DetectionData) -> dict[str, int]:
     """Images without any box by split."""
-    return {split: sum(not len(item.labels) for item in records) for split, records in splits_of(data).items()}
+    return {split: int((records.counts == 0).sum()) for split, records in splits_of(data).items()}
 
 
 class Areas(NamedTuple):

@@ -14,13 +14,14 @@ from detlab import ranges
 from detlab.data.audit import AuditReport, printable
 from detlab.data.checks import audited, count_across
 from detlab.data.dataset import Collate, DetectionDataset, Sample
+from detlab.data.flat import Records
 from detlab.data.formats.source import SPLITS, Source, Splits
 from detlab.data.images import MAX_PIXELS
 from detlab.data.loader import Loader
 from detlab.data.proposals.store import Boxes, proposal_notes, proposals_of
-from detlab.data.records import Classes, Record, ground_truth
+from detlab.data.records import Classes, Record
 from detlab.data.sampling import EpochSampler, ShardedBatchSampler
-from detlab.data.splits import of_classes, renamed, with_shares
+from detlab.data.splits import ground_truth, of_classes, renamed, with_shares
 from detlab.data.transforms import MODES, Resize
 from detlab.errors import DataError
 from detlab.ranges import BelowOne, Count, NonNegative, OneOf, OpenFraction, Positive, Seed, Size
@@ -116,7 +117,6 @@ class DetectionData(L.LightningDataModule):
                 listed = ", ".join(map(str, KNOWN[option]))
                 raise DataError(f"data.{option}={value} is not known; use one of {listed}.")
         self.source, self.augment, self.seed = source, augment, seed
-        self.source.max_pixels = max_pixels
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.worker_timeout_s = num_workers, worker_timeout_s
         self.resize = Resize(mode=resize or resize_default, size=size, max_size=max_size)
@@ -133,8 +133,9 @@ class DetectionData(L.LightningDataModule):
         self.proposal_count, self._notes = proposal_count, proposal_notes(proposals, proposal_count, needs_proposals)
         self.voc_ap, self.max_detections = voc_ap, tuple(max_detections)
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else None
+        self.source.max_pixels, self.source.cache_dir = max_pixels, self.cache_dir
         self.report = AuditReport()
-        self._splits: Splits | None = None
+        self._splits: dict[str, Records] | None = None
         self._classes: Classes | None = None
         self._datasets: dict[str, DetectionDataset] = {}
         self._start: dict[str, int] | None = None  # position at which a resumed run continues
@@ -169,18 +170,18 @@ class DetectionData(L.LightningDataModule):
             return
         classes, splits = self._read()
         classes, renumber = classes.chosen(self.wanted)
-        splits = {split: self._audit(split, self._of_classes(records, renumber)) for split, records in splits.items()}
-        count_across(splits, classes.names, self.report)
+        checked = {split: self._audit(split, self._of_classes(part, renumber)) for split, part in splits.items()}
+        count_across(checked, classes.names, self.report)
         if self.on_error == "raise":
             self.report.refuse()
         shares = {"val": self.val_fraction, "test": self.test_fraction}
         drawn = ("val",) if self.required == TRAINING else ()
-        splits = with_shares(splits, **shares, seed=self.split_seed, required=drawn)
-        self._splits = {split: records[: self.limit.get(split)] for split, records in splits.items()}
+        checked = with_shares(checked, **shares, seed=self.split_seed, required=drawn)
+        self._splits = {split: records[: self.limit.get(split)] for split, records in checked.items()}
         if self.same_images:
-            self._splits = dict.fromkeys(SPLITS, self._splits.get("train", []))
+            self._splits = dict.fromkeys(SPLITS, self._splits.get("train", Records.of([])))
         self._classes = classes
-        self.collate.check(self.resize.target(item.size) for part in self._splits.values() for item in part)
+        self.collate.check(self.resize.target(size) for part in self._splits.values() for size in part.shapes())
         for split in self.required:
             if not self._splits.get(self._name(split)):
                 raise DataError(
@@ -192,13 +193,13 @@ class DetectionData(L.LightningDataModule):
     @property
     def notes(self) -> list[str]:
         """Notes printed before training."""
-        lost = self._splits is not None and self._splits.get("test") == []
+        lost = self._splits is not None and "test" in self._splits and not self._splits["test"]
         unjudged = [f"The test split has no usable image{self.report.largest_loss('test')}."] if lost else []
         return [*self._notes, *(printable(note) for note in self.source.notes), *unjudged]
 
     def counted(self, split: str) -> int:
         """Number of boxes of a split that are not crowds: those that training and AP use."""
-        return sum(int((~item.crowd).sum()) for item in self.records(split))
+        return int((~self.records(split).crowd).sum())
 
     def match_classes(self, names: Sequence[str]) -> tuple[list[str], dict[str, int]]:
         """Number the classes as a model does, and return the names that the data and the model lack (see `renamed`)."""
@@ -206,7 +207,7 @@ class DetectionData(L.LightningDataModule):
         self._datasets = {}
         return missing, left_out
 
-    def records(self, split: str) -> list[Record]:
+    def records(self, split: str) -> Records:
         """The images of a split; test falls back to val where the data set has none."""
         return self._ready_splits()[self._name(split)]
 
@@ -237,7 +238,8 @@ class DetectionData(L.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Shuffled batches of this process."""
         dataset = self.dataset("train")
-        tall = [int(r.size[0] > r.size[1]) if self.aspect_grouping else 0 for r in dataset.records]
+        sizes = self.records("train").sizes
+        tall = ((sizes[:, 0] > sizes[:, 1]) & self.aspect_grouping).astype(int).tolist()
         sampler = EpochSampler(
             dataset,
             tall,
@@ -264,7 +266,7 @@ class DetectionData(L.LightningDataModule):
         """The training batch of these images in an epoch; repeatable, since samples are functions of the epoch."""
         dataset = self.dataset("train")
         dataset.set_epoch(epoch)
-        rows = {r.id: i for i, r in enumerate(dataset.records)}
+        rows = {key: i for i, key in enumerate(self.records("train").ids.tolist())}
         return self.collate([dataset[rows[i]] for i in ids])
 
     def state_dict(self) -> dict[str, int]:
@@ -301,7 +303,7 @@ class DetectionData(L.LightningDataModule):
             pin_memory=torch.cuda.is_available(),
         )
 
-    def _audit(self, split: str, records: list[Record]) -> list[Record]:
+    def _audit(self, split: str, records: Sequence[Record]) -> Records:
         return audited(
             records,
             split,
@@ -323,8 +325,8 @@ class DetectionData(L.LightningDataModule):
             self.report = AuditReport()
             return self.source.read(self.report, self.required)
 
-    def _of_classes(self, records: list[Record], renumber: dict[int, int]) -> list[Record]:
-        return records if self.wanted is None else of_classes(records, renumber)
+    def _of_classes(self, records: Sequence[Record], renumber: dict[int, int]) -> Sequence[Record]:
+        return records if self.wanted is None else of_classes(Records.of(records), renumber)
 
     def _name(self, split: str) -> str:
         if split not in SPLITS:
@@ -337,7 +339,7 @@ class DetectionData(L.LightningDataModule):
         assert self._classes is not None
         return self._classes
 
-    def _ready_splits(self) -> Splits:
+    def _ready_splits(self) -> dict[str, Records]:
         self._ready()
         assert self._splits is not None
         return self._splits

@@ -50,7 +50,7 @@ class DetectionDataset(Dataset[Sample]):
 
     def __init__(
         self,
-        records: list[Record],
+        records: Sequence[Record],
         source: Source,
         resize: Resize,
         *,
@@ -166,7 +166,8 @@ class Collate:
         sizes = torch.tensor([s.image.shape[-2:] for s in samples])
         height, width = self.canvas or (-(-int(side) // self.divisor) * self.divisor for side in sizes.amax(0))
         self.check(sizes.tolist())
-        images = torch.zeros(len(samples), 3, height, width, dtype=torch.uint8)
+        # channels-last, as images are decoded and networks read them: whole rows are copied, not single values
+        images = torch.empty(len(samples), 3, height, width, dtype=torch.uint8, memory_format=torch.channels_last)
         rows = max(1, *(len(s.labels) for s in samples)) if len(samples) > 1 else max(1, len(samples[0].labels))
         boxes = torch.zeros(len(samples), rows, 4)
         labels = torch.full((len(samples), rows), PADDING)
@@ -175,7 +176,8 @@ class Collate:
         difficult = torch.zeros(len(samples), rows, dtype=torch.bool)
         for i, s in enumerate(samples):
             n = len(s.labels)
-            images[i, :, : s.image.shape[1], : s.image.shape[2]] = s.image
+            h, w = s.image.shape[-2:]
+            images[i, :, :h, :w], images[i, :, :h, w:], images[i, :, h:] = s.image, 0, 0
             boxes[i, :n], labels[i, :n], area[i, :n] = s.boxes, s.labels, s.area
             crowd[i, :n], difficult[i, :n] = s.crowd, s.difficult
         return Batch(

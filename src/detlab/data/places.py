@@ -27,6 +27,8 @@ def inside(root: Path, name: str | Path) -> Path | None:
 
 def slashed(name: str) -> str:
     """A path with forward slashes, without "./" and without a drive letter."""
+    if "/" not in name and "\\" not in name:
+        return name.strip()
     name = name.strip().replace("\\", "/").removeprefix("file://")
     name = re.sub(r"^[A-Za-z]:(?=/)", "", name)
     return re.sub(r"(?:^|(?<=/))(?:\./+)+", "", name)
@@ -95,6 +97,7 @@ class Finder:
         self.folders = list(dict.fromkeys([*(followed(f) for f in folders), root]))
         self._top = root.resolve()
         self._listings: dict[Path, dict[str, list[str]]] = {}
+        self._contents: dict[str, tuple[set[str], set[str]]] = {}
 
     def allowed(self, path: Path) -> bool:
         """Whether a file may be read."""
@@ -123,7 +126,9 @@ class Finder:
 
     def find_all(self, names: Sequence[str]) -> list[Found]:
         """Find files that must differ: one that was corrected to a file that another name leads to, too, is missing."""
-        found = [self.find(name) for name in names]
+        found = [self._plain(name) or self.find(name) for name in names]
+        if not any(one.corrected for one in found):
+            return found
         claims: dict[Path | None, set[str]] = {}
         for name, one in zip(names, found, strict=True):
             claims.setdefault(one.path, set()).add(slashed(name))
@@ -131,6 +136,36 @@ class Finder:
             Found(self.folders[0] / slashed(name)) if one.corrected and len(claims[one.path]) > 1 else one
             for name, one in zip(names, found, strict=True)
         ]
+
+    def _plain(self, name: str) -> Found | None:
+        """A file that lies as written in a folder that may be read, without links; None leaves it to `find`."""
+        plain = slashed(name)
+        head, _, last = plain.rpartition("/")
+        if "\\" in name or "\0" in name or last in ("", ".", "..") or ".." in head.split("/") or plain[0] == "/":
+            return None
+        for folder in self.folders:
+            entries, files = self._content(f"{folder}/{head}" if head else str(folder))
+            if last in files:
+                return Found(folder / plain, there=True)
+            if last in entries:
+                return None
+        return None
+
+    def _content(self, folder: str) -> tuple[set[str], set[str]]:
+        """The names in a folder, and those of them that are files, no links, and may be read."""
+        if folder not in self._contents:
+            entries: set[str] = set()
+            files: set[str] = set()
+            try:
+                with os.scandir(folder) as found:
+                    for entry in found:
+                        entries.add(entry.name)
+                        if entry.is_file(follow_symlinks=False):
+                            files.add(entry.name)
+            except (OSError, ValueError):
+                pass
+            self._contents[folder] = entries, files if self.allowed(Path(folder)) else set()
+        return self._contents[folder]
 
     def _candidates(self, name: str, plain: str) -> Iterator[tuple[Path, bool]]:
         for folder in self.folders:

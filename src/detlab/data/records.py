@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from detlab.errors import DataError
-from detlab.tensors.structures import GroundTruth
 
 
 @dataclass(frozen=True)
@@ -82,28 +80,3 @@ class Classes:
             Classes(tuple(wanted), tuple(self.ids[i] for i in old)),
             {o: n for n, o in enumerate(old)},
         )
-
-
-def ground_truth(records: list[Record], classes: Classes) -> GroundTruth:
-    """Flat arrays of a split, for metrics."""
-    counts = [len(r.labels) for r in records]
-
-    def flat(name: str, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        parts = [getattr(r, name) for r in records if len(r.labels)]
-        array = np.concatenate(parts) if parts else np.zeros((0, *shape))
-        return torch.as_tensor(array, dtype=dtype)
-
-    ids = torch.tensor([r.id for r in records], dtype=torch.int64)
-    return GroundTruth(
-        image_ids=ids,
-        sizes=torch.tensor([r.size for r in records], dtype=torch.int64).reshape(-1, 2),
-        box_image=ids.repeat_interleave(torch.tensor(counts, dtype=torch.int64)),
-        boxes=flat("boxes", (4,), torch.float64),
-        labels=flat("labels", (), torch.int64),
-        area=flat("area", (), torch.float64),
-        crowd=flat("crowd", (), torch.bool),
-        difficult=flat("difficult", (), torch.bool),
-        class_names=classes.names,
-        category_ids=classes.ids,
-        file_names=tuple(r.name for r in records),
-    )

@@ -1,31 +1,50 @@
-"""Splits and class filters of records."""
+"""Splits and class filters of records, and their boxes as the ground truth of metrics."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
+import torch
 
-from detlab.data.formats.source import Splits
+from detlab.data.flat import LABEL, Records
 from detlab.data.records import Classes, Record
 from detlab.errors import DataError
+from detlab.tensors.structures import GroundTruth
 
 
-def of_classes(records: list[Record], renumber: Mapping[int, int]) -> list[Record]:
+def of_classes(records: Records, renumber: Mapping[int, int]) -> Records:
     """All records, but only with boxes whose label is in `renumber` (old label -> new label), renumbered."""
-    out = []
-    for item in records:
-        kept = item.keep(np.array([label in renumber for label in item.labels], bool))
-        kept.labels[:] = [renumber[label] for label in kept.labels]
-        out.append(kept)
-    return out
+    new = np.full(max([-1, int(records.labels.max(initial=-1)), *renumber]) + 1, -1, LABEL)
+    new[list(renumber)] = list(renumber.values())
+    kept = records.keep_boxes(new[records.labels] >= 0)
+    return replace(kept, labels=new[kept.labels])
+
+
+def ground_truth(records: Records, classes: Classes) -> GroundTruth:
+    """Flat tensors of a split, for metrics."""
+    ids = torch.tensor(records.ids)
+    return GroundTruth(
+        image_ids=ids,
+        sizes=torch.tensor(records.sizes, dtype=torch.int64),
+        box_image=ids.repeat_interleave(torch.tensor(records.counts)),
+        boxes=torch.tensor(records.boxes),
+        labels=torch.tensor(records.labels, dtype=torch.int64),
+        area=torch.tensor(records.area),
+        crowd=torch.tensor(records.crowd),
+        difficult=torch.tensor(records.difficult),
+        class_names=classes.names,
+        category_ids=classes.ids,
+        file_names=tuple(records.names),
+    )
 
 
 def renamed(
-    classes: Classes, splits: Splits, names: Sequence[str]
-) -> tuple[Classes, Splits, list[str], dict[str, int]]:
+    classes: Classes, splits: Mapping[str, Records], names: Sequence[str]
+) -> tuple[Classes, dict[str, Records], list[str], dict[str, int]]:
     """Classes and splits with the class numbers of a model, matched by name.
 
     Args:
@@ -43,8 +62,10 @@ def renamed(
             f"The data's classes ({', '.join(classes.names)}) and the model's ({', '.join(names)}) have no name in "
             f"common; rename them in the data set, or evaluate on another one."
         )
-    records = [item for part in {id(part): part for part in splits.values()}.values() for item in part]
-    boxes = Counter(classes.names[label] for item in records for label in item.labels)
+    boxes: Counter[str] = Counter()
+    for part in {id(part): part for part in splits.values()}.values():
+        counts = np.bincount(part.labels, minlength=len(classes.names)).tolist()
+        boxes.update(dict(zip(classes.names, counts, strict=True)))
     left_out = {name: boxes[name] for name in classes.names if name not in common}
     renumber = {i: common[name] for i, name in enumerate(classes.names) if name in common}
     free = (i for i in itertools.count(1) if i not in classes.ids)
@@ -53,7 +74,9 @@ def renamed(
     return Classes(tuple(names), ids), chosen, [name for name in names if name not in common], left_out
 
 
-def with_shares(splits: Splits, *, val: float, test: float, seed: int, required: Collection[str] = ()) -> Splits:
+def with_shares(
+    splits: dict[str, Records], *, val: float, test: float, seed: int, required: Collection[str] = ()
+) -> dict[str, Records]:
     """Splits with val and test: the data set's own, else seeded shares of train, stratified by class where possible.
 
     Args:
@@ -81,7 +104,7 @@ def with_shares(splits: Splits, *, val: float, test: float, seed: int, required:
     if not drawn:
         return splits
     parts = stratified(train, [len(train) - sum(drawn.values()), *drawn.values()], seed)
-    return splits | {name: [train[i] for i in rows] for name, rows in zip(("train", *drawn), parts, strict=True)}
+    return splits | {n: train.take(np.array(rows)) for n, rows in zip(("train", *drawn), parts, strict=True)}
 
 
 def stratified(records: Sequence[Record], counts: Sequence[int], seed: int) -> list[list[int]]:
@@ -92,7 +115,9 @@ def stratified(records: Sequence[Record], counts: Sequence[int], seed: int) -> l
     """
     rng = np.random.default_rng(seed)
     room = np.array(counts, np.int64)
-    classes = [frozenset(item.labels.tolist()) for item in records]
+    flat = Records.of(records)
+    labels, starts = flat.labels.tolist(), flat.starts.tolist()
+    classes = [frozenset(labels[a:b]) for a, b in itertools.pairwise(starts)]
     left = {name: {i for i, own in enumerate(classes) if name in own} for name in set().union(*classes)}
     wish = {name: len(rows) * room / room.sum() for name, rows in left.items()}
     order = rng.permutation(len(records))

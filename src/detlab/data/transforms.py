@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's own convention
 
-from detlab.ranges import BelowOne, Count, Positive, Range, Size
+from detlab.ranges import BelowOne, Positive, Range, Size
 
 MODES = ("short_side", "letterbox", "warp")
 
@@ -92,34 +92,6 @@ class LargeScaleJitter(v2.Transform):
             pad = [0, 0, max(0, width - resized[1]), max(0, height - resized[0])]
             sample = v2.Pad(pad)(sample)
         return v2.RandomCrop((height, width))(sample)
-
-
-class IoUCropOrNot(v2.Transform):
-    """torchvision's RandomIoUCrop (SSD section 2.2), without the boxes outside the crop.
-
-    Only the ground truth decides where it crops; proposals are cropped with the image.
-
-    Args:
-        trials: tries per drawn overlap.
-    """
-
-    def __init__(self, trials: Count = 40) -> None:
-        super().__init__()
-        self.crop = v2.RandomIoUCrop(trials=trials)
-
-    def forward(self, sample: dict[str, Any]) -> dict[str, Any]:
-        """Crop a sample; an image without boxes is not cropped, since the crop needs an overlap with boxes."""
-        if len(sample["boxes"]) == 0:
-            return sample
-        place = self.crop.make_params([sample["image"], sample["boxes"]])
-        if not place:
-            return sample
-        inside = place.pop("is_within_crop_area")
-        cropped = {k: F.crop(sample[k], **place) for k in ("image", "boxes", "proposals") if k in sample}
-        kept = inside & (cropped["boxes"][:, 2:] - cropped["boxes"][:, :2] >= 1).all(dim=1)
-        rows = {name: sample[name][kept] for name in ("labels", "area", "crowd", "difficult")}
-        cropped["boxes"] = tv_tensors.wrap(cropped["boxes"][kept], like=cropped["boxes"])
-        return sample | cropped | rows
 
 
 class AspectJitter(v2.Transform):

@@ -114,7 +114,7 @@ def load_json(text: str) -> Any:
         ReadError: the text is no JSON, repeats a key, or is nested too deep.
     """
     try:
-        return json.loads(text, object_pairs_hook=_without_repeats)
+        return json.loads(text, object_pairs_hook=without_repeats)
     except RecursionError:
         raise ReadError("is nested too deep") from None
     except ReadError:
@@ -164,7 +164,12 @@ def _bounded(text: str) -> None:
             raise ReadError("is nested too deep" if depth > DEPTH else f"has more than {YAML_NODES} entries")
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of a JSON file.
+
+    Raises:
+        ReadError: a key is repeated.
+    """
     found = dict(pairs)
     if len(found) != len(pairs):
         keys = [key for key, _ in pairs]

@@ -117,7 +117,9 @@ def check_anchors(detector: Detector, data: DetectionData) -> None:
     if rpn is None or not rpn.drop_crossing:
         return
     place = Placement(data.resize.target, data.collate.divisor, data.collate.canvas)
-    sizes = sorted({place.target(r.size) for r in data.records("train")}, key=lambda size: -size[0] * size[1])
+    sizes = sorted(
+        {place.target(shape) for shape in data.records("train").shapes()}, key=lambda size: -size[0] * size[1]
+    )
     for size in sizes:  # most often the first will do
         anchors = torch.cat(rpn.anchors.per_level(rpn.levels, place.canvas_of(size)))
         if within(anchors[None], torch.tensor([size])).any():

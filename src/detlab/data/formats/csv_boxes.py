@@ -95,7 +95,7 @@ class CsvBoxes(Source):
                 f"{names(t.name for t in tables.values())} has no row with a box and a class; see its columns."
             )
         labels = {name: i for i, name in enumerate(class_names)}
-        splits: Splits = {}
+        splits: dict[str, list[Record]] = {}
         listed: dict[str, list[Picture]] = {}
         count = 0
         for split in (s for s in SPLITS if s in rows and s in wanted):
@@ -199,7 +199,12 @@ class CsvBoxes(Source):
         return {"box": box, "label": labels[name], **{key: bool(value) for key, value in flags.items()}}
 
     def _unlisted(
-        self, root: Path, listed: Mapping[str, list[Picture]], splits: Splits, count: int, report: AuditReport
+        self,
+        root: Path,
+        listed: Mapping[str, list[Picture]],
+        splits: dict[str, list[Record]],
+        count: int,
+        report: AuditReport,
     ) -> None:
         """Count the images that no table names, and add them as images without boxes if data.unlisted says so.
 

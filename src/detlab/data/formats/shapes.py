@@ -81,7 +81,7 @@ class Shapes(Source):
         self.chances = (chances / chances.sum()).cumsum()[:-1].tolist()  # upper bounds of all classes but the last
 
     def read(self, report: AuditReport, wanted: Collection[str] = SPLITS) -> tuple[Classes, Splits]:
-        splits: Splits = {}
+        splits: dict[str, list[Record]] = {}
         for split, count in self.counts.items():
             if split not in wanted:
                 continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -18,13 +18,14 @@ from detlab.system.reading import ReadError, Text, read_text
 SPLITS = ("train", "val", "test")
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}  # of folders and files
 AUTO = "auto"  # value of an option that uses whichever of the usual names exists
-Splits = dict[str, list[Record]]  # train, val, test, as far as the source has them
+Splits = Mapping[str, Sequence[Record]]  # train, val, test, as far as the source has them
 
 
 class Source(ABC):
     """A data set in some format. `notes` tells the user which files and folders `read` chose for an `auto` option."""
 
     max_pixels = MAX_PIXELS
+    cache_dir: Path | None = None  # where a format may keep what it parsed
     notes: tuple[str, ...] = ()
 
     def prepare(self) -> None:

@@ -80,7 +80,7 @@ class Voc(Source):
             for split in entries
         }
         images = _images(finders, entries)
-        splits: Splits = {}
+        splits: dict[str, list[Record]] = {}
         number = 0
         for split, rows in entries.items():
             records = []

@@ -60,7 +60,7 @@ class Yolo(Source):
         ids = tuple(folders.names)
         classes = Classes(unique(folders.names.values(), str(folders.file)), ids)
         labels = {key: i for i, key in enumerate(ids)}
-        splits: Splits = {}
+        splits: dict[str, list[Record]] = {}
         number = 0
         for split, pictures in folders.splits.items():
             records, without = [], []

@@ -265,7 +265,7 @@ def proposal_notes(proposals: str | None, count: int, needed: bool) -> list[str]
 
 
 def proposals_of(
-    splits: Mapping[str, list[Record]], source: str | None, count: int
+    splits: Mapping[str, Sequence[Record]], source: str | None, count: int
 ) -> Callable[[Record], Boxes] | None:
     """A function that gives each image's proposals; files are checked against every split.
 
