@@ -17,7 +17,6 @@ from detlab.model.losses import BoxLoss, ClassificationLoss
 from detlab.model.matchers import Matcher
 from detlab.model.necks import Neck
 from detlab.model.samplers import Sampler
-from detlab.tensors.boxes import at_least_float32
 from detlab.tensors.structures import Batch, Detections
 
 STAGE = 0  # number of this stage in the random draws
@@ -78,12 +77,13 @@ class OneStage(Detector):
         prediction = self.head(self.features(batch) if features is None else features)
         per = self.anchors.num_anchors(self.neck.levels)
         return self.final(
-            self.criterion.cls_loss.scores(at_least_float32(prediction.logits)),
+            prediction.logits,
             prediction.deltas,
             self.anchors(self.neck.levels, batch.canvas, batch.images.device),
             self.criterion.coder,
             batch.sizes,
             [h * w * n for (h, w), n in zip(self._sizes(batch), per, strict=True)],
+            lambda logits, images: self.criterion.cls_loss.scores(logits),
         )
 
     def _sizes(self, batch: Batch) -> list[tuple[int, int]]:

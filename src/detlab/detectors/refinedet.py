@@ -24,7 +24,6 @@ from detlab.model.matchers import IGNORED, NEGATIVE, Matcher
 from detlab.model.necks import Neck, TransferConnection
 from detlab.model.samplers import Sampler
 from detlab.ranges import Fraction
-from detlab.tensors.boxes import at_least_float32
 from detlab.tensors.structures import Batch, Detections, Prediction
 
 STAGE = 0  # number of the ODM in the random draws
@@ -112,18 +111,22 @@ class RefineDet(Detector):
         """Refined anchors scored, decoded and suppressed per class (canvas px)."""
         features = self.features(batch) if features is None else features
         first, second = self.arm(features), self.head(features)
-        scores = self.criterion.cls_loss.scores(at_least_float32(second.logits))
-        if self.negative_filtering is not None:
-            scores = torch.where(self._easy(first)[..., None], 0, scores)
+        easy = None if self.negative_filtering is None else self._easy(first)
+
+        def scores(logits: Tensor, images: slice) -> Tensor:
+            found = self.criterion.cls_loss.scores(logits)
+            return found if easy is None else torch.where(easy[images, :, None], 0, found)
+
         per = self.anchors.num_anchors(self.neck.levels)
         sizes = [level.size(batch.canvas) for level in self.neck.levels]
         return self.final(
-            scores,
+            second.logits,
             second.deltas,
             self._references(first, self._anchors(batch)),
             self.criterion.coder,
             batch.sizes,
             [h * w * n for (h, w), n in zip(sizes, per, strict=True)],
+            scores,
         )
 
     def _anchors(self, batch: Batch) -> Tensor:

@@ -90,16 +90,16 @@ class YOLO(Detector):
         """Boxes of the best scores (objectness times class), decoded and suppressed per class (canvas px)."""
         prediction = self.head(self.features(batch) if features is None else features)
         objectness = self.criterion.obj_loss.scores(at_least_float32(prediction.scored))
-        classes = self.criterion.cls_loss.scores(at_least_float32(prediction.logits))
         per = self.anchors.num_anchors(self.neck.levels)
         sizes = [level.size(batch.canvas) for level in self.neck.levels]
         return self.final(
-            objectness[..., None] * classes,
+            prediction.logits,
             prediction.deltas,
             self._references(batch),
             self.criterion.coder,
             batch.sizes,
             [h * w * n for (h, w), n in zip(sizes, per, strict=True)],
+            lambda logits, images: objectness[images, :, None] * self.criterion.cls_loss.scores(logits),
         )
 
     def _references(self, batch: Batch) -> Tensor:
