@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detlab.model.cell_matchers import CellMatches, best_overlap
 from detlab.model.coders import BoxCoder
 from detlab.model.criterion import share_of_processes
-from detlab.model.losses import BoxLoss, ClassificationLoss, ObjectnessLoss
+from detlab.model.losses import BoxLoss, ClassificationLoss, ObjectnessLoss, loss_of_anchors
 from detlab.model.matchers import NEGATIVE, POSITIVE, Matches
 from detlab.ranges import Natural, NonNegative, OneOf
 from detlab.tensors.boxes import area, at_least_float32, paired_overlap
@@ -101,7 +101,7 @@ class CellCriterion(nn.Module):
             positive = assigned.positive
             obj = self.obj_loss(at_least_float32(prediction.scored), assigned.objectness)
             weight = self.obj_loss.positive * positive + self.obj_loss.negative * assigned.negative
-            cls = self.cls_loss(at_least_float32(prediction.logits), assigned.labels)
+            cls = loss_of_anchors(self.cls_loss, prediction.logits, assigned.labels)
             box = self._boxes(deltas, references, assigned, canvas, seen)
             sums = (obj * weight).sum(), torch.where(positive, cls, 0).sum(), box.sum()
             by = len(obj) if self.normalizer == "images" else share_of_processes(positive.sum(), obj.dtype)

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from detlab.ranges import Fraction
 from detlab.tensors.boxes import pairwise_overlap
-from detlab.tensors.structures import Targets, fixed_shapes
+from detlab.tensors.structures import Targets, fixed_shapes, in_graph
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 LEAST_OVERLAP = 1e-6  # IoU above which SSD's bipartite matching accepts a pair (Caffe)
+LOOK_EVERY = 64  # rounds of `_greedy_pairs` after which the host asks whether all is settled, and waits for a GPU
 LARGEST_MATRIX = 2**26  # elements of one B x M x A overlap tensor (256 MB); larger batches are split
 
 
@@ -137,29 +138,39 @@ class BipartiteMatcher(IoUMatcher):
         super().__init__(positive=positive, negative=negative, force_best=True, crowd_overlap=crowd_overlap)
 
     def _force(self, iou: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        turns = _greedy_pairs if fixed_shapes(iou) else _greedy_pairs_on_host
+        if fixed_shapes(iou):
+            box = _greedy_pairs(iou)
+            return box >= 0, torch.where(box >= 0, box, index)
         forced, index = torch.zeros_like(index, dtype=torch.bool), index.clone()
-        for box, column, real in turns(iou):
+        for box, column, real in _greedy_pairs_on_host(iou):
             forced.scatter_(1, column, forced.gather(1, column) | real)
             index.scatter_(1, column, torch.where(real, box, index.gather(1, column)))
         return forced, index
 
 
-def _greedy_pairs(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Greedy pairs in turn: box, anchor and whether the pair is valid, [B, 1] each; shapes depend on iou's shape only.
+def _greedy_pairs(iou: Tensor) -> Tensor:
+    """The box that each anchor is paired with, [B, A]; -1 for none. Shapes depend on iou's shape only.
 
-    At most M - 1 other boxes take an anchor before a box does, so its match is among its M best anchors.
+    All boxes choose at once: each offers itself to its best anchor that no better pair holds. An anchor holds the best
+    offer so far, and a box whose anchor got a better one moves on. The stable result is the greedy one, since box and
+    anchor rank a pair by the same number (its IoU; of equal ones the first box, then the first anchor). After round i
+    the i best pairs stand; nearly always a few rounds suffice. At most M - 1 other boxes take an anchor before a box
+    does, so its match is among its M best anchors.
     """
     boxes, anchors = iou.shape[1:]
-    width = min(boxes, anchors)
-    columns = _best_columns(iou, width).flatten(1)
-    values = iou.gather(2, columns.view(len(iou), boxes, width)).flatten(1)  # [B, M * width]
-    row = torch.arange(boxes, device=iou.device).repeat_interleave(width)
-    for _ in range(width):
-        best, place = values.max(dim=1, keepdim=True)  # [B, 1], the best pair that is left
-        column, box = columns.gather(1, place), row[place]
-        yield box, column, best > LEAST_OVERLAP
-        values = values.masked_fill((row == box) | (columns == column), -1.0)
+    columns = _best_columns(iou, min(boxes, anchors))  # [B, M, width], best first
+    values = iou.gather(2, columns)
+    order = torch.arange(boxes - 1, -1, -1, device=iou.device)[:, None]
+    rank = torch.where(values > LEAST_OVERLAP, (values.float().view(torch.int32).long() << 32) + order, 0)
+    held = torch.zeros_like(iou[:, 0], dtype=torch.int64)  # [B, A], rank of the pair that holds an anchor; 0 for none
+    for turn in range(boxes):
+        free = rank >= held.gather(1, columns.flatten(1)).view_as(rank)
+        place = free.to(torch.uint8).argmax(2, keepdim=True)
+        offer, column = rank.gather(2, place)[..., 0], columns.gather(2, place)[..., 0]
+        before, held = held, held.scatter_reduce(1, column, offer, "amax")
+        if turn % LOOK_EVERY == LOOK_EVERY - 1 and not in_graph() and bool((before == held).all()):
+            break
+    return torch.where(held > 0, boxes - 1 - (held & 0xFFFFFFFF), -1)
 
 
 def _greedy_pairs_on_host(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
