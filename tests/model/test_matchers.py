@@ -189,7 +189,7 @@ def test_boxes_that_choose_at_once_are_paired_as_one_by_one(monkeypatch: pytest.
 
 
 def test_the_number_of_boxes_does_not_multiply_the_operations() -> None:
-    """500 boxes took 17 operations each; now a round takes 6, and 128 rounds suffice unless pairs wait in a long row."""
+    """500 boxes took 17 operations each; now 6 a round, and 128 rounds suffice but for long chains."""
     iou = torch.rand(2, 500, 600, generator=torch.Generator().manual_seed(0))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
         matchers.greedy_pairs(matchers.best_choices(iou), 600)

@@ -64,6 +64,7 @@ class Train(Shared, Several):
     init_from: str | None
     resume: bool
     test: bool
+    evaluation_loss: bool
     compile: bool
     deterministic: bool | Literal["warn"]
     matmul_precision: Annotated[str, OneOf(("highest", "high", "medium"))]
