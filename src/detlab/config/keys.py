@@ -241,6 +241,7 @@ class Distributed(TypedDict):
     """Lightning's DDPStrategy."""
 
     find_unused_parameters: bool
+    gradient_as_bucket_view: bool
     process_group_backend: str | None
     timeout_s: Positive
 
