@@ -22,13 +22,15 @@ LARGEST_PART = 2**26  # logits of one part: 256 MB in float32
 
 
 def loss_of_anchors(loss: ClassificationLoss, logits: Tensor, labels: Tensor) -> Tensor:
-    """The loss of each anchor [...] in float32 at least, from logits [..., O] of any float dtype and its labels.
+    """The loss of each anchor [...] in float32 at least, from logits [..., O] of any float dtype.
+
+    Labels are classes [...], or [..., O] bool for a multi-label loss, which is given them as 0 and 1.
 
     A loss with parameters of its own is not split, since their gradients would be lost.
     """
     whole = not logits.is_cuda or in_graph() or logits.numel() <= LARGEST_PART
     if whole or any(True for _ in loss.parameters()):
-        return loss(at_least_float32(logits), labels)
+        return _loss(loss, at_least_float32(logits), labels)
     own = labels.flatten(0, -2) if labels.dim() == logits.dim() else labels.flatten()
     return in_parts(loss, logits.flatten(0, -2), own).view(logits.shape[:-1])
 
@@ -45,7 +47,7 @@ class _InParts(torch.autograd.Function):
         ctx.loss = loss
         out = at_least_float32(logits.new_empty(0)).new_empty(len(logits))
         for part in _parts(logits):
-            out[part] = loss(at_least_float32(logits[part]), labels[part])
+            out[part] = _loss(loss, at_least_float32(logits[part]), labels[part])
         return out
 
     @staticmethod
@@ -56,9 +58,13 @@ class _InParts(torch.autograd.Function):
         with torch.enable_grad(), torch.autocast(logits.device.type, enabled=False):
             for part in _parts(logits):
                 own = at_least_float32(logits[part].detach()).requires_grad_()
-                value = ctx.loss(own, labels[part])
+                value = _loss(ctx.loss, own, labels[part])
                 total[part] = torch.autograd.grad(value, own, gradient[part])[0]
         return None, total, None
+
+
+def _loss(loss: ClassificationLoss, logits: Tensor, labels: Tensor) -> Tensor:
+    return loss(logits, labels.to(logits.dtype) if labels.dtype == torch.bool else labels)
 
 
 def _parts(logits: Tensor) -> Iterator[slice]:
