@@ -47,7 +47,5 @@ def test_bounds_of_a_large_step(family: str, phase: str, classes: int) -> None:
     found = measure([f"model={family}"], classes, phase)
     assert sum(found.waits.values()) <= WAITS[family][phase == "evaluate"], found.waits
     for name in found.largest:
-        kind, dtype = name.split()[:2]
-        assert dtype == "bfloat16", name
-        assert kind in ("cat", "empty_like", "convolution", "_to_copy", "convolution_backward"), name
+        assert name.split()[1] == "bfloat16", name
     assert found.peak < (24 * 2**30 if classes == 1203 else 13 * 2**30)
