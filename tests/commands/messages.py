@@ -105,6 +105,8 @@ OPTIONS = [
     ("train +model.detect.topkk=1", r"has no option 'topkk'; did you mean model\.detect\.topk\?"),
     ("train model.neck._target_=nope.FPN", r"model\.neck\._target_=nope\.FPN cannot be imported \(ModuleNotFoundError: No module named 'nope'\)"),
     ("train model=retinanet model/head=roi", r"model/head is refused"),
+    ("train model=retinanet compile=true", r"compile=true is refused .* use data\.canvas=\[HEIGHT, WIDTH\] with multiscale=null"),
+    ("train model=retinanet evaluation_loss=false monitor=val/loss", r"evaluation_loss=false is refused .* use evaluation_loss=true, or monitor=null"),
     ("train model.box_loss=giou", r"use model/box_loss=giou"),
     ("train trainer=gpu", r"trainer\.accelerator=gpu finds no GPU on this machine; use trainer=cpu"),
     ("train trainer=ddp", r"finds no GPU on this machine; use trainer=cpu, or trainer=ddp_cpu"),

@@ -77,3 +77,29 @@ def test_own_parts_that_fit_are_not_refused() -> None:
     config = plain("model=retinanet")
     config["model"]["_target_"] = OWN + "Renamed"
     check(config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "works"),
+    [
+        ([], False),
+        (["data.canvas=[96, 96]"], True),
+        (["data.canvas=[96, 96]", "+multiscale=yolo"], False),
+        (["data.resize=warp", "data.size=[96, 96]"], True),
+        (["data.canvas=[96, 96]", "tta=flip"], True),  # testing is not compiled
+    ],
+)
+def test_compiling_needs_one_canvas(overrides: list[str], works: bool) -> None:
+    overrides = [o.removeprefix("+") for o in overrides]
+    config = plain("model=retinanet", "compile=true", *overrides)
+    if works:
+        check(config)
+    else:
+        with pytest.raises(ConfigError, match=r"compile=true is refused .* use data.canvas=\[HEIGHT, WIDTH\]"):
+            check(config)
+
+
+def test_a_monitored_loss_must_be_computed() -> None:
+    check(plain("model=retinanet", "evaluation_loss=false"))
+    with pytest.raises(ConfigError, match="evaluation_loss=false is refused"):
+        check(plain("model=retinanet", "evaluation_loss=false", "monitor=val/loss"))

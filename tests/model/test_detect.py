@@ -7,8 +7,10 @@ import torch
 from torchvision.ops import batched_nms
 
 from detlab.model import detect as detection
+from detlab.model import nms as suppression
 from detlab.model.coders import BoxCoder
 from detlab.model.detect import Detect, ProposalDetect, to_original
+from detlab.model.nms import kept as kept_of
 from detlab.tensors.structures import Batch, Detections
 from tests.batches import make_batch
 
@@ -105,8 +107,8 @@ def test_the_best_few_decide_if_they_keep_enough(crowded: bool, monkeypatch: pyt
     scores = torch.linspace(1, 0.1, count)
     labels = torch.randint(0, 2, (count,), generator=g)
     looked_at = []
-    monkeypatch.setattr(detection, "batched_nms", lambda b, *rest: looked_at.append(len(b)) or batched_nms(b, *rest))
-    keep = detection._first_kept(boxes, scores, labels, 0.5, most)
+    monkeypatch.setattr(suppression, "kept", lambda b, *rest: looked_at.append(len(b)) or kept_of(b, *rest))
+    keep = suppression.first_kept(boxes, scores, labels, 0.5, most)
     assert keep.tolist() == batched_nms(boxes, scores, labels, 0.5)[:most].tolist()
     assert looked_at == ([80, 600] if crowded else [80])
 
@@ -157,3 +159,50 @@ def test_back_to_the_original_image() -> None:
         Detections(torch.tensor([[[8.0, 5, 80, 50], [70, 40, 95, 60]]]), torch.ones(1, 2), torch.zeros(1, 2)), batch
     )
     assert found.boxes[0].tolist() == [[24, 10, 240, 100], [210, 80, 240, 100]]  # x by 3, y by 2, clipped
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"topk": 20},
+        {"topk": None, "max_detections": 7},
+        {"topk": None, "topk_per_class": 9, "min_size": 12.0},
+        {"nms_first": True, "nms_threshold": 0.3},
+    ],
+)
+@pytest.mark.parametrize("per_class", [False, True])
+def test_a_gpu_selects_the_same(options: dict[str, Any], per_class: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All images at once, and scored in parts."""
+    g = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 60, 5, generator=g) - 1
+    deltas = torch.randn(3, 60, 5, 4, generator=g) * 0.2 if per_class else torch.randn(3, 60, 4, generator=g) * 0.2
+    low = torch.rand(1, 60, 2, generator=g) * 60
+    anchors = torch.cat([low, low + 20], dim=2)
+    sizes = torch.tensor([[100, 80], [50, 90], [70, 70]])
+    arguments = deltas, anchors, BoxCoder(), sizes, [50, 10]
+    on_cpu = Detect(**options)(logits.sigmoid(), *arguments)
+    monkeypatch.setattr(detection, "at_once", lambda x: True)
+    monkeypatch.setattr(detection, "LARGEST_PART", 700)  # two images of 300 scores
+    at_once = Detect(**options)(logits, *arguments, lambda own, images: own.sigmoid())
+    assert on_cpu.real.any(1).all()
+    assert torch.equal(on_cpu.boxes, at_once.boxes)
+    assert torch.equal(on_cpu.labels, at_once.labels)
+    torch.testing.assert_close(on_cpu.scores, at_once.scores, rtol=1e-6, atol=0)  # sigmoids of parts round otherwise
+
+
+@pytest.mark.parametrize("pre_nms", [8, 500])
+def test_a_gpu_proposes_the_same(pre_nms: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    g = torch.Generator().manual_seed(0)
+    low = torch.rand(1, 90, 2, generator=g) * 60
+    anchors = torch.cat([low, low + 15 + 20 * torch.rand(1, 90, 2, generator=g)], dim=2)
+    arguments = torch.rand(2, 90, generator=g), torch.randn(2, 90, 4, generator=g) * 0.1, anchors, BoxCoder()
+    stage = ProposalDetect(pre_nms_train=pre_nms, pre_nms_test=9, post_nms_train=20, post_nms_test=9, min_size=10)
+    sizes = torch.tensor([[70, 80], [40, 50]])
+    on_cpu = stage(*arguments, sizes, [60, 27, 3], for_training=True)
+    monkeypatch.setattr(detection, "at_once", lambda x: True)
+    at_once = stage(*arguments, sizes, [60, 27, 3], for_training=True)
+    shared = on_cpu.scores.shape[1]  # on a GPU there are as many rows as candidates, up to post_nms
+    assert torch.equal(on_cpu.boxes, at_once.boxes[:, :shared])
+    assert torch.equal(on_cpu.scores, at_once.scores[:, :shared])
+    assert not at_once.real[:, shared:].any()

@@ -27,6 +27,7 @@ TARGETS = {
     "metrics": "time of COCO AP over a validation set",
     "memory": "peak memory of a training step",
     "scaling": "growth of time and memory with batch, side, boxes and classes",
+    "footprint": "operations, waits and memory of a step on a GPU that is not there",
 }
 
 

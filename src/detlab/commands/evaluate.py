@@ -83,6 +83,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         monitor=run["monitor"],
         tta=build_part(tta) if tta else None,
         divisor=data_config["size_divisor"],
+        evaluation_loss=run.get("evaluation_loss", True),
     )
     run_dir = Path(config["paths"]["run_dir"])
     threshold = config["score_threshold"]

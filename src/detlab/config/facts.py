@@ -74,10 +74,15 @@ def any_stage(config: Mapping[str, Any], name: str, asked: str) -> bool:
 
 def one_size(config: Mapping[str, Any]) -> bool:
     """Whether all images have the same size, in training and in testing."""
-    data, tta = config.get("data") or {}, config.get("tta") or {}
+    tta = config.get("tta") or {}
+    return one_training_size(config) and list(tta.get("scales") or [1.0]) == [1.0]
+
+
+def one_training_size(config: Mapping[str, Any]) -> bool:
+    """Whether all training batches have the same canvas."""
+    data = config.get("data") or {}
     resize = data.get("resize") or family(config, "resize")
-    same = resize == "warp" or data.get("canvas") is not None
-    return same and list(tta.get("scales") or [1.0]) == [1.0] and not config.get("multiscale")
+    return (resize == "warp" or data.get("canvas") is not None) and not config.get("multiscale")
 
 
 def unequal_boxes(config: Mapping[str, Any]) -> bool:

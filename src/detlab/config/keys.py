@@ -64,6 +64,7 @@ class Train(Shared, Several):
     init_from: str | None
     resume: bool
     test: bool
+    evaluation_loss: bool
     compile: bool
     deterministic: bool | Literal["warn"]
     matmul_precision: Annotated[str, OneOf(("highest", "high", "medium"))]
@@ -240,6 +241,7 @@ class Distributed(TypedDict):
     """Lightning's DDPStrategy."""
 
     find_unused_parameters: bool
+    gradient_as_bucket_view: bool
     process_group_backend: str | None
     timeout_s: Positive
 

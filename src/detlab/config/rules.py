@@ -21,6 +21,7 @@ from detlab.config.facts import (
     model_of,
     on_cpu,
     one_map,
+    one_training_size,
     part,
     pools,
     reads_rois,
@@ -212,6 +213,20 @@ RULES: tuple[Rule, ...] = (
         "callbacks.checkpoint",
         "a stage starts from what the one before left behind",
         "callbacks=default, or training=joint",
+    ),
+    Rule(
+        "compiled graphs of changing canvases",
+        lambda c: bool(c.get("compile")) and "data" in c and family(c, "reads") != "crops" and not one_training_size(c),
+        "compile=true",
+        "each canvas size needs a graph of its own, and compiling one takes minutes",
+        "data.canvas=[HEIGHT, WIDTH] with multiscale=null, or data.resize=warp",
+    ),
+    Rule(
+        "monitored losses that are not computed",
+        lambda c: c.get("evaluation_loss") is False and "loss" in str(c.get("monitor")),
+        "evaluation_loss=false",
+        "the monitored metric is a loss of the validation",
+        "evaluation_loss=true, or monitor=null",
     ),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,25 @@ from detlab.model.necks import Neck
 from detlab.tensors.convs import gather_on_small_maps
 from detlab.tensors.structures import Batch, Detections, Proposals
 
+Made = TypeVar("Made")
 Features = dict[str, Tensor]  # {neck level: [B, C, h, w]}
+
+
+class SharedFeatures(Features):
+    """Features of an evaluation, with what its loss and its detection both need; see `once`."""
+
+    def __init__(self, maps: Features) -> None:
+        super().__init__(maps)
+        self.made: dict[str, Any] = {}
+
+
+def once(features: Features, name: str, make: Callable[[], Made]) -> Made:
+    """What `make` gives, made once where the features are shared by a loss and a detection."""
+    if not isinstance(features, SharedFeatures):
+        return make()
+    if name not in features.made:
+        features.made[name] = make()
+    return features.made[name]
 
 
 class Selection(Protocol):
@@ -28,6 +46,14 @@ class Selection(Protocol):
     @property
     def max_detections(self) -> int:
         """Boxes kept per image in testing."""
+
+
+class Evaluated(NamedTuple):
+    """What one pass over a batch gives in validation and testing."""
+
+    losses: dict[str, Tensor]  # empty where they were not asked for
+    detections: Detections  # canvas pixels
+    proposals: Proposals | None  # see `Detector.first_stage`
 
 
 class Detector(nn.Module, ABC):
@@ -110,6 +136,15 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def detect(self, batch: Batch, features: Features | None = None) -> Detections:
         """Detections in canvas pixels."""
+
+    def evaluate(self, batch: Batch, *, with_loss: bool = True) -> Evaluated:
+        """Losses, detections and proposals of a batch.
+
+        What `loss`, `detect` and `first_stage` make by `once`, such as the head's outputs, they make once in all.
+        """
+        features = SharedFeatures(self.features(batch))
+        losses = self.loss(batch, features) if with_loss else {}
+        return Evaluated(losses, self.detect(batch, features), self.first_stage(batch, features))
 
     def first_stage(self, batch: Batch, features: Features) -> Proposals | None:
         """Proposals that an earlier stage or a file gives the last stage in testing; None for a single stage."""

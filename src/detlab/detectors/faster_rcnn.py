@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from detlab.detectors.detector import Features
+from detlab.detectors.detector import Features, SharedFeatures, once
 from detlab.detectors.roi_detector import RoIDetector
 from detlab.model.anchors import AnchorGenerator
 from detlab.model.backbones import Backbone
@@ -47,11 +47,17 @@ class FasterRCNN(RoIDetector):
         self.seal()
 
     def loss(self, batch: Batch, features: Features | None = None) -> dict[str, Tensor]:
-        """`rpn/loss_cls`, `rpn/loss_box`, `loss_cls` and `loss_box`."""
+        """`rpn/loss_cls`, `rpn/loss_box`, `loss_cls` and `loss_box`.
+
+        In an evaluation, whose features are shared, RoIs are sampled from the proposals that detection uses.
+        """
         features = self.features(batch) if features is None else features
-        prediction = self.rpn(features)
+        prediction = once(features, "rpn", lambda: self.rpn(features))
         losses = {f"rpn/{name}": value for name, value in self.rpn.loss(prediction, batch).items()}
-        proposals = self.rpn.propose(prediction, batch, for_training=True)
+        if isinstance(features, SharedFeatures):
+            proposals = self.first_stage(batch, features)
+        else:
+            proposals = self.rpn.propose(prediction, batch, for_training=True)
         return losses | self.roi_loss(proposals, batch, features)
 
     def detect(self, batch: Batch, features: Features | None = None) -> Detections:
@@ -61,4 +67,5 @@ class FasterRCNN(RoIDetector):
 
     def first_stage(self, batch: Batch, features: Features) -> Proposals:
         """The RPN's proposals (canvas px)."""
-        return self.rpn.propose(self.rpn(features), batch, for_training=False)
+        prediction = once(features, "rpn", lambda: self.rpn(features))
+        return once(features, "proposals", lambda: self.rpn.propose(prediction, batch, for_training=False))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from detlab.detectors.detector import Detector, Features
+from detlab.detectors.detector import Detector, Features, once
 from detlab.model.anchors import AnchorGenerator
 from detlab.model.backbones import Backbone
 from detlab.model.coders import BoxCoder
@@ -17,8 +17,7 @@ from detlab.model.losses import BoxLoss, ClassificationLoss
 from detlab.model.matchers import Matcher
 from detlab.model.necks import Neck
 from detlab.model.samplers import Sampler
-from detlab.tensors.boxes import at_least_float32
-from detlab.tensors.structures import Batch, Detections
+from detlab.tensors.structures import Batch, Detections, Prediction
 
 STAGE = 0  # number of this stage in the random draws
 
@@ -67,7 +66,7 @@ class OneStage(Detector):
 
     def loss(self, batch: Batch, features: Features | None = None) -> dict[str, Tensor]:
         """`loss_cls` and `loss_box`."""
-        prediction = self.head(self.features(batch) if features is None else features)
+        prediction = self._prediction(batch, features)
         anchors = self.anchors(self.neck.levels, batch.canvas, batch.images.device)
         assignment = self.criterion.assign(anchors, batch.truth, self.num_classes)
         locations = sum(h * w for h, w in self._sizes(batch))
@@ -75,16 +74,21 @@ class OneStage(Detector):
 
     def detect(self, batch: Batch, features: Features | None = None) -> Detections:
         """Top scores, decoded and suppressed per class (canvas px)."""
-        prediction = self.head(self.features(batch) if features is None else features)
+        prediction = self._prediction(batch, features)
         per = self.anchors.num_anchors(self.neck.levels)
         return self.final(
-            self.criterion.cls_loss.scores(at_least_float32(prediction.logits)),
+            prediction.logits,
             prediction.deltas,
             self.anchors(self.neck.levels, batch.canvas, batch.images.device),
             self.criterion.coder,
             batch.sizes,
             [h * w * n for (h, w), n in zip(self._sizes(batch), per, strict=True)],
+            lambda logits, images: self.criterion.cls_loss.scores(logits),
         )
+
+    def _prediction(self, batch: Batch, features: Features | None) -> Prediction:
+        maps = self.features(batch) if features is None else features
+        return once(maps, "head", lambda: self.head(maps))
 
     def _sizes(self, batch: Batch) -> list[tuple[int, int]]:
         return [level.size(batch.canvas) for level in self.neck.levels]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from detlab.detectors.detector import Detector, Features
+from detlab.detectors.detector import Detector, Features, once
 from detlab.model.anchors import AnchorGenerator
 from detlab.model.arm import AnchorRefinement
 from detlab.model.backbones import Backbone
@@ -24,7 +24,6 @@ from detlab.model.matchers import IGNORED, NEGATIVE, Matcher
 from detlab.model.necks import Neck, TransferConnection
 from detlab.model.samplers import Sampler
 from detlab.ranges import Fraction
-from detlab.tensors.boxes import at_least_float32
 from detlab.tensors.structures import Batch, Detections, Prediction
 
 STAGE = 0  # number of the ODM in the random draws
@@ -97,7 +96,7 @@ class RefineDet(Detector):
     def loss(self, batch: Batch, features: Features | None = None) -> dict[str, Tensor]:
         """`arm/loss_cls`, `arm/loss_box`, `loss_cls` and `loss_box`."""
         features = self.features(batch) if features is None else features
-        anchors, first = self._anchors(batch), self.arm(features)
+        anchors, first = self._anchors(batch), once(features, "arm", lambda: self.arm(features))
         sizes = [level.size(batch.canvas) for level in self.neck.levels]
         locations = sum(rows * columns for rows, columns in sizes)
         losses = {f"arm/{k}": v for k, v in self.arm.loss(first, anchors, batch, locations).items()}
@@ -105,25 +104,30 @@ class RefineDet(Detector):
         assignment = self.criterion.assign(references, batch.truth, self.num_classes)
         if self.negative_filtering is not None:
             assignment = self._without_easy(assignment, first)
-        second = self.head(features)
+        second = once(features, "head", lambda: self.head(features))
         return losses | self.criterion(second, references, assignment, batch.draw_keys, STAGE, locations)
 
     def detect(self, batch: Batch, features: Features | None = None) -> Detections:
         """Refined anchors scored, decoded and suppressed per class (canvas px)."""
         features = self.features(batch) if features is None else features
-        first, second = self.arm(features), self.head(features)
-        scores = self.criterion.cls_loss.scores(at_least_float32(second.logits))
-        if self.negative_filtering is not None:
-            scores = torch.where(self._easy(first)[..., None], 0, scores)
+        first = once(features, "arm", lambda: self.arm(features))
+        second = once(features, "head", lambda: self.head(features))
+        easy = None if self.negative_filtering is None else self._easy(first)
+
+        def scores(logits: Tensor, images: slice) -> Tensor:
+            found = self.criterion.cls_loss.scores(logits)
+            return found if easy is None else torch.where(easy[images, :, None], 0, found)
+
         per = self.anchors.num_anchors(self.neck.levels)
         sizes = [level.size(batch.canvas) for level in self.neck.levels]
         return self.final(
-            scores,
+            second.logits,
             second.deltas,
             self._references(first, self._anchors(batch)),
             self.criterion.coder,
             batch.sizes,
             [h * w * n for (h, w), n in zip(sizes, per, strict=True)],
+            scores,
         )
 
     def _anchors(self, batch: Batch) -> Tensor:

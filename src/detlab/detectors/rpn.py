@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from detlab.detectors.detector import Detector, Features, Selection
+from detlab.detectors.detector import Detector, Features, Selection, once
 from detlab.model.anchors import AnchorGenerator
 from detlab.model.backbones import Backbone
 from detlab.model.necks import Neck
@@ -50,11 +50,12 @@ class RPNDetector(Detector):
     def loss(self, batch: Batch, features: Features | None = None) -> dict[str, Tensor]:
         """`loss_cls` and `loss_box`."""
         features = self.features(batch) if features is None else features
-        return self.rpn.loss(self.rpn(features), batch)
+        return self.rpn.loss(once(features, "rpn", lambda: self.rpn(features)), batch)
 
     def detect(self, batch: Batch, features: Features | None = None) -> Detections:
         """Proposals, label 0, by falling score (canvas px)."""
         features = self.features(batch) if features is None else features
-        boxes, scores = self.rpn.propose(self.rpn(features), batch, for_training=False)
+        prediction = once(features, "rpn", lambda: self.rpn(features))
+        boxes, scores = self.rpn.propose(prediction, batch, for_training=False)
         labels = torch.where(scores >= 0, 0, PADDING)
         return Detections(boxes, scores.clamp(min=0), labels)

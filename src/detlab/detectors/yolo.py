@@ -10,7 +10,7 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from detlab.detectors.detector import Detector, Features
+from detlab.detectors.detector import Detector, Features, once
 from detlab.model.anchors import AnchorGenerator
 from detlab.model.backbones import Backbone
 from detlab.model.cell_criterion import CellCriterion
@@ -20,7 +20,7 @@ from detlab.model.losses import BoxLoss, ClassificationLoss, ObjectnessLoss
 from detlab.model.necks import Neck
 from detlab.ranges import Range
 from detlab.tensors.boxes import at_least_float32
-from detlab.tensors.structures import Batch, Detections
+from detlab.tensors.structures import Batch, Detections, Prediction
 
 
 class YOLO(Detector):
@@ -82,25 +82,29 @@ class YOLO(Detector):
 
     def loss(self, batch: Batch, features: Features | None = None) -> dict[str, Tensor]:
         """`loss_obj`, `loss_cls` and `loss_box`."""
-        prediction = self.head(self.features(batch) if features is None else features)
+        prediction = self._prediction(batch, features)
         references = self._references(batch)
         return self.criterion(prediction, references, batch.truth, self.num_classes, batch.canvas, batch.seen)
 
     def detect(self, batch: Batch, features: Features | None = None) -> Detections:
         """Boxes of the best scores (objectness times class), decoded and suppressed per class (canvas px)."""
-        prediction = self.head(self.features(batch) if features is None else features)
+        prediction = self._prediction(batch, features)
         objectness = self.criterion.obj_loss.scores(at_least_float32(prediction.scored))
-        classes = self.criterion.cls_loss.scores(at_least_float32(prediction.logits))
         per = self.anchors.num_anchors(self.neck.levels)
         sizes = [level.size(batch.canvas) for level in self.neck.levels]
         return self.final(
-            objectness[..., None] * classes,
+            prediction.logits,
             prediction.deltas,
             self._references(batch),
             self.criterion.coder,
             batch.sizes,
             [h * w * n for (h, w), n in zip(sizes, per, strict=True)],
+            lambda logits, images: objectness[images, :, None] * self.criterion.cls_loss.scores(logits),
         )
+
+    def _prediction(self, batch: Batch, features: Features | None) -> Prediction:
+        maps = self.features(batch) if features is None else features
+        return once(maps, "head", lambda: self.head(maps))
 
     def _references(self, batch: Batch) -> Tensor:
         """Anchors and their cells, [1, A, 8]."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from detlab.model.cell_matchers import CellMatches, best_overlap
 from detlab.model.coders import BoxCoder
 from detlab.model.criterion import share_of_processes
-from detlab.model.losses import BoxLoss, ClassificationLoss, ObjectnessLoss
+from detlab.model.losses import BoxLoss, ClassificationLoss, ObjectnessLoss, loss_of_anchors
 from detlab.model.matchers import NEGATIVE, POSITIVE, Matches
 from detlab.ranges import Natural, NonNegative, OneOf
 from detlab.tensors.boxes import area, at_least_float32, paired_overlap
@@ -29,7 +29,7 @@ class CellAssignment(NamedTuple):
     positive: Tensor  # [B, A] bool: matched to a box
     negative: Tensor  # [B, A] bool: trained as no object; an anchor that is neither has no loss
     boxes: Tensor  # [B, A, 4]: the matched box; the anchor itself where there is none
-    labels: Tensor  # [B, A] int64, K for background; or [B, A, K] of 0 and 1, for multi-label losses
+    labels: Tensor  # [B, A] int64, K for background; or [B, A, K] bool, for multi-label losses
     objectness: Tensor  # [B, A] in 0..1: 1, or the IoU of the predicted box, where positive
 
 
@@ -101,7 +101,7 @@ class CellCriterion(nn.Module):
             positive = assigned.positive
             obj = self.obj_loss(at_least_float32(prediction.scored), assigned.objectness)
             weight = self.obj_loss.positive * positive + self.obj_loss.negative * assigned.negative
-            cls = self.cls_loss(at_least_float32(prediction.logits), assigned.labels)
+            cls = loss_of_anchors(self.cls_loss, prediction.logits, assigned.labels)
             box = self._boxes(deltas, references, assigned, canvas, seen)
             sums = (obj * weight).sum(), torch.where(positive, cls, 0).sum(), box.sum()
             by = len(obj) if self.normalizer == "images" else share_of_processes(positive.sum(), obj.dtype)
@@ -134,7 +134,7 @@ class CellCriterion(nn.Module):
             boxes = torch.where(positive[..., None], matched, anchors)
             labels = torch.where(positive, targets.labels.gather(1, matches.index), num_classes)
             if self.cls_loss.multi_label:
-                labels = _multi_hot(matches, labels, targets, num_classes, deltas.dtype)
+                labels = _multi_hot(matches, labels, targets, num_classes)
         wanted = paired_overlap(predicted, boxes) if self.obj_loss.rescore else torch.ones_like(deltas[..., 0])
         return CellAssignment(positive, negative, boxes, labels, torch.where(positive, wanted, 0))
 
@@ -155,15 +155,13 @@ class CellCriterion(nn.Module):
         return torch.where(positive | (seen >= self.prior_images), loss, prior)
 
 
-def _multi_hot(
-    matches: Matches | CellMatches, labels: Tensor, targets: Targets, num_classes: int, dtype: torch.dtype
-) -> Tensor:
-    """Classes of each anchor as 0 and 1, [B, A, K]: the classes of all boxes matched to it."""
+def _multi_hot(matches: Matches | CellMatches, labels: Tensor, targets: Targets, num_classes: int) -> Tensor:
+    """Classes of each anchor, [B, A, K] bool: the classes of all boxes matched to it."""
     batch, count = labels.shape
-    marks = torch.zeros(batch, (count + 1) * num_classes, dtype=dtype, device=labels.device)
+    marks = torch.zeros(batch, (count + 1) * num_classes, dtype=torch.bool, device=labels.device)
     if not isinstance(matches, CellMatches):
         rows = torch.arange(count, device=labels.device).expand_as(labels)
         rows, own = torch.where(labels < num_classes, rows, count), labels.clamp(max=num_classes - 1)
     else:
         rows, own = torch.where(matches.rows >= 0, matches.rows, count), targets.labels.clamp(min=0)
-    return marks.scatter_(1, rows * num_classes + own, 1.0).view(batch, count + 1, num_classes)[:, :count]
+    return marks.scatter_(1, rows * num_classes + own, True).view(batch, count + 1, num_classes)[:, :count]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from detlab.model.coders import BoxCoder
-from detlab.model.losses import BoxLoss, ClassificationLoss
+from detlab.model.losses import BoxLoss, ClassificationLoss, loss_of_anchors
 from detlab.model.matchers import IGNORED, POSITIVE, Matcher
 from detlab.model.samplers import Sampler, draw
 from detlab.ranges import NonNegative, OneOf
@@ -104,7 +104,7 @@ class Criterion(nn.Module):
             chosen: [B, A] bool, rows already sampled (RoI heads sample before they pool).
         """
         with torch.autocast(prediction.logits.device.type, enabled=False):
-            cls = self.cls_loss(at_least_float32(prediction.logits), assignment.labels)  # [B, A]
+            cls = loss_of_anchors(self.cls_loss, prediction.logits, assignment.labels)  # [B, A]
             if chosen is None:
                 draws = draw(keys, stage, cls.shape[1])
                 chosen = self.sampler(assignment.state, cls.detach(), draws)

@@ -1,23 +1,24 @@
 """From scores and offsets to boxes: threshold, top-k, decode, clip, NMS; and back to the original image.
 
-Nothing here depends on training mode. NMS runs image by image, because one call over a batch would be quadratic in the
-number of images on a CPU. Everything before it is batched.
+Nothing here depends on training mode. Everything is batched; on a CPU only NMS runs image by image
+(`detlab.model.nms`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, nms
 
 from detlab.model.coders import BoxCoder
+from detlab.model.nms import first_kept, first_kept_at_once, kept, kept_at_once, kept_in_graph
 from detlab.ranges import Count, Fraction, NonNegative, PerImage
 from detlab.tensors.boxes import at_least_float32, clip, sides
-from detlab.tensors.structures import PADDING, Batch, Detections, Proposals, fixed_shapes
+from detlab.tensors.structures import PADDING, Batch, Detections, Proposals, in_graph
 
-ENOUGH = 8  # best candidates per wanted detection that NMS is tried on first, see `_first_kept`
+LARGEST_PART = 2**26  # scores of one part of a batch (256 MB), see `Detect.best`
+Activation = Callable[[Tensor, slice], Tensor]  # logits [b, A, O] of these images of a batch -> scores [b, A, K]
 
 
 class Detect(nn.Module):
@@ -65,28 +66,34 @@ class Detect(nn.Module):
         coder: BoxCoder,
         sizes: Tensor,
         counts: Sequence[int] | None = None,
+        activation: Activation | None = None,
     ) -> Detections:
         """Detections in canvas pixels, D = max_detections rows per image.
 
         Args:
-            scores: [B, A, K] probabilities; rows of padded proposals hold 0.
+            scores: [B, A, K] probabilities; rows of padded proposals hold 0. With `activation`, logits [B, A, O].
             deltas: [B, A, 4] or [B, A, K, 4].
             references: anchors or proposals [1 or B, A, 4] px, xyxy; YOLO's [1, A, 8], each with its cell.
             sizes: [B, 2] (height, width) to clip to.
             counts: anchors of each level, if top-k is per level.
+            activation: makes the scores of some images of the batch from their logits.
         """
-        classes = scores.shape[2]
-        if self.topk_per_class is None:
-            top, index = _top_per_level(at_least_float32(scores), counts or [scores.shape[1]], self.topk)
-        else:
-            top, index = _top_per_class(at_least_float32(scores), self.topk_per_class)
-        row, label = index // classes, index % classes
+        top, index, classes = self._best(scores, counts or [scores.shape[1]], activation)
+        label = index % classes
         per_class = deltas.dim() == 4 and deltas.shape[2] > 1
-        offset_row = index if per_class else row
-        offsets = deltas.reshape(deltas.shape[0], -1, 4).gather(1, offset_row[..., None].expand(-1, -1, 4))
-        start = _rows_of(references, row)
-        boxes = clip(coder.decode(start, offsets), sizes)
-        return self.suppress(boxes, top, label, start[..., :4] if self.nms_first else None)
+        deltas = deltas.reshape(deltas.shape[0], -1, 4)
+
+        def decoded(index: Tensor) -> tuple[Tensor, Tensor]:
+            row = index // classes
+            offsets = deltas.gather(1, (index if per_class else row)[..., None].expand(-1, -1, 4))
+            start = _rows_of(references, row)
+            boxes = clip(coder.decode(start, offsets), sizes)
+            return boxes, start[..., :4] if self.nms_first else boxes
+
+        if at_once(top):
+            return self._suppress_at_once(lambda rows: decoded(index.gather(1, rows)), top, label)
+        boxes, rivals = decoded(index)
+        return self.suppress(boxes, top, label, rivals)
 
     def suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor, rivals: Tensor | None = None) -> Detections:
         """NMS per class and image over candidates.
@@ -97,35 +104,63 @@ class Detect(nn.Module):
             rivals: [B, C, 4] boxes whose IoU NMS compares; None for `boxes`.
         """
         rivals = boxes if rivals is None else rivals
-        usable = scores > self.score_threshold
-        if self.min_size > 0:
-            w, h = sides(boxes)
-            usable &= (w >= self.min_size) & (h >= self.min_size)
-        if fixed_shapes(boxes):
-            rows = _kept_rows(rivals, scores, labels, usable, self.nms_threshold, self.max_detections)
+        if at_once(boxes):
+            return self._suppress_at_once(lambda rows: (_rows_of(boxes, rows), _rows_of(rivals, rows)), scores, labels)
+        usable = (scores > self.score_threshold) & self._large_enough(boxes)
+        if in_graph():
+            rows = kept_in_graph(rivals, scores, labels, usable, self.nms_threshold, self.max_detections)
             return Detections(_pick(boxes, rows, 0), _pick(scores, rows, 0), _pick(labels, rows, PADDING))
         found = []
         for box, rival, score, label, use in zip(boxes, rivals, scores, labels, usable, strict=True):
             box, score, label = box[use], score[use], label[use]
-            keep = _first_kept(rival[use], score, label, self.nms_threshold, self.max_detections)
+            keep = first_kept(rival[use], score, label, self.nms_threshold, self.max_detections)
             found.append((box[keep], score[keep], label[keep]))
         return _pad_detections(found, self.max_detections, boxes)
 
+    def _best(self, scores: Tensor, counts: Sequence[int], activation: Activation | None) -> tuple[Tensor, Tensor, int]:
+        """The candidates: scores [B, C], their index [B, C] in the flattened [A * K], and K; arguments as of `forward`.
 
-def _first_kept(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, most: int) -> Tensor:
-    """Indices of the first `most` boxes that NMS within labels keeps, by falling score.
+        A GPU scores large batches in parts, to bound memory: 201,600 anchors x 1,203 classes are 1 GB an image.
+        """
 
-    Only a better box can suppress a box. If NMS over the best `ENOUGH * most` boxes (and their ties) keeps `most`, it
-    has therefore found the answer, and the rest need no comparison: most of the 400 candidates per class of an SSD.
-    (Below 1,000 boxes `batched_nms` separates classes by an offset, which rounds coordinates: an IoU close to the
-    threshold may fall on its other side.)
-    """
-    if len(scores) > 2 * ENOUGH * most:
-        best = (scores >= scores.topk(ENOUGH * most).values[-1]).nonzero()[:, 0]
-        keep = best[batched_nms(boxes[best], scores[best], labels[best], threshold)]
-        if len(keep) >= most:
-            return keep[:most]
-    return batched_nms(boxes, scores, labels, threshold)[:most]
+        def best(images: slice) -> tuple[Tensor, Tensor, int]:
+            own = at_least_float32(scores[images])
+            own = own if activation is None else activation(own, images)
+            if self.topk_per_class is None:
+                return *_top_per_level(own, counts, self.topk), own.shape[2]
+            return *_top_per_class(own, self.topk_per_class), own.shape[2]
+
+        batch = scores.shape[0]
+        per_part = max(1, LARGEST_PART // max(1, scores.shape[1] * scores.shape[2]))
+        if not at_once(scores) or per_part >= batch:
+            return best(slice(None))
+        parts = [best(slice(start, start + per_part)) for start in range(0, batch, per_part)]
+        tops, indices, classes = zip(*parts, strict=True)
+        return torch.cat(tops), torch.cat(indices), classes[0]
+
+    def _suppress_at_once(
+        self, decoded: Callable[[Tensor], tuple[Tensor, Tensor]], scores: Tensor, labels: Tensor
+    ) -> Detections:
+        """As `suppress`; rows [B, N] of candidates -> their boxes and rivals [B, N, 4]. Few are decoded."""
+
+        def boxes_of(rows: Tensor) -> tuple[Tensor, Tensor]:
+            boxes, rivals = decoded(rows)
+            return rivals, self._large_enough(boxes)
+
+        count = scores.shape[1]
+        usable = torch.where(scores > self.score_threshold, scores, PADDING)
+        groups = labels.clamp(min=0)  # padding among the detections that TTA merges is not usable
+        rows = first_kept_at_once(usable, groups, boxes_of, self.nms_threshold, self.max_detections)
+        boxes, _ = decoded(rows.clamp(max=count - 1))
+        boxes = torch.where((rows < count)[..., None], boxes, 0)
+        return Detections(boxes, _pick(scores, rows, 0), _pick(labels, rows, PADDING))
+
+    def _large_enough(self, boxes: Tensor) -> Tensor:
+        """[..., 4] -> [...] bool: no side is below `min_size`."""
+        if self.min_size == 0:
+            return torch.ones_like(boxes[..., 0], dtype=torch.bool)
+        w, h = sides(boxes)
+        return (w >= self.min_size) & (h >= self.min_size)
 
 
 class ProposalDetect(nn.Module):
@@ -184,17 +219,19 @@ class ProposalDetect(nn.Module):
         top, row = _top_per_level(scores[..., None], counts, self.pre_nms[for_training])
         offsets = deltas.gather(1, row[..., None].expand(-1, -1, 4))
         boxes = clip(coder.decode(_rows_of(anchors, row), offsets), sizes)
-        level = _levels(counts, self.pre_nms[for_training], row)
         w, h = sides(boxes)
         usable = (w >= self.min_size) & (h >= self.min_size)
         most = self.post_nms[for_training]
-        if fixed_shapes(boxes):
-            rows = _kept_rows(boxes, top, level, usable, self.nms_threshold, most)
+        if at_once(boxes):
+            return self._suppress_at_once(boxes, top, usable, counts, for_training)
+        level = _levels(counts, self.pre_nms[for_training], row)
+        if in_graph():
+            rows = kept_in_graph(boxes, top, level, usable, self.nms_threshold, most)
             return Proposals(_pick(boxes, rows, 0), _pick(top, rows, PADDING))
         found = []
         for box, score, group, use in zip(boxes, top, level, usable, strict=True):
             box, score, group = box[use], score[use], group[use]
-            keep = batched_nms(box, score, group, self.nms_threshold)[:most]
+            keep = kept(box, score, group, self.nms_threshold)[:most]
             found.append((box[keep], score[keep]))
         longest = max(len(s) for _, s in found)
         out = boxes.new_zeros(len(found), longest, 4)
@@ -202,6 +239,27 @@ class ProposalDetect(nn.Module):
         for i, (box, score) in enumerate(found):
             out[i, : len(score)], out_scores[i, : len(score)] = box, score
         return Proposals(out, out_scores)
+
+    def _suppress_at_once(
+        self, boxes: Tensor, scores: Tensor, usable: Tensor, counts: Sequence[int], for_training: bool
+    ) -> Proposals:
+        """Proposals from candidates [B, C], level by level."""
+        widths = [min(self.pre_nms[for_training], count) for count in counts]
+        orders, start = [], 0
+        for part in scores.split(widths, dim=1):  # a level that was taken whole is not sorted yet
+            orders.append(part.argsort(dim=1, descending=True, stable=True) + start)
+            start += part.shape[1]
+        order = torch.cat(orders, dim=1)
+        boxes, scores = _rows_of(boxes, order), scores.gather(1, order)
+        alive = kept_at_once(boxes, usable.gather(1, order), widths, self.nms_threshold)
+        top, rows = torch.where(alive, scores, PADDING).sort(dim=1, descending=True, stable=True)
+        rows = torch.where(top > PADDING, rows, scores.shape[1])[:, : self.post_nms[for_training]]
+        return Proposals(_pick(boxes, rows, 0), _pick(scores, rows, PADDING))
+
+
+def at_once(x: Tensor) -> bool:
+    """Whether NMS should run over all images at once, in fixed shapes: on a GPU, outside graphs."""
+    return x.is_cuda and not in_graph()
 
 
 def to_original(detections: Detections, batch: Batch) -> Detections:
@@ -243,40 +301,6 @@ def _levels(counts: Sequence[int], k: int | None, like: Tensor) -> Tensor:
     widths = [count if k is None else min(k, count) for count in counts]
     parts = [like.new_full((width,), i) for i, width in enumerate(widths)]
     return torch.cat(parts).expand_as(like)
-
-
-def _kept_rows(boxes: Tensor, scores: Tensor, groups: Tensor, usable: Tensor, threshold: float, most: int) -> Tensor:
-    """`_kept` of every image, [B, most]; one NMS call where an exported graph leaves the number of images open."""
-    batch: int | torch.SymInt = boxes.shape[0]
-    if isinstance(batch, int):
-        inputs = zip(boxes, scores, groups, usable, strict=True)
-        return torch.stack([_kept(*one, threshold, most) for one in inputs])
-    candidates, step = scores.shape[1], boxes.max() + 1
-    image = torch.arange(batch, device=boxes.device)[:, None].expand_as(groups)
-    shift = torch.stack([groups, image, groups, image], dim=2)  # separates classes in x and images in y
-    apart = (boxes + shift.to(boxes.dtype) * step).flatten(0, 1)
-    rows = usable.flatten().nonzero()[:, 0]
-    kept = rows[nms(apart[rows], scores.flatten()[rows], threshold)]
-    marks = torch.zeros_like(usable.flatten()).index_fill(0, kept, True).view_as(usable)
-    top, index = torch.where(marks, scores, PADDING).topk(min(most, candidates), dim=1)
-    index = torch.where(top > PADDING, index, candidates)
-    return torch.nn.functional.pad(index, (0, most - index.shape[1]), value=candidates)
-
-
-def _kept(boxes: Tensor, scores: Tensor, groups: Tensor, usable: Tensor, threshold: float, most: int) -> Tensor:
-    """Rows [most] that NMS within each group keeps, by falling score; index C, the number of rows, marks an empty slot.
-
-    Groups are separated by an offset, as in torchvision's batched_nms. Only NMS itself makes the host wait.
-    """
-    apart = boxes + groups.to(boxes.dtype)[:, None] * (boxes.max() + 1)
-    if boxes.is_cuda:
-        kept = nms(apart, torch.where(usable, scores, PADDING), threshold)  # unusable rows come last
-        kept = torch.where(usable[kept], kept, len(scores))
-    else:
-        rows = usable.nonzero()[:, 0]
-        kept = rows[nms(apart[rows], scores[rows], threshold)]
-    place = (torch.ones_like(kept).cumsum(0) - 1).clamp(max=most)  # surplus rows share the extra slot
-    return kept.new_full((most + 1,), len(scores)).scatter(0, place, kept)[:most]
 
 
 def _pick(values: Tensor, rows: Tensor, fill: float) -> Tensor:

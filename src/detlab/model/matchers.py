@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from detlab.ranges import Fraction
 from detlab.tensors.boxes import pairwise_overlap
-from detlab.tensors.structures import Targets, fixed_shapes
+from detlab.tensors.structures import Targets, fixed_shapes, in_graph
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 LEAST_OVERLAP = 1e-6  # IoU above which SSD's bipartite matching accepts a pair (Caffe)
+LOOK_EVERY = 128  # rounds of `greedy_pairs` after which the host asks whether all is settled, and waits for a GPU
 LARGEST_MATRIX = 2**26  # elements of one B x M x A overlap tensor (256 MB); larger batches are split
 
 
@@ -27,6 +28,13 @@ class Matches(NamedTuple):
     # [B, A] int64: row of the matched box in Targets; meaningful where state is POSITIVE
     index: Tensor  # type: ignore[assignment]  # hides tuple.index, which is not used
     overlap: Tensor  # [B, A] float32: best IoU with a box that is not a crowd; 0 where there is none
+
+
+class Choices(NamedTuple):
+    """The anchors that each box would take, best first, for matching box by box."""
+
+    columns: Tensor  # [B, M, width] int64
+    rank: Tensor  # [B, M, width] int64: of two pairs the higher one is made first; 0 where a pair is not allowed
 
 
 class Matcher(Protocol):
@@ -79,15 +87,18 @@ class IoUMatcher(nn.Module):
             return _without_boxes(batch, anchors, NEGATIVE if self.negative_from == 0 else IGNORED)
         per_part = max(1, LARGEST_MATRIX // max(1, boxes * anchors.shape[1]))
         if per_part >= batch:
-            return self._match(anchors, targets)
+            return self._paired(*self._match(anchors, targets))
         parts = []
         for start in range(0, batch, per_part):  # split only to bound memory
             rows = slice(start, start + per_part)
             part = Targets(*(t[rows] for t in targets))
             parts.append(self._match(anchors if anchors.shape[0] == 1 else anchors[rows], part))
-        return Matches(*(torch.cat(field) for field in zip(*parts, strict=True)))
+        matches, choices = zip(*parts, strict=True)
+        whole = Matches(*(torch.cat(field) for field in zip(*matches, strict=True)))
+        several = [own for own in choices if own is not None]
+        return self._paired(whole, Choices(*map(torch.cat, zip(*several, strict=True))) if several else None)
 
-    def _match(self, anchors: Tensor, targets: Targets) -> Matches:
+    def _match(self, anchors: Tensor, targets: Targets) -> tuple[Matches, Choices | None]:
         real, crowd = targets.real, targets.crowd
         crowds = fixed_shapes(anchors) or bool(crowd.any())
         overlap = pairwise_overlap(targets.boxes, anchors, crowd if crowds else None)  # [B, M, A]
@@ -105,7 +116,15 @@ class IoUMatcher(nn.Module):
         state = state.masked_fill(forced, POSITIVE)
         if crowded is not None:
             state = state.masked_fill((state == NEGATIVE) & crowded, IGNORED)
-        return Matches(state, index, best.clamp(min=0))
+        return Matches(state, index, best.clamp(min=0)), self._choices(iou)
+
+    def _choices(self, iou: Tensor) -> Choices | None:
+        """What `_paired` needs of iou [B, M, A]."""
+        return None
+
+    def _paired(self, matches: Matches, choices: Choices | None) -> Matches:
+        """The matches with pairs that are made over all parts of a batch at once."""
+        return matches
 
     def _force(self, iou: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """Anchors that are positive regardless of `positive`, [B, A] bool, and every anchor's box [B, A].
@@ -137,29 +156,55 @@ class BipartiteMatcher(IoUMatcher):
         super().__init__(positive=positive, negative=negative, force_best=True, crowd_overlap=crowd_overlap)
 
     def _force(self, iou: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        turns = _greedy_pairs if fixed_shapes(iou) else _greedy_pairs_on_host
         forced, index = torch.zeros_like(index, dtype=torch.bool), index.clone()
-        for box, column, real in turns(iou):
+        if fixed_shapes(iou):
+            return forced, index
+        for box, column, real in _greedy_pairs_on_host(iou):
             forced.scatter_(1, column, forced.gather(1, column) | real)
             index.scatter_(1, column, torch.where(real, box, index.gather(1, column)))
         return forced, index
 
+    def _choices(self, iou: Tensor) -> Choices | None:
+        return best_choices(iou) if fixed_shapes(iou) else None
 
-def _greedy_pairs(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Greedy pairs in turn: box, anchor and whether the pair is valid, [B, 1] each; shapes depend on iou's shape only.
+    def _paired(self, matches: Matches, choices: Choices | None) -> Matches:
+        if choices is None:
+            return matches
+        box = greedy_pairs(choices, matches.index.shape[1])
+        state = matches.state.masked_fill(box >= 0, POSITIVE)
+        return matches._replace(state=state, index=torch.where(box >= 0, box, matches.index))
 
-    At most M - 1 other boxes take an anchor before a box does, so its match is among its M best anchors.
-    """
+
+def best_choices(iou: Tensor) -> Choices:
+    """The M best anchors of each box: at most M - 1 other boxes take an anchor before a box does. iou [B, M, A]."""
     boxes, anchors = iou.shape[1:]
-    width = min(boxes, anchors)
-    columns = _best_columns(iou, width).flatten(1)
-    values = iou.gather(2, columns.view(len(iou), boxes, width)).flatten(1)  # [B, M * width]
-    row = torch.arange(boxes, device=iou.device).repeat_interleave(width)
-    for _ in range(width):
-        best, place = values.max(dim=1, keepdim=True)  # [B, 1], the best pair that is left
-        column, box = columns.gather(1, place), row[place]
-        yield box, column, best > LEAST_OVERLAP
-        values = values.masked_fill((row == box) | (columns == column), -1.0)
+    columns = _best_columns(iou, min(boxes, anchors))
+    values = iou.gather(2, columns)
+    order = torch.arange(boxes - 1, -1, -1, device=iou.device)[:, None]
+    rank = torch.where(values > LEAST_OVERLAP, (values.float().view(torch.int32).long() << 32) + order, 0)
+    return Choices(columns, rank)
+
+
+def greedy_pairs(choices: Choices, anchors: int) -> Tensor:
+    """The box that each of A anchors is paired with, [B, A]; -1 for none. Shapes do not depend on values.
+
+    All boxes choose at once: each offers itself to its best anchor that no better pair holds. An anchor holds the best
+    offer so far, and a box whose anchor got a better one moves on. The stable result is the greedy one, since box and
+    anchor rank a pair by the same number (its IoU; of equal ones the first box, then the first anchor). After round i
+    the i best pairs stand; nearly always a few rounds suffice.
+    """
+    columns, rank = choices
+    batch, boxes = rank.shape[:2]
+    held = rank.new_zeros(batch, anchors)  # rank of the pair that holds an anchor; 0 for none
+    for turn in range(boxes):
+        free = rank >= held.gather(1, columns.flatten(1)).view_as(rank)
+        place = free.to(torch.uint8).argmax(2, keepdim=True)
+        offer, column = rank.gather(2, place)[..., 0], columns.gather(2, place)[..., 0]
+        before, held = held, held.scatter_reduce(1, column, offer, "amax")
+        look = turn % LOOK_EVERY == LOOK_EVERY - 1 and turn < boxes - 1 and not in_graph()
+        if look and bool((before == held).all()):
+            break
+    return torch.where(held > 0, boxes - 1 - (held & 0xFFFFFFFF), -1)
 
 
 def _greedy_pairs_on_host(iou: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

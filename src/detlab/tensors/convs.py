@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d
 
+from detlab.tensors.structures import fixed_shapes
+
 WIDE = 64  # output channels above which the product costs more than the gather
 DENSE_FROM = {True: 0.5, False: 0.2}  # by "is it WIDE": share of locations from which torch's dense pass is faster
 FEW = 3  # output channels per location from which all locations are gathered: copying weights then dominates
@@ -70,7 +72,7 @@ class SmallMapConv2d(nn.Conv2d):
         return [_Gathering.apply(x, weight, bias, self.stride[0], self.sampled) for x in maps]
 
     def _gathers(self, x: Tensor) -> bool:
-        if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or fixed_shapes(x) or not torch.is_grad_enabled():
             return False
         locations = len(x) * x.shape[2] * x.shape[3] / self.stride[0] ** 2
         return self.sampled or FEW * locations <= self.out_channels

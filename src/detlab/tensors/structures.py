@@ -24,7 +24,12 @@ def fixed_shapes(x: Tensor) -> bool:
     On a GPU selecting makes the host wait for the number of rows, and a compiled or exported graph cannot have shapes
     that depend on values. On a CPU selecting saves work.
     """
-    return x.is_cuda or torch.compiler.is_compiling()  # also true while exporting
+    return x.is_cuda or in_graph()
+
+
+def in_graph() -> bool:
+    """Whether this code is being compiled or exported; a graph has no loops that depend on values."""
+    return torch.compiler.is_compiling()
 
 
 class Level(NamedTuple):

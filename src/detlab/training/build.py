@@ -66,6 +66,7 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         multiscale=build_part(config["multiscale"]) if config.get("multiscale") else None,
         divisor=config["data"]["size_divisor"],
         compiled=config["compile"],
+        evaluation_loss=config.get("evaluation_loss", True),  # runs of before have no such key
     )
     callbacks = [build_part(node) for node in _with_monitor(config["callbacks"], config["monitor"]) if node]
     for callback in callbacks:

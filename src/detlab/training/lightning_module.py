@@ -16,14 +16,13 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from detlab.detectors import TTA, Detector
 from detlab.detectors.compiling import Compiled
-from detlab.detectors.detector import Features
 from detlab.errors import ConfigError
 from detlab.metrics.collected import CollectedDetections, Found, Measure
 from detlab.model.detect import to_original
 from detlab.model.samplers import draw_keys
 from detlab.runs.checkpoints import CHECKPOINT_KEY, LAYOUT
 from detlab.tensors.ranks import mean_of_all
-from detlab.tensors.structures import PADDING, Batch, Detections
+from detlab.tensors.structures import PADDING, Batch, Detections, Proposals
 from detlab.training.batch_losses import BatchLosses
 from detlab.training.multiscale import MultiScale
 from detlab.training.trainers import data_of, log_interval, total_batch
@@ -47,6 +46,7 @@ class DetectionModule(L.LightningModule):
         divisor: with tta, canvas sides are multiples of it.
         multiscale: resizes training batches; None to keep their size.
         compiled: compile the losses before training (`detlab.detectors.compiling`).
+        evaluation_loss: compute losses in validation and testing as well.
     """
 
     def __init__(
@@ -65,9 +65,10 @@ class DetectionModule(L.LightningModule):
         divisor: int = 32,
         multiscale: MultiScale | None = None,
         compiled: bool = False,
+        evaluation_loss: bool = True,
     ) -> None:
         super().__init__()
-        self.detector, self.compiled = detector, compiled
+        self.detector, self.compiled, self.evaluation_loss = detector, compiled, evaluation_loss
         self._compiled: Compiled | None = None
         self.optim, self.lr_schedule = optim, lr_schedule
         self.class_names = tuple(class_names)
@@ -88,6 +89,10 @@ class DetectionModule(L.LightningModule):
     def on_fit_start(self) -> None:
         if self.compiled:
             self._compiled = Compiled(self.detector)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch on the device; the copy from pinned memory to a GPU runs beside the step before."""
+        return batch.to(device, non_blocking=device.type == "cuda")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed torch by (seed, step, process), so that dropout is the same in a resumed and an uninterrupted run."""
@@ -189,21 +194,19 @@ class DetectionModule(L.LightningModule):
         self._proposals = CollectedDetections(truth, partial=partial) if split == "test" else None
 
     def _evaluate(self, batch: Batch, split: str) -> dict[str, Any]:
-        features = self.detector.features(batch)
-        losses = self.detector.loss(batch, features)
-        total = torch.stack(list(losses.values())).sum()
-        said = self.final_name if split == "test" else split
-        values = {f"{said}/{name}": value for name, value in {**losses, "loss": total}.items()}
-        self._losses.add(values, batch.ids)
+        losses, found, proposals = self.detector.evaluate(batch, with_loss=self.evaluation_loss)
+        if losses:
+            total = torch.stack(list(losses.values())).sum()
+            said = self.final_name if split == "test" else split
+            values = {f"{said}/{name}": value for name, value in {**losses, "loss": total}.items()}
+            self._losses.add(values, batch.ids)
         if split == "test" and self.tta is not None and self.tta.active:
             found = self.tta.detect(batch)
-        else:
-            found = self.detector.detect(batch, features)
         detections = to_original(found, batch)
         assert self._metric is not None  # since `_start`
         self._metric.update(detections, batch.ids)
         if self._proposals is not None:
-            self._proposals = self._with_proposals(self._proposals, batch, features)
+            self._proposals = _with_proposals(self._proposals, proposals, batch)
         return {"detections": detections, "ids": batch.ids, "batch": batch}
 
     def _finish(self, split: str) -> None:
@@ -220,16 +223,14 @@ class DetectionModule(L.LightningModule):
             self.proposed = self._proposals.merged()
         self._metric = self._proposals = None
 
-    def _with_proposals(
-        self, kept: CollectedDetections, batch: Batch, features: Features
-    ) -> CollectedDetections | None:
-        """Add the proposals of a batch to those collected so far; None for a one-stage detector."""
-        proposals = self.detector.first_stage(batch, features)
-        if proposals is None:
-            return None
-        labels = torch.where(proposals.real, 0, PADDING)
-        kept.update(to_original(Detections(proposals.boxes, proposals.scores, labels), batch), batch.ids)
-        return kept
+
+def _with_proposals(kept: CollectedDetections, proposals: Proposals | None, batch: Batch) -> CollectedDetections | None:
+    """Add the proposals of a batch to those collected so far; None for a one-stage detector."""
+    if proposals is None:
+        return None
+    labels = torch.where(proposals.real, 0, PADDING)
+    kept.update(to_original(Detections(proposals.boxes, proposals.scores, labels), batch), batch.ids)
+    return kept
 
 
 @contextmanager

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
-from detlab.model.pools import RoIAlign, RoIPool, SpatialPyramidPool, fpn_level
+from detlab.model.pools import RoIAlign, RoIPool, SpatialPyramidPool, embedding, fpn_level
+from detlab.model.pools.roi import NOWHERE
 from detlab.tensors.structures import Level
 
 M1 = torch.arange(36.0).view(1, 1, 6, 6)
@@ -210,3 +211,25 @@ def test_rois_are_rows_of_index_and_input_pixels(pool: type) -> None:
     found = pool(levels=[Level("C4", 3, 16)], size=7)({"C4": x}, rois)
     assert found.shape == (3, 3, 7, 7)
     torch.testing.assert_close(found, torch.tensor([0.0, 1, 2]).view(3, 1, 1, 1).expand_as(found))
+
+
+def test_a_gpu_adds_gradients_column_by_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels, features = pyramid((96, 128))
+    boxes = torch.cat([torch.tensor(AWKWARD, dtype=torch.float32), random_rois(30, 2, 120)])
+    found = RoIAlign(levels=levels, size=5)(features, boxes)
+    weights = torch.randn_like(found)
+    on_cpu = torch.autograd.grad((found * weights).sum(), list(features.values()))
+    monkeypatch.setattr(embedding, "fixed_shapes", lambda x: True)
+    again = RoIAlign(levels=levels, size=5)(features, boxes)
+    assert torch.equal(again, found)
+    for a, b in zip(on_cpu, torch.autograd.grad((again * weights).sum(), list(features.values())), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("pool", [RoIAlign, RoIPool, SpatialPyramidPool])
+def test_outside_every_map_lie_zeros(pool: type) -> None:
+    """A GPU reads the RoIs of other levels there and adds the levels up."""
+    made = pool(levels=[Level("C4", 3, 16)], size=3)
+    x = torch.rand(1, 3, 8, 8) + 1
+    nowhere = torch.tensor([[0.0, NOWHERE, NOWHERE, NOWHERE, NOWHERE]])
+    assert not made.read(x, nowhere, 16).any()

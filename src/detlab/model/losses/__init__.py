@@ -21,6 +21,7 @@ from detlab.model.losses.classification import (
     SquaredClassLoss,
 )
 from detlab.model.losses.objectness import BCEObjectness, FocalObjectness, ObjectnessLoss, SquaredObjectness
+from detlab.model.losses.parts import loss_of_anchors
 
 __all__ = [
     "BCELoss",
@@ -43,4 +44,5 @@ __all__ = [
     "SquaredClassLoss",
     "SquaredLoss",
     "SquaredObjectness",
+    "loss_of_anchors",
 ]

@@ -1,7 +1,8 @@
-"""RoIAlign as one weighted embedding bag, for CPUs.
+"""RoIAlign as one weighted embedding bag over all levels.
 
 Every output bin is a weighted sum of 4 * samples^2 rows of a table that holds all maps channels-last. Values and
-gradients equal torchvision.ops.roi_align's; its CPU backward is a single-threaded scatter.
+gradients equal torchvision.ops.roi_align's, whose CPU backward is a single-threaded scatter. Each RoI is read from its
+own level only; with one operator per level, a GPU reads all RoIs on all levels, or the host waits for their counts.
 
 With bfloat16 maps, the table and the bins are bfloat16 (sums inside are float32). Gradients are summed in float32,
 since a cell near many RoIs gets hundreds of terms.
@@ -19,6 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from detlab.tensors.boxes import at_least_float32
+from detlab.tensors.structures import fixed_shapes
 
 
 def roi_align_by_embedding(
@@ -46,11 +48,10 @@ def roi_align_by_embedding(
     """
     channels = maps[0].shape[1]
     table = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, channels) for x in maps])
-    shapes = torch.tensor([x.shape[2:] for x in maps], device=rois.device, dtype=torch.int32)
     ends = list(accumulate(x.shape[0] * x.shape[2] * x.shape[3] for x in maps))
-    starts = torch.tensor([0, *ends[:-1]], device=rois.device, dtype=torch.int32)
-    step = torch.tensor(strides, device=rois.device, dtype=rois.dtype)[level]
-    h, w = shapes[level].unbind(1)
+    starts = _numbers([0, *ends[:-1]], torch.int32, rois)
+    step = _numbers(strides, rois.dtype, rois)[level]
+    h, w = (_numbers([x.shape[side] for x in maps], torch.int32, rois)[level] for side in (2, 3))
     boxes = rois[:, 1:] / step[:, None] - (0.5 if aligned else 0.0)
     row, row_weight = _axis(boxes[:, 1], boxes[:, 3], h, size, samples, aligned)  # [N, size * samples, 2]
     column, column_weight = _axis(boxes[:, 0], boxes[:, 2], w, size, samples, aligned)
@@ -82,12 +83,24 @@ class _Bags(torch.autograd.Function):
         count, dtype = ctx.table
         wide = at_least_float32(gradient)
         bags, each = rows.shape
+        if fixed_shapes(wide):  # a GPU's own backward pass sorts all rows, and holds as much memory as the table
+            total = wide.new_zeros(count, wide.shape[1])
+            for row, weight in zip(rows.unbind(1), weights.to(wide.dtype).unbind(1), strict=True):
+                total.index_add_(0, row, wide * weight[:, None])
+            return total.to(dtype), None, None
         bag_of = torch.arange(bags, dtype=rows.dtype).repeat_interleave(each)
         sizes = torch.full((bags,), each, dtype=rows.dtype)
         total = torch.ops.aten._embedding_bag_dense_backward(
             wide, rows.flatten(), bag_of, sizes, sizes[:0], count, False, 0, weights.to(wide.dtype).flatten()
         )
         return total.to(dtype), None, None
+
+
+def _numbers(values: Sequence[int], dtype: torch.dtype, like: Tensor) -> Tensor:
+    """A small tensor on the device of `like`; on a GPU it is filled there, since a copy makes the host wait."""
+    if not fixed_shapes(like):
+        return torch.tensor(values, dtype=dtype, device=like.device)
+    return torch.stack([like.new_full((), value, dtype=dtype) for value in values])
 
 
 def _axis(start: Tensor, end: Tensor, length: Tensor, size: int, samples: int, aligned: bool) -> tuple[Tensor, Tensor]:

@@ -12,12 +12,13 @@ from typing import Annotated
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align, roi_pool
+from torchvision.ops import roi_align
 
+from detlab.model.pools.deterministic import max_of_bins
 from detlab.model.pools.embedding import roi_align_by_embedding
 from detlab.ranges import Count, Range, Size
 from detlab.tensors.boxes import area
-from detlab.tensors.structures import Level, fixed_shapes
+from detlab.tensors.structures import Level, fixed_shapes, in_graph
 
 CANONICAL_SIDE, CANONICAL_LEVEL = 224, 4  # FPN section 4.2: a 224 px RoI is read at stride 2^4
 NOWHERE = -1e4  # px; a RoI there lies outside every map
@@ -65,10 +66,9 @@ class _LevelPool(nn.Module, ABC):
 
     def _read_own(self, x: Tensor, rois: Tensor, stride: int, own: Tensor) -> Tensor:
         """Pooled RoIs of this level, zeros for the others: [N, ...]."""
-        if fixed_shapes(x):  # the others are read outside the map, then masked
+        if fixed_shapes(x):  # the others are read outside the map, where all pools give zeros
             image, box = rois[:, :1], rois[:, 1:]
-            part = self.read(x, torch.cat([image, torch.where(own[:, None], box, NOWHERE)], dim=1), stride)
-            return torch.where(own.view(-1, *[1] * (part.dim() - 1)), part, 0)
+            return self.read(x, torch.cat([image, torch.where(own[:, None], box, NOWHERE)], dim=1), stride)
         rows = own.nonzero()[:, 0]  # on a CPU selecting is cheaper than reading all RoIs L times
         part = self.read(x, rois[rows], stride)
         return part.new_zeros(rois.shape[0], *part.shape[1:]).index_copy(0, rows, part)
@@ -101,7 +101,7 @@ class RoIAlign(_LevelPool):
     def forward(self, features: Mapping[str, Tensor], rois: Tensor) -> Tensor:
         """Maps {level: [B, C, h, w]} and RoIs [N, 5] -> [N, C, size, size]."""
         maps = [features[name] for name in self.names]
-        if fixed_shapes(maps[0]) or self.sampling_ratio == 0:
+        if in_graph() or self.sampling_ratio == 0:
             return super().forward(features, rois)
         level = fpn_level(rois[:, 1:], self.strides) if len(maps) > 1 else rois.new_zeros(rois.shape[0]).long()
         return roi_align_by_embedding(maps, rois, level, self.strides, self.size, self.sampling_ratio, self.aligned)
@@ -118,7 +118,7 @@ class RoIPool(_LevelPool):
     def read(self, x: Tensor, rois: Tensor, stride: int) -> Tensor:
         """Pool RoIs [N, 5] from one map [B, C, h, w]."""
         wide, rois = _wide(x.contiguous(), rois)
-        return roi_pool(wide, rois, self.size, 1 / stride).to(x.dtype)
+        return max_of_bins(wide, rois, self.size, 1 / stride).to(x.dtype)
 
 
 class SpatialPyramidPool(_LevelPool):
@@ -148,7 +148,7 @@ class SpatialPyramidPool(_LevelPool):
     def read(self, x: Tensor, rois: Tensor, stride: int) -> Tensor:
         """Pool RoIs [N, 5] from one map [B, C, h, w] into [N, C * bins], grid by grid."""
         wide, rois = _wide(x.contiguous(), rois)
-        return torch.cat([roi_pool(wide, rois, g, 1 / stride).flatten(1) for g in self.grids], dim=1).to(x.dtype)
+        return torch.cat([max_of_bins(wide, rois, g, 1 / stride).flatten(1) for g in self.grids], dim=1).to(x.dtype)
 
 
 def _wide(x: Tensor, rois: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812 - torch's own convention
-from torchvision.ops import roi_align
 
+from detlab.model.pools.deterministic import adaptive_max
 from detlab.ranges import Natural, Range
 from detlab.tensors.structures import Level
 
@@ -57,7 +56,8 @@ class WarpedCrop(nn.Module):
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2
         half = (boxes[:, 2:] - boxes[:, :2]) / 2 * (self.crop_side / (self.crop_side - 2 * self.context))
         wide = torch.cat([index, centre - half, centre + half], dim=1)
-        crops = roi_align(images.contiguous(), wide.to(images.dtype), self.crop_side, 1.0, 0, True)
+        side = self.crop_side  # the operator itself: torchvision's deterministic form would take terabytes here
+        crops = torch.ops.torchvision.roi_align(images.contiguous(), wide.to(images.dtype), 1.0, side, side, 0, True)
         return crops.contiguous(memory_format=torch.channels_last)
 
     def forward(self, features: Mapping[str, Tensor], rois: Tensor) -> Tensor:
@@ -66,4 +66,4 @@ class WarpedCrop(nn.Module):
         The RoIs [N, 5] are those of `crop` and are not read again.
         """
         x = features[self.names[0]]
-        return x if x.shape[-1] == self.size else F.adaptive_max_pool2d(x, self.size)
+        return x if x.shape[-1] == self.size else adaptive_max(x, self.size)

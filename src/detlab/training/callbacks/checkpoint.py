@@ -15,12 +15,16 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Mode
 from detlab.ranges import Count, OneOf, Positive
 from detlab.runs.checkpoints import LAST, PREVIOUS
 from detlab.system.files import remove_leftovers, write_whole
+from detlab.tensors.ranks import together
 from detlab.training.callbacks.nonfinite import NonFiniteGuard
 from detlab.training.processes import WATCH, Agreement
 from detlab.training.signals import STOP, Stopped
 from detlab.training.trainers import callbacks_of, log_interval
 
 NOTHING, SAVE = 0, 1  # what a process asks for after a step; SAVE + n: stop because of signal n
+
+
+AGREE_EVERY = 5  # steps between two looks at the signals of all processes, each of which waits for the slowest
 
 
 class CheckpointFiles(TorchCheckpointIO):
@@ -108,6 +112,8 @@ class RunCheckpoint(ModelCheckpoint):
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
+        if together() and self._step % AGREE_EVERY and not self._due_by_steps():
+            return
         request = self._agreement.largest(self._request())
         if request == NOTHING or self._evaluation_follows(trainer, batch_idx):
             return
@@ -138,6 +144,8 @@ class RunCheckpoint(ModelCheckpoint):
         self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: int
     ) -> None:
         """Stop if any process received a signal; a resumed run repeats the whole test."""
+        if together() and batch_idx % AGREE_EVERY:
+            return
         self._stop(self._agreement.largest(self._request()))
 
     def teardown(self, trainer: L.Trainer, module: L.LightningModule, stage: str) -> None:
@@ -181,9 +189,12 @@ class RunCheckpoint(ModelCheckpoint):
     def _request(self) -> int:
         if STOP.received:
             return SAVE + STOP.received
-        steps = self.every_n_steps is not None and self._step - self._saved_step >= self.every_n_steps
         minutes = self.every_n_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_n_minutes
-        return SAVE if steps or minutes else NOTHING
+        return SAVE if minutes or self._due_by_steps() else NOTHING
+
+    def _due_by_steps(self) -> bool:
+        """Whether a checkpoint is due; the same in all processes, unlike a signal or the time."""
+        return self.every_n_steps is not None and self._step - self._saved_step >= self.every_n_steps
 
     def _stop(self, request: int) -> None:
         if request > SAVE:

@@ -59,12 +59,17 @@ class NonFiniteGuard(L.Callback):
         self._bad: Tensor | None = None
         self._recent: deque[_Step] = deque(maxlen=REMEMBERED)
         self._ids: list[Tensor] = []
-        self._statistics: list[tuple[Tensor, Tensor]] = []  # (buffer, its value before the step)
+        self._statistics: _Statistics | None = None
+
+    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Find the batch norms that train."""
+        self._statistics = _Statistics(module)
 
     def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, batch: Batch, batch_idx: int) -> None:
         """Remember the image ids of this batch and the batch-norm statistics before it."""
         if not self._ids:
-            self._statistics = [(b, b.clone()) for b in _statistics(module)]
+            self._statistics = self._statistics or _Statistics(module)
+            self._statistics.remember()
         self._ids.append(batch.ids)
 
     def on_before_backward(self, trainer: L.Trainer, module: L.LightningModule, loss: Tensor) -> None:
@@ -84,13 +89,14 @@ class NonFiniteGuard(L.Callback):
             return
         bad = _anywhere(bad)
         self._bad = bad if self._bad is None else self._bad | bad
-        for gradient in gradients:
-            gradient.masked_fill_(self._bad, 0)
         if optimizer.defaults.get("fused"):
             # torch's fused kernels skip the update of parameters and states if found_inf is 1
             optimizer.found_inf = self._bad.float()  # type: ignore[attr-defined]  # torch reads it undeclared
-        for buffer, before in self._statistics:
-            buffer.copy_(torch.where(self._bad, before, buffer))
+        else:
+            for gradient in gradients:
+                gradient.masked_fill_(self._bad, 0)
+        if self._statistics is not None:
+            self._statistics.restore(self._bad)
         ids, self._ids = torch.cat(self._ids), []
         self._recent.append(_Step(trainer.global_step, trainer.current_epoch, ids, self._bad.clone()))
 
@@ -164,10 +170,32 @@ def _plain(value: Any) -> Any:
     return value.cpu() if isinstance(value, Tensor) else value
 
 
-def _statistics(module: nn.Module) -> list[Tensor]:
-    """Running statistics that batch norms in training mode update in every forward pass."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
-    return [buffer for norm in norms for buffer in norm.buffers(recurse=False)]
+class _Statistics:
+    """Running statistics that batch norms in training mode update in every forward pass, and their values before it.
+
+    ResNet-50 has 159 such buffers. They are copied as one tensor of each dtype: a few operations a step, not 480.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training and m.track_running_stats]
+        self._groups: dict[torch.dtype, list[Tensor]] = {}
+        for buffer in (buffer for norm in norms for buffer in norm.buffers(recurse=False)):
+            self._groups.setdefault(buffer.dtype, []).append(buffer)
+        self._before: list[Tensor] = []
+
+    def remember(self) -> None:
+        """Keep the present values."""
+        self._before = [_flat(group) for group in self._groups.values()]
+
+    def restore(self, bad: Tensor) -> None:
+        """Put the remembered values back where `bad` (scalar bool) is true, without asking the device."""
+        for group, before in zip(self._groups.values(), self._before, strict=True):
+            parts = torch.where(bad, before, _flat(group)).split([buffer.numel() for buffer in group])
+            torch._foreach_copy_(group, [part.view_as(buffer) for part, buffer in zip(parts, group, strict=True)])
+
+
+def _flat(buffers: list[Tensor]) -> Tensor:
+    return torch.cat([buffer.flatten() for buffer in buffers])
 
 
 def _anywhere(bad: Tensor) -> Tensor:

@@ -68,11 +68,12 @@ class ValidationPictures(L.Callback):
     def _keep(self, trainer: L.Trainer, outputs: STEP_OUTPUT, batch: Batch) -> None:
         if not trainer.is_global_zero or trainer.sanity_checking or not isinstance(outputs, Mapping):
             return
+        missing = min(self.count - len(self._kept), len(batch.ids))
+        if missing <= 0:  # the later batches stay on their device
+            return
         scale = (batch.sizes / batch.original_sizes).flip(-1).repeat(1, 2).cpu()
         detections: Detections = outputs["detections"].to("cpu")
-        for i in range(len(batch.ids)):
-            if len(self._kept) >= self.count:
-                return
+        for i in range(missing):
             height, width = batch.sizes[i].tolist()
             real = batch.truth.real[i].cpu()
             truth = Boxes(batch.truth.boxes[i].cpu()[real].numpy(), batch.truth.labels[i].cpu()[real].numpy())
