@@ -54,8 +54,7 @@ class DetectionData(L.LightningDataModule):
         canvas: fixed [height, width] of every batch, or null for the largest image of the batch.
         size_divisor: canvas sides are rounded up to multiples of it, where neither `canvas` nor warping fixes them.
         classes: names to keep, in label order; null for all.
-        val_fraction, test_fraction: shares of train taken as val and test where the source has no such split.
-        split_seed: seed of that random choice.
+        val_fraction, test_fraction, split_seed: random shares of train as val and test where the source has none.
         on_error: drop (report and go on) or raise.
         empty: keep or drop training images without boxes.
         min_box_size: px; smaller boxes are degenerate.
