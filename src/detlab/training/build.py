@@ -28,6 +28,7 @@ from detlab.training.loggers import flat
 from detlab.training.precision import resolve_precision
 from detlab.training.processes import check_alone
 from detlab.training.run import Run
+from detlab.training.time_limit import TimeLimit
 
 MONITORS = {False: "val/map", True: "val/ar_300"}  # by Detector.class_agnostic
 
@@ -72,10 +73,13 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         if isinstance(callback, RunStatus):
             callback.note(config_hash=config.get("config_hash") or identity, data_fingerprint=fingerprint(data))
     loggers = [build_part(node, **logger_facts(node, start)) for node in config["logger"].values() if node]
+    most = config["trainer"].get("max_time")
+    limit = [] if most is None else [TimeLimit(most)]
     precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
     trainer = build_part(
         config["trainer"],
-        callbacks=[*callbacks, SameConfig(identity, config["paths"]["run_dir"])],
+        callbacks=[*callbacks, *limit, SameConfig(identity, config["paths"]["run_dir"])],
+        max_time=None,  # `limit` ends training
         plugins=[CheckpointFiles()],
         logger=loggers or False,
         precision=precision,
