@@ -42,6 +42,8 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         start: where training starts from, for the loggers.
     """
     identity = config_hash(config)  # computed before null options are filled in
+    most = config["trainer"].get("max_time")
+    limit = [] if most is None else [TimeLimit(most)]
     data = make_data(config)
     say_audit(data)
     detector = make_detector(config["model"], data.num_classes)
@@ -73,8 +75,6 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         if isinstance(callback, RunStatus):
             callback.note(config_hash=config.get("config_hash") or identity, data_fingerprint=fingerprint(data))
     loggers = [build_part(node, **logger_facts(node, start)) for node in config["logger"].values() if node]
-    most = config["trainer"].get("max_time")
-    limit = [] if most is None else [TimeLimit(most)]
     precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
     trainer = build_part(
         config["trainer"],

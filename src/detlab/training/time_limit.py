@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import lightning as L  # noqa: N812 - Lightning's own convention
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from detlab.errors import ConfigError
 from detlab.training.processes import Agreement
