@@ -45,6 +45,7 @@ def documented(name: str) -> list[str]:
 
 
 README, FIRST = documented("README.md"), documented("docs/first-detector.md")
+NAMES = [" ".join(line.split()[1:5]) for line in [*README, *FIRST]]
 
 
 def test_the_files_have_commands() -> None:
@@ -52,7 +53,7 @@ def test_the_files_have_commands() -> None:
     assert len(FIRST) >= 7
 
 
-@pytest.mark.parametrize("line", [*README, *FIRST])
+@pytest.mark.parametrize("line", [*README, *FIRST], ids=NAMES)
 def test_a_command_composes(line: str) -> None:
     _, command, *words = shlex.split(line, comments=True)
     assert command in commands()
@@ -110,7 +111,7 @@ def shortened(words: list[str]) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", [*README, *FIRST])
+@pytest.mark.parametrize("line", [*README, *FIRST], ids=NAMES)
 def test_a_command_runs(line: str, place: Path) -> None:
     known = next((shown for begin, shown in NOT_RUN.items() if line.startswith(begin)), None)
     if known:

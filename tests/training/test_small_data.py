@@ -79,6 +79,9 @@ def test_the_length_fills_the_time() -> None:
     assert found["trainer.max_epochs"] >= 2 * passes  # so that the time ends training
     assert found["trainer.check_val_every_n_epoch"] == 6  # 34 passes, 6 evaluations
     assert found["data.max_size"] == 288
+    assert "data.cache" not in found
+    many = settings(facts(0.2, 0.8)._replace(images=20_000), 192, passes, 600, evaluation_s=2.0)
+    assert many["data.cache"] == "none"  # 6.6 GB
     rare = settings(facts(0.2, 0.8), 192, 12, 600, evaluation_s=30.0)  # two evaluations are a tenth of the time
     assert rare["trainer.check_val_every_n_epoch"] == 6
     long = settings(facts(0.2, 0.8), 192, 0.5, 600, evaluation_s=900.0)

@@ -18,6 +18,7 @@ from detlab.training.small_data import (
     PASSES,
     Facts,
     anchors_for,
+    as_time,
     facts_of,
     passes_in,
     settings,
@@ -56,7 +57,7 @@ def propose(config: Mapping[str, Any], words: Sequence[str], measure: Measure) -
     data = make_data(_composed(given, config))
     facts = facts_of([r for r in data.records("train") if (~r.crowd).any()])._replace(images=len(data.records("train")))
     size = config["data"]["size"] if "data.size" in _keys(given) else size_for(facts, gpu)
-    tried = _words(given, {"data.size": size, **_anchors(facts, size)})
+    tried = _words(given, {"data.size": size, **_anchors(facts, size), "trainer.max_time": as_time(seconds)})
     chosen = _composed([*tried, *_steps(words)], config)
     measured = measure(chosen)
     if measured is None:
@@ -70,7 +71,7 @@ def propose(config: Mapping[str, Any], words: Sequence[str], measure: Measure) -
         image *= (smaller / size) ** 2
         say(f"size        {smaller} px in place of {size}, for more passes in the time")
         size = smaller
-    found = settings(facts, size, passes, seconds, image * len(data.records("val")))
+    found = settings(facts, size, passes, seconds, image * len(data.records("val")), gpu)
     _say_facts(data, facts, passes, config["minutes"])
     command = ["detlab", "train", *_words(given, found)]
     say("command", style="bold")

@@ -24,6 +24,7 @@ EVALUATIONS, EVALUATED = 6, 0.1  # evaluations of val, and the share of the time
 LEVELS, OCTAVES = 3, 3  # P3-P5, sizes of each
 STEPS = (1.26, 1.6)  # smallest and largest ratio of neighbouring anchor sizes
 ON_GPU = {"model.backbone.width": 64, "data.batch_size": 16, "data.num_workers": 8}  # beside the experiment's
+CACHED = 2e9  # bytes of resized images that all loader processes together may keep
 LOADING = 0.95  # share of the time that is left for steps beside checkpoints and logs
 
 
@@ -86,7 +87,9 @@ def passes_in(seconds: float, step_s: float, batch: int, images: int) -> float:
     return LOADING * (1 - EVALUATED) * seconds / step_s * batch / images
 
 
-def settings(facts: Facts, size: int, passes: float, seconds: float, evaluation_s: float) -> dict[str, Any]:
+def settings(
+    facts: Facts, size: int, passes: float, seconds: float, evaluation_s: float, gpu: bool = False
+) -> dict[str, Any]:
     """{key: value} for the command line.
 
     Args:
@@ -94,14 +97,18 @@ def settings(facts: Facts, size: int, passes: float, seconds: float, evaluation_
         passes: that the time allows at this size.
         seconds: time allowed.
         evaluation_s: seconds of one evaluation of val.
+        gpu: whether it trains on one.
     """
     epochs = min(MOST_PASSES, max(10, math.ceil(passes * 3)))  # the time ends training, on a less busy machine, too
     judged = min(EVALUATIONS, EVALUATED * seconds / max(evaluation_s, 1e-9))
     between = max(1, round(min(epochs, passes) / max(1.0, judged)))
+    workers = ON_GPU["data.num_workers"] if gpu else 2
+    large = facts.images * 3 * ASPECT * size**2 * workers > CACHED
     shown = {f"model.anchors.{key}": value for key, value in anchors_for(facts, size).items()}
     return {
         "data.size": size,
         "data.max_size": int(_up(ASPECT * size)),
+        **({"data.cache": "none"} if large else {}),
         **shown,
         "trainer.max_epochs": epochs,
         "trainer.check_val_every_n_epoch": min(between, epochs),
