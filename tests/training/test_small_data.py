@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detlab.config.compose import compose_config, plain_config
 from detlab.data.records import Record, record
 from detlab.training.small_data import (
     Facts,
-    anchors_for,
+    anchor_candidates,
     as_time,
     facts_of,
     passes_in,
@@ -59,16 +60,33 @@ def test_a_short_time_makes_the_canvas_smaller() -> None:
     assert size_within(256, 0.1) == 128
 
 
+def sizes_of(anchors: dict[str, list[float]]) -> list[float]:
+    return [size * octave for size in anchors["sizes"] for octave in anchors["octaves"]]
+
+
 def test_anchors_reach_from_the_small_boxes_to_the_large() -> None:
-    found = anchors_for(facts(0.05, 0.9), 200)
-    sizes = [size * octave for size in found["sizes"] for octave in found["octaves"]]
+    own, tall, even, upright = anchor_candidates(facts(0.05, 0.9, ratio=2.0), 384)
+    assert own == {"sizes": [40.0, 100.6, 253.1], "octaves": [1.0, 1.36, 1.85], "ratios": [0.5, 1.0, 2.0]}
+    assert tall == own | {"ratios": [2.0]}
+    assert upright == even | {"ratios": [0.5, 1.0, 2.0]}
+    sizes = sizes_of(even)
     assert sizes == sorted(sizes)
-    assert sizes[0] == pytest.approx(10, rel=0.15)
-    assert sizes[-1] == pytest.approx(180, rel=0.15)
-    one = anchors_for(facts(0.5, 0.5001, ratio=2.0), 200)
-    assert one["sizes"][1] * one["octaves"][1] == pytest.approx(100, rel=0.01)  # the middle anchor
-    assert one["octaves"][1] == 1.26
-    assert one["ratios"] == [2.0]
+    assert sizes[0] == pytest.approx(0.05 * 384, rel=0.15)
+    assert sizes[-1] == pytest.approx(0.9 * 384, rel=0.15)
+    one = sizes_of(anchor_candidates(facts(0.5, 0.5001), 200)[2])
+    assert min(abs(size / 100 - 1) for size in one) < 0.13
+    assert one[1] / one[0] == pytest.approx(1.26)
+    large = sizes_of(anchor_candidates(facts(0.4, 1.1), 200)[2])  # 80 to 220 px
+    assert large[0] == pytest.approx(32, rel=0.05)
+    assert large[-1] == pytest.approx(220, rel=0.05)
+
+
+def test_the_experiment_s_own_anchors_are_the_first_candidate_at_its_own_size() -> None:
+    config = plain_config(compose_config("train", ["experiment=small_data", "name=x", "paths.run_dir=x"]))
+    own = anchor_candidates(facts(0.1, 0.9), config["data"]["size"])[0]
+    given = config["model"]["anchors"]
+    assert sizes_of(own) == pytest.approx(sizes_of(given), rel=0.01)
+    assert own["ratios"] == given["ratios"]
 
 
 def test_the_length_fills_the_time() -> None:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 
+from detlab.commands.anchors import MOST_POSITIVES, stage_of
 from detlab.config.compose import compose_config, valid_config
 from detlab.data import DetectionData
+from detlab.data.transforms import Resize
 from detlab.errors import ConfigError
+from detlab.metrics.anchor_coverage import AnchorStage, Placement, coverage, coverage_report
 from detlab.system.printing import say
 from detlab.training.build import make_data
 from detlab.training.small_data import (
     ON_GPU,
     PASSES,
     Facts,
-    anchors_for,
+    anchor_candidates,
     as_time,
     facts_of,
+    longest,
     passes_in,
     settings,
     size_for,
@@ -30,6 +35,7 @@ EXPERIMENT = "experiment=small_data"
 OF_CHECK = ("steps", "batches", "minutes", "batch", "hydra.run.dir", "hydra.mode")  # no keys of detlab train
 FIXED = ("model", "experiment", "budget", "ablation", "data.resize")  # what the proposal is about
 TIMED_STEPS = 8
+COVERED_IMAGES = 100
 Measure = Callable[[dict[str, Any]], tuple[float, float] | None]
 
 
@@ -57,7 +63,9 @@ def propose(config: Mapping[str, Any], words: Sequence[str], measure: Measure) -
     data = make_data(_composed(given, config))
     facts = facts_of([r for r in data.records("train") if (~r.crowd).any()])._replace(images=len(data.records("train")))
     size = config["data"]["size"] if "data.size" in _keys(given) else size_for(facts, gpu)
-    tried = _words(given, {"data.size": size, **_anchors(facts, size), "trainer.max_time": as_time(seconds)})
+    tried = _words(
+        given, {"data.size": size, **_anchors(data, facts, size, config), "trainer.max_time": as_time(seconds)}
+    )
     chosen = _composed([*tried, *_steps(words)], config)
     measured = measure(chosen)
     if measured is None:
@@ -72,6 +80,7 @@ def propose(config: Mapping[str, Any], words: Sequence[str], measure: Measure) -
         say(f"size        {smaller} px in place of {size}, for more passes in the time")
         size = smaller
     found = settings(facts, size, passes, seconds, image * len(data.records("val")), gpu)
+    found |= _anchors(data, facts, size, config)
     _say_facts(data, facts, passes, config["minutes"])
     command = ["detlab", "train", *_words(given, found)]
     say("command", style="bold")
@@ -111,8 +120,26 @@ def _shown(value: Any) -> str:
     return "[" + ",".join(map(_shown, value)) + "]" if isinstance(value, list) else str(value)
 
 
-def _anchors(facts: Facts, size: int) -> dict[str, Any]:
-    return {f"model.anchors.{key}": value for key, value in anchors_for(facts, size).items()}
+def _anchors(data: DetectionData, facts: Facts, size: int, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The candidates' best: most coverage, then the highest mean IoU, among those with positives in range."""
+    resize = Resize(mode="short_side", size=size, max_size=longest(size))
+    stage = stage_of(_composed([EXPERIMENT], config), data)
+    truth, place = data.ground_truth("train"), Placement(resize.target, data.collate.divisor, None)
+
+    def judged(anchors: Mapping[str, list[float]]) -> tuple[bool, float, float]:
+        changed = _replaced(stage, anchors)
+        row = coverage_report(coverage(changed, truth, place, COVERED_IMAGES), changed, truth.crowd.numpy())["all"]
+        return row["positives"] <= MOST_POSITIVES, round(row["recall_0.5"], 2), row["iou"]
+
+    best = max(anchor_candidates(facts, size), key=judged)
+    return {f"model.anchors.{key}": value for key, value in best.items()}
+
+
+def _replaced(stage: AnchorStage, values: Mapping[str, list[float]]) -> AnchorStage:
+    anchors = copy.deepcopy(stage.anchors)
+    for key, value in values.items():
+        setattr(anchors, key, value)
+    return stage._replace(anchors=anchors)
 
 
 def _steps(words: Sequence[str]) -> list[str]:

@@ -22,6 +22,8 @@ PASSES = 25  # passes over the training images that a time should allow before t
 MOST_PASSES = 300
 EVALUATIONS, EVALUATED = 6, 0.1  # evaluations of val, and the share of the time that they may take
 LEVELS, OCTAVES = 3, 3  # P3-P5, sizes of each
+LARGEST_FIRST = 32.0  # px, smallest size on P3 at most: larger ones at its stride of 8 px give a box too many positives
+OWN_SIZE, OWN_FIRST, OWN_STEP, OWN_RATIOS = 192, 20.0, 1.36, [0.5, 1.0, 2.0]  # of experiment=small_data
 STEPS = (1.26, 1.6)  # smallest and largest ratio of neighbouring anchor sizes
 ON_GPU = {"model.backbone.width": 64, "data.batch_size": 16, "data.num_workers": 8}  # beside the experiment's
 CACHED = 2e9  # bytes of resized images that all loader processes together may keep
@@ -68,18 +70,39 @@ def size_within(size: int, passes: float) -> int:
     return int(max(min(LEAST_SIZE, size), smaller // STEP_PX * STEP_PX))
 
 
-def anchors_for(facts: Facts, size: int) -> dict[str, Any]:
-    """Sizes, octaves and ratios of anchors on P3-P5 of a canvas: even steps from the small boxes to the large."""
-    low, high = (float(q) * size for q in np.quantile(facts.extents, [0.02, 0.98]))
+def anchor_candidates(facts: Facts, size: int) -> list[dict[str, list[float]]]:
+    """Sizes, octaves and ratios of anchors on P3-P5 of a canvas, to be compared by their coverage of the boxes.
+
+    The experiment's own sizes by the size of the canvas, with its ratios and with those of the boxes; and even steps
+    from the small boxes to the large.
+    """
     count = LEVELS * OCTAVES
+    low, high = (float(q) * size for q in np.quantile(facts.extents, [0.02, 0.98]))
+    low = min(low, LARGEST_FIRST)
     step = min(STEPS[1], max(STEPS[0], (high / low) ** (1 / (count - 1))))
     first = math.sqrt(low * high) / step ** ((count - 1) / 2)  # the steps lie around the middle of the boxes
     tall = np.quantile(facts.ratios, [0.15, 0.5, 0.85])
+    ratios = sorted({round(float(min(4.0, max(0.25, r))), 2) for r in tall})
+    own = OWN_FIRST * size / OWN_SIZE
+    return [
+        _anchors(own, OWN_STEP, OWN_RATIOS),
+        _anchors(own, OWN_STEP, ratios),
+        _anchors(first, step, ratios),
+        _anchors(first, step, OWN_RATIOS),
+    ]
+
+
+def _anchors(first: float, step: float, ratios: list[float]) -> dict[str, list[float]]:
     return {
         "sizes": [round(first * step ** (OCTAVES * level), 1) for level in range(LEVELS)],
         "octaves": [round(step**octave, 3) for octave in range(OCTAVES)],
-        "ratios": sorted({round(float(min(4.0, max(0.25, r))), 2) for r in tall}),
+        "ratios": ratios,
     }
+
+
+def longest(size: int) -> int:
+    """data.max_size, px, for a shorter side."""
+    return int(_up(ASPECT * size))
 
 
 def passes_in(seconds: float, step_s: float, batch: int, images: int) -> float:
@@ -104,12 +127,10 @@ def settings(
     between = max(1, round(min(epochs, passes) / max(1.0, judged)))
     workers = ON_GPU["data.num_workers"] if gpu else 2
     large = facts.images * 3 * ASPECT * size**2 * workers > CACHED
-    shown = {f"model.anchors.{key}": value for key, value in anchors_for(facts, size).items()}
     return {
         "data.size": size,
-        "data.max_size": int(_up(ASPECT * size)),
+        "data.max_size": longest(size),
         **({"data.cache": "none"} if large else {}),
-        **shown,
         "trainer.max_epochs": epochs,
         "trainer.check_val_every_n_epoch": min(between, epochs),
         "trainer.max_time": as_time(seconds),
