@@ -118,8 +118,8 @@ def test_a_command_runs(line: str, place: Path) -> None:
         assert (ROOT / known).is_file()
         return
     _, command, *words = shlex.split(line, comments=True)
-    if "resume=true" in words and "experiment=small_data" not in words:
-        words.append("experiment=small_data")  # the run's own options, as its line says
+    if {"resume=true", "init_from=RUN"} & set(words) and "experiment=small_data" not in words:
+        words.append("experiment=small_data")  # the run's own options, as these lines say
     done = run(place, command, shortened(words))
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     if command == "check" and any(word.startswith("minutes=") for word in words):

@@ -92,6 +92,10 @@ def test_the_estimate_by_hand() -> None:
     assert parts.startswith("1854 steps of 0.50 s, 6 evaluations")
     half, _ = estimate({"trainer": trainer | {"devices": 2}, "test": True}, Data(), step=0.5, image=0.1)
     assert half == pytest.approx(seconds / 2)
+    limited = {"trainer": trainer | {"max_time": "00:00:01:00"}, "test": True}
+    short, said = estimate(limited, Data(), step=0.5, image=0.1)
+    assert short == pytest.approx(60 + 72 * 0.1)
+    assert said.endswith("which trainer.max_time ends")
 
 
 def test_minutes_propose_a_command_that_composes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,9 +182,11 @@ def estimate(config: Mapping[str, Any], data: DetectionData, step: float, image:
     evaluations = steps / per_epoch / (trainer.get("check_val_every_n_epoch") or 1)
     judging = evaluations * len(data.records("val")) * image / world
     tested = len(data.records("test")) * bool(config["test"]) * image / world
-    seconds = min(steps * step + judging, _time_limit(trainer.get("max_time"))) + tested
+    limit = _time_limit(trainer.get("max_time"))
+    seconds = min(steps * step + judging, limit) + tested
     judged = clock(judging + tested)
     parts = f"{steps:.0f} steps of {step:.2f} s, {evaluations:.0f} evaluations and the test {judged}"
+    parts += ", which trainer.max_time ends" if steps * step + judging > limit else ""
     return seconds, parts + (f", on {world} processes if they scale" if world > 1 else "")
 
 
