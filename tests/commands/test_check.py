@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from detlab.commands.check import FAIL, PASS, SKIPPED, Preflight, estimate, first_of_sweep, print_table
+from detlab.commands.proposing import propose
 from detlab.config.compose import compose_config, plain_config
+from tests.data.writing import simple_voc
 from tests.metrics.test_anchor_coverage import config_of
 
 TINY = ["model.neck.width=32", "model.head.width=32", "model.head.depth=1", "data.batch_size=2", "steps=2"]
@@ -89,3 +92,48 @@ def test_the_estimate_by_hand() -> None:
     assert parts.startswith("1854 steps of 0.50 s, 6 evaluations")
     half, _ = estimate({"trainer": trainer | {"devices": 2}, "test": True}, Data(), step=0.5, image=0.1)
     assert half == pytest.approx(seconds / 2)
+    limited = {"trainer": trainer | {"max_time": "00:00:01:00"}, "test": True}
+    short, said = estimate(limited, Data(), step=0.5, image=0.1)
+    assert short == pytest.approx(60 + 72 * 0.1)
+    assert said.endswith("which trainer.max_time ends")
+
+
+def test_minutes_propose_a_command_that_composes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its settings fit data and time; options that were given stay as they are, and none of check's is left."""
+    simple_voc(tmp_path / "photos")
+    words = [
+        "data=voc",
+        f"data.root={tmp_path / 'photos'}",
+        "data.cache_dir=null",
+        "threads=1",
+        "minutes=10",
+        "steps=3",
+    ]
+    words += ["data.max_size=333", "trainer.precision=32-true"]
+    config = plain_config(compose_config("check", [*words, f"paths.run_dir={tmp_path}", "name=x"]))
+    measured: list[dict[str, Any]] = []
+
+    def measure(config: dict[str, Any]) -> tuple[float, float]:
+        measured.append(config)
+        return 50.0, 0.01  # ten steps of four in the time: 20.5 passes over two pictures, where 25 are wanted
+
+    assert propose(config, words, measure)
+    printed = capsys.readouterr().out
+    command = shlex.split(printed.strip().splitlines()[-1])
+    assert command[:3] == ["detlab", "train", "experiment=small_data"]
+    assert set(words[:4]) < set(command)
+    assert "data.max_size=333" in command
+    assert not [word for word in command if word.startswith(("minutes", "steps", "paths", "name"))]
+    plain = plain_config(compose_config("train", [*command[2:], f"paths.run_dir={tmp_path}", "name=x"]))
+    assert plain["trainer"]["max_time"] == "00:00:10:00"
+    assert plain["data"]["size"] == 160  # in place of 192 px: 20.5 * (192 / 160)^2 passes
+    assert measured[0]["data"]["size"] == 192
+    assert measured[0]["steps"] == 3
+    assert "29.5 passes" in printed
+
+
+def test_no_command_is_proposed_where_a_check_failed(tmp_path: Path) -> None:
+    simple_voc(tmp_path / "photos")
+    words = ["data=voc", f"data.root={tmp_path / 'photos'}", "data.cache_dir=null", "minutes=10"]
+    config = plain_config(compose_config("check", [*words, f"paths.run_dir={tmp_path}", "name=x"]))
+    assert not propose(config, words, lambda config: None)

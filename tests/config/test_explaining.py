@@ -6,9 +6,10 @@ import pytest
 from hydra.errors import HydraException, InstantiationException
 from omegaconf.errors import ValidationError
 
+from detlab.config.compose import compose_config
 from detlab.config.explaining import LONGEST, explain, of_part, one_line
 from detlab.config.parts import build_part
-from detlab.errors import DataError
+from detlab.errors import ConfigError, DataError
 
 
 def test_all_lines_of_a_reason_are_kept() -> None:
@@ -49,3 +50,19 @@ def test_a_value_error_of_a_part_is_one_line() -> None:
     error = InstantiationException("Error in call to target 'a.B'")
     error.__cause__ = ValueError("the sizes do not fit\nsizes: 3, 4")
     assert of_part(error) == "the sizes do not fit; sizes: 3, 4"
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [
+        ("experment=small_data", "experiment"),
+        ("ablatoin=neck", "ablation"),
+        ("budgt=cpu", "budget"),
+        ("debg=fast", "debug"),
+        ("feature_user=fpn", "feature_use"),
+    ],
+)
+def test_what_is_near_may_be_a_group_that_nothing_is_chosen_of(word: str, near: str) -> None:
+    for command in ("train", "check"):
+        with pytest.raises(ConfigError, match=f"There is no option {word.partition('=')[0]}; did you mean {near}\\?"):
+            compose_config(command, [word])

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from detlab.drawing import fonts
+from detlab.drawing.fonts import legible
 from detlab.drawing.pictures import (
     ERROR_COLOURS,
     GAP,
@@ -93,3 +95,22 @@ def test_errors_are_drawn_in_their_own_colours_above_a_legend(size: tuple[int, i
         legend = picture.height * 0.9
         assert close[: int(legend)].sum() > 20, kind
         assert close.any(axis=1)[int(close.shape[0] * size[0] / (size[0] + 1)) - 200 :].any()
+
+
+@pytest.mark.parametrize("name", ["кошка", "γάτα", "חתול", "قطة", "katze_\N{SNOWMAN}"])
+def test_names_of_other_scripts_are_written_in_a_font_that_has_them(name: str) -> None:
+    text, font = legible(name, 20)
+    assert text == name
+    missing = font.getmask("\uffff").getbbox(), bytes(font.getmask("\uffff"))
+    for letter in name:
+        assert (font.getmask(letter).getbbox(), bytes(font.getmask(letter))) != missing
+
+
+def test_letters_that_no_font_has_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert legible("a", 20)[0] == "a"
+    monkeypatch.setattr(fonts, "_face", lambda characters: None)  # of a machine without such fonts
+    assert legible("\U00012000x", 20)[0] == "U+12000x"
+    assert legible("猫", 20)[0] == "U+732B" != legible("犬", 20)[0]
+    boxes = Boxes(np.array([[10.0, 200, 300, 350]]), np.array([0]))
+    cat, dog = (np.asarray(draw_boxes(np.zeros((400, 400, 3), np.uint8), boxes, (n,))) for n in ("猫", "犬"))
+    assert (cat != dog).any()

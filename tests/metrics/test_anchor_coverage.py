@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import detlab
-from detlab.commands.anchors import report
+from detlab.commands.anchors import objections, report
 from detlab.config.compose import compose_config, plain_config
 from detlab.errors import ConfigError
 from detlab.metrics.anchor_coverage import (
@@ -129,6 +129,33 @@ def test_the_command_suggests_overrides_that_work(model: str, tmp_path: Path) ->
     assert best["all"]["iou"] > result["now"]["all"]["iou"]
     changed = report(config_of(tmp_path, "anchors", f"model={model}", *shlex.split(best["overrides"])))
     assert changed["now"]["all"] == pytest.approx(best["all"])
+
+
+@pytest.mark.parametrize(
+    ("then", "told"),
+    [
+        ({"iou": 0.8, "recall_0.5": 1.0, "positives": 40.0}, None),
+        ({"iou": 0.8, "recall_0.5": 0.987, "positives": 40.0},
+         "fewer boxes have an anchor from IoU 0.5 on (98.7%, now 100.0%)"),
+        ({"iou": 0.8, "recall_0.5": 1.0, "positives": 1932.0}, "1932.0 positives per box (now 32.0) are more than 100"),
+        ({"iou": 0.8, "recall_0.5": 1.0, "positives": 0.2}, "0.2 positives per box (now 32.0) are fewer than 1.0"),
+        ({"iou": 0.7, "recall_0.5": 1.0, "positives": 32.0}, "the best IoU is not higher (0.700, now 0.700)"),
+    ],
+)  # fmt: skip
+def test_better_anchors_lose_no_coverage_and_keep_positives_in_range(then: dict[str, float], told: str | None) -> None:
+    against = objections({"iou": 0.7, "recall_0.5": 1.0, "positives": 32.0}, then, 0.5)
+    assert against == ([] if told is None else [told])
+
+
+def test_the_command_says_why_a_suggestion_is_no_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wide = ["model.anchors.sizes=[12,17,24,34,48]", "model.anchors.ratios=[0.5,0.7,1.0,1.4,2.0]"]
+    result = report(config_of(tmp_path, "anchors", "model=retinanet", *wide))
+    printed = " ".join(capsys.readouterr().out.split())
+    for row in result["suggestions"]:
+        assert f"{row['name']} (better):" in printed or f"no better: {'; '.join(row['why_not'])}" in printed
+    assert [row["better"] for row in result["suggestions"]] == sorted([r["better"] for r in result["suggestions"]])[
+        ::-1
+    ]
 
 
 def test_a_family_without_anchors_is_refused(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from detlab.training.console import say_audit
 
 USAGE = "detlab anchors model=retinanet data=..."
 
+MOST_POSITIVES = 100.0  # per box; with more, far-off anchors of a box fill its share of the loss
 WIDTH = 130  # smallest width of the tables in characters, also without a terminal
 
 
@@ -106,8 +107,10 @@ class Suggestion(NamedTuple):
 def suggestions(
     stage: AnchorStage, truth: GroundTruth, place: Placement, covered: Coverage, most_images: int | None
 ) -> list[dict[str, Any]]:
-    """Anchors fitted to the boxes, with the coverage of their tiling; best first."""
+    """Anchors fitted to the boxes, with the coverage of their tiling; better ones first, then by mean IoU."""
     crowd = truth.crowd.numpy()
+    now = coverage_report(covered, stage, crowd)
+    highest = max(now["thresholds"])
     sides = covered.sides[~crowd & (covered.iou >= 0)]
     height, width = truth.sizes[0].tolist()
     canvas = place.canvas_of(place.target((height, width)))
@@ -115,8 +118,36 @@ def suggestions(
     for suggestion in _fitted(stage, sides, canvas):
         changed = stage._replace(anchors=suggestion.anchors)
         found = coverage_report(coverage(changed, truth, place, most_images), changed, crowd)["all"]
-        rows.append({"name": suggestion.name, "overrides": suggestion.overrides, "all": found})
-    return sorted(rows, key=lambda row: -row["all"]["iou"])
+        against = objections(now["all"], found, highest)
+        rows.append(
+            {"name": suggestion.name, "overrides": suggestion.overrides, "all": found, "better": not against}
+            | ({"why_not": against} if against else {})
+        )
+    return sorted(rows, key=lambda row: (not row["better"], -row["all"]["iou"]))
+
+
+def objections(now: Mapping[str, float], then: Mapping[str, float], threshold: float) -> list[str]:
+    """Why anchors are no better than those that there are; empty where they are better.
+
+    Args:
+        now, then: rows of a coverage report.
+        threshold: IoU from which the matcher takes an anchor as positive.
+    """
+    against = []
+    recall = f"recall_{threshold:g}"
+    if then["iou"] <= now["iou"]:
+        against.append(f"the best IoU is not higher ({then['iou']:.3f}, now {now['iou']:.3f})")
+    if then[recall] < now[recall]:
+        against.append(
+            f"fewer boxes have an anchor from IoU {threshold:g} on ({then[recall]:.1%}, now {now[recall]:.1%})"
+        )
+    most, least = max(MOST_POSITIVES, now["positives"]), min(1.0, now["positives"])
+    if not least <= then["positives"] <= most:
+        against.append(
+            f"{then['positives']:.1f} positives per box (now {now['positives']:.1f}) are "
+            + (f"more than {most:.0f}" if then["positives"] > most else f"fewer than {least:.1f}")
+        )
+    return against
 
 
 def _fitted(stage: AnchorStage, sides: np.ndarray, canvas: tuple[int, int]) -> list[Suggestion]:
@@ -186,8 +217,7 @@ def print_report(result: Mapping[str, Any], stage: AnchorStage) -> None:
             table.add_row(row["name"], *_cells(row["all"], keys))
         show(table, WIDTH)
         for row in result["suggestions"]:
-            better = "better" if row["all"]["iou"] > now["all"]["iou"] else "no better"
-            say(f"{row['name']} ({better}):")
+            say(f"{row['name']} ({'better' if row['better'] else 'no better: ' + '; '.join(row['why_not'])}):")
             say(f"  {row['overrides']}")
 
 

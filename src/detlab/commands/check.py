@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -22,6 +21,7 @@ from rich.text import Text
 
 from detlab.commands.anchors import anchors_of, placement_of
 from detlab.commands.app import on_plain_config, run_app
+from detlab.commands.proposing import propose
 from detlab.config.compose import compose_config, config_dir, valid_config
 from detlab.config.explaining import one_line
 from detlab.config.rules import check
@@ -36,9 +36,10 @@ from detlab.training.build import build
 from detlab.training.environment import set_up_torch
 from detlab.training.machine import check_machine
 from detlab.training.run import Run
+from detlab.training.step_clock import StepClock
 from detlab.training.trainers import callbacks_of
 
-USAGE = "detlab check model=retinanet data=..."
+USAGE = "detlab check data=... minutes=10"
 
 COVERED_IMAGES = 200
 LOW_RECALL = 0.5  # the check warns if fewer boxes have an anchor above the matcher's upper IoU threshold
@@ -169,57 +170,6 @@ class Preflight:
         )
 
 
-class StepClock(L.Callback):
-    """Measures the time of training steps (including data loading) and of evaluated images."""
-
-    def __init__(self) -> None:
-        self.steps: list[float] = []
-        self.images, self.evaluation = 0, 0.0
-        self._mark = 0.0
-
-    @property
-    def step(self) -> float:
-        """Mean seconds per step, without the first if there are more."""
-        timed = self.steps[1:] or self.steps
-        return sum(timed) / max(1, len(timed))
-
-    @property
-    def image(self) -> float:
-        """Mean seconds per evaluated image."""
-        return self.evaluation / max(1, self.images)
-
-    def on_train_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Start the clock."""
-        self._mark = time.perf_counter()
-
-    def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Record the time of a step."""
-        if module.device.type == "cuda":
-            torch.cuda.synchronize(module.device)
-        self.steps.append(time.perf_counter() - self._mark)
-        self._mark = time.perf_counter()
-
-    def on_validation_epoch_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Start the clock."""
-        self._mark = time.perf_counter()
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Record the time of a batch."""
-        self.images += len(batch.ids)
-        self.evaluation += time.perf_counter() - self._mark
-        self._mark = time.perf_counter()
-
-
 def estimate(config: Mapping[str, Any], data: DetectionData, step: float, image: float) -> tuple[float, str]:
     """(seconds of a run, the calculation in words), from measured seconds per `step` and per evaluated `image`."""
     trainer = config["trainer"]
@@ -230,10 +180,13 @@ def estimate(config: Mapping[str, Any], data: DetectionData, step: float, image:
     if (trainer.get("max_steps") or -1) > 0:
         steps = min(steps, trainer["max_steps"] * (trainer.get("accumulate_grad_batches") or 1))
     evaluations = steps / per_epoch / (trainer.get("check_val_every_n_epoch") or 1)
-    images = evaluations * len(data.records("val")) + len(data.records("test")) * bool(config["test"])
-    seconds = min(steps * step, _time_limit(trainer.get("max_time"))) + images * image / world
-    judged = clock(images * image / world)
+    judging = evaluations * len(data.records("val")) * image / world
+    tested = len(data.records("test")) * bool(config["test"]) * image / world
+    limit = _time_limit(trainer.get("max_time"))
+    seconds = min(steps * step + judging, limit) + tested
+    judged = clock(judging + tested)
     parts = f"{steps:.0f} steps of {step:.2f} s, {evaluations:.0f} evaluations and the test {judged}"
+    parts += ", which trainer.max_time ends" if steps * step + judging > limit else ""
     return seconds, parts + (f", on {world} processes if they scale" if world > 1 else "")
 
 
@@ -322,6 +275,14 @@ def print_table(preflight: Preflight) -> None:
     say("ready to run" if preflight.passed else "not ready", style="bold")
 
 
+def measured(config: dict[str, Any]) -> tuple[float, float] | None:
+    """Seconds of a training step and of an evaluated image, after all checks; None where one fails."""
+    preflight = Preflight(config)
+    preflight.go()
+    print_table(preflight)
+    return (preflight.clock.step, preflight.clock.image) if preflight.passed else None
+
+
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="check")
 @on_plain_config("check")
 def main(config: dict[str, Any]) -> None:
@@ -330,6 +291,8 @@ def main(config: dict[str, Any]) -> None:
         sys.exit(0 if repeat_step(config["batch"], tuple(config["trust"])) else 1)
     facts = HydraConfig.get()
     axes = [_first(f"{key}={choices}") for key, choices in (facts.sweeper.get("params") or {}).items()]
+    if config["minutes"]:
+        sys.exit(0 if propose(config, list(facts.overrides.task), measured) else 1)
     if axes:  # an ablation; check its first job
         words = [*facts.overrides.task, *(first for first, _ in axes)]
         config = valid_config(compose_config("check", words), "check", words)

@@ -170,9 +170,10 @@ def probe_rows(configs: Sequence[dict[str, Any]], skip: Sequence[bool]) -> list[
 def probe_row(config: dict[str, Any]) -> tuple[float, float, float, str]:
     """(seconds of a job without its start, of a step, of the start, the calculation in words), measured here."""
     begin = time.perf_counter()
-    from detlab.commands.check import StepClock, estimate, short_run
+    from detlab.commands.check import estimate, short_run
     from detlab.training.build import build
     from detlab.training.environment import set_up_torch
+    from detlab.training.step_clock import StepClock
     from detlab.training.trainers import callbacks_of
 
     clock = StepClock()

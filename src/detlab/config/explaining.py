@@ -164,8 +164,17 @@ def _no_key(key: str, name: str, overrides: Sequence[str]) -> str:
     except (HydraException, OmegaConfBaseException, KeyError):
         config = {}
     known = [str(k) for k in config if k != "_target_"] if isinstance(config, dict) else []
+    known += [] if parent else [group for group in _unset(name) if group not in known]
     listed = f"; keys there: {', '.join(known)}" if known else ""
     return f"There is no option {key}{_nearest(last, known, parent)}{listed}."
+
+
+def _unset(name: str) -> list[str]:
+    """The groups of which a command's config chooses nothing by itself, such as experiment and debug."""
+    file = config_dir() / f"{name}.yaml"
+    text = file.read_text() if file.is_file() else ""
+    inherited = _unset("train") if name != "train" and re.search(r"^  - train$", text, re.MULTILINE) else []
+    return inherited + re.findall(r"^  - (\w+): null", text, re.MULTILINE)
 
 
 def _comment(name: str, key: str) -> str:

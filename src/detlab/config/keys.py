@@ -76,6 +76,7 @@ class Check(Train):
 
     steps: Count
     batches: Count
+    minutes: Positive | None
     batch: str | None
 
 

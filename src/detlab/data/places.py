@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -234,3 +234,13 @@ def _is_file(path: Path) -> bool:
         return path.exists() and not path.is_dir()
     except (OSError, ValueError):
         return False
+
+
+def only_named(bases: Iterable[Path], entry: object) -> bool:
+    """Whether an entry is one of Roboflow's, whose yamls name ../test/images also where there are none."""
+    if not isinstance(entry, str) or not slashed(entry).startswith("../"):
+        return False
+    ways = [slashed(entry)]
+    while ways[-1].startswith("../"):
+        ways.append(ways[-1][3:])
+    return not any(followed(base / way).exists() for base in bases for way in ways)

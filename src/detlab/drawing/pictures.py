@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from detlab.drawing.fonts import default_font, legible
 from detlab.system.text import visible
 
 # Okabe and Ito's palette without black: distinguishable for all common types of colour vision
@@ -89,7 +90,8 @@ def picture_sheet(pictures: Sequence[Image.Image], captions: Sequence[str], colu
     cells = []
     for picture, caption in zip(pictures, captions, strict=True):
         cell = Image.new("RGB", (picture.width, picture.height + height), "white")
-        ImageDraw.Draw(cell).text((2, 1), visible(caption), "black", font=font)
+        words, face = legible(visible(caption), font.size)
+        ImageDraw.Draw(cell).text((2, 1), words, "black", font=face)
         cell.paste(picture, (0, height))
         cells.append(cell)
     return _in_rows(cells, columns)
@@ -181,8 +183,7 @@ def _with_legend(picture: Image.Image, title: str, counts: dict[str, int]) -> Im
 
 
 def _font(short: float) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size=min(max(short * TEXT_SHARE, SMALLEST_FONT), LARGEST_FONT))
-    return cast(ImageFont.FreeTypeFont, font)  # a size needs FreeType, which every Pillow wheel contains
+    return default_font(min(max(short * TEXT_SHARE, SMALLEST_FONT), LARGEST_FONT))
 
 
 def _draw_one(
@@ -209,6 +210,7 @@ def _label(
 ) -> None:
     """Write a box's text above it, or inside it at the picture's upper border."""
     x1, y1 = box[:2]
+    text, font = legible(text, font.size)
     left, top, right, bottom = canvas.textbbox((0, 0), text, font=font, anchor="lt")
     width, height = right - left + 4, bottom - top + 4
     x = min(max(0.0, x1), max(0.0, size[0] - width))

@@ -28,6 +28,7 @@ from detlab.training.loggers import flat
 from detlab.training.precision import resolve_precision
 from detlab.training.processes import check_alone
 from detlab.training.run import Run
+from detlab.training.time_limit import TimeLimit
 
 MONITORS = {False: "val/map", True: "val/ar_300"}  # by Detector.class_agnostic
 
@@ -41,6 +42,8 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         start: where training starts from, for the loggers.
     """
     identity = config_hash(config)  # computed before null options are filled in
+    most = config["trainer"].get("max_time")
+    limit = [] if most is None else [TimeLimit(most)]
     data = make_data(config)
     say_audit(data)
     detector = make_detector(config["model"], data.num_classes)
@@ -76,7 +79,8 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
     precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
     trainer = build_part(
         config["trainer"],
-        callbacks=[*callbacks, SameConfig(identity, config["paths"]["run_dir"])],
+        callbacks=[*callbacks, *limit, SameConfig(identity, config["paths"]["run_dir"])],
+        max_time=None,  # `limit` ends training
         plugins=[CheckpointFiles()],
         logger=loggers or False,
         precision=precision,

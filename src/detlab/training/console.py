@@ -113,6 +113,8 @@ def say_plan(
         "precision": f"{trainer.precision} on {trainer.strategy.root_device}",
         "run": f"{config['paths']['run_dir']} (config {identity})",
     }
+    if config["trainer"].get("max_time"):
+        lines["time"] = f"{config['trainer']['max_time']} of training at most; the learning rate ends with it"
     for name, text in lines.items():
         say(f"{name:11} {text}")
     for note in plan_notes(config, trainer, module, data):

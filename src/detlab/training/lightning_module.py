@@ -25,7 +25,9 @@ from detlab.tensors.ranks import mean_of_all
 from detlab.tensors.structures import PADDING, Batch, Detections, Proposals
 from detlab.training.batch_losses import BatchLosses
 from detlab.training.multiscale import MultiScale
-from detlab.training.trainers import data_of, log_interval, total_batch
+from detlab.training.schedules import Schedule
+from detlab.training.time_limit import TimeLimit
+from detlab.training.trainers import callbacks_of, data_of, log_interval, total_batch
 
 
 class DetectionModule(L.LightningModule):
@@ -160,6 +162,13 @@ class DetectionModule(L.LightningModule):
         optimizer = self.optim(self.detector, total_batch=self._total_batch, fused=not scaled)
         scheduler = self.lr_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any) -> None:
+        """Step the schedule, which follows the time where it is limited."""
+        limit = next((c for c in callbacks_of(self.trainer) if isinstance(c, TimeLimit)), None)
+        if limit is not None and isinstance(scheduler, Schedule):
+            scheduler.time_share = limit.share()
+        scheduler.step()
 
     def configure_gradient_clipping(
         self,

@@ -188,3 +188,17 @@ def test_a_download_is_real_and_checked_by_hash(monkeypatch: pytest.MonkeyPatch,
     Entry.url = bad.as_uri()
     with pytest.raises(WeightsError, match="could not download"):
         ResNet(depth=18, weights="imagenet")
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_a_narrow_resnet_has_the_stages_of_its_width(depth: int) -> None:
+    wide, narrow = ResNet(depth=depth), ResNet(depth=depth, width=16)
+    assert [level.channels * 4 for level in narrow.levels] == [level.channels for level in wide.levels]
+    assert [level.stride for level in narrow.levels] == [level.stride for level in wide.levels]
+    maps = narrow(torch.rand(1, 3, 64, 64))
+    assert [tuple(maps[level.name].shape) for level in narrow.levels] == [
+        (1, level.channels, 64 // level.stride, 64 // level.stride) for level in narrow.levels
+    ]
+    first = narrow.conv1.weight.std().item()
+    assert first == pytest.approx((2 / (16 * 49)) ** 0.5, rel=0.1)  # He's, by the outputs
+    assert list(wide.state_dict()) == list(narrow.state_dict())

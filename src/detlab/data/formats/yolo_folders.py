@@ -11,7 +11,7 @@ from detlab.data.audit import AuditReport, names, printable
 from detlab.data.formats.source import SPLIT_NAMES, SPLITS, left_the_root, placed, text_of
 from detlab.data.formats.yolo_rows import Row, parse_row
 from detlab.data.images import list_images
-from detlab.data.places import OUTSIDE, Finder, files_below, followed, real_folder, slashed
+from detlab.data.places import OUTSIDE, Finder, files_below, followed, only_named, real_folder, slashed
 from detlab.data.values import whole, words
 from detlab.errors import DataError
 from detlab.system.reading import ReadError, load_yaml
@@ -62,17 +62,19 @@ def read_folders(
     shape = _key_points(document, file)
     bases = _bases(top, document, outside, file)
     splits: dict[str, list[Picture]] = {}
-    walks = []
+    walks, notes = [], list[str]()
     for split in (s for s in SPLITS if s in wanted):
         keys = [key for key in SPLIT_NAMES[split] if not _empty(document.get(key))]
-        if keys:
+        if keys and split == "test" and len(wanted) > 1 and only_named(bases, document[keys[0]]):
+            notes.append(f"{file.name} names {keys[0]}: {document[keys[0]]}, which is not there; no test split is read")
+        elif keys:
             walk = _Walk(bases, _folder_option(top, labels, "data.labels", outside), outside, split, report)
             splits[split] = walk.pictures(document[keys[0]], f"{file.name}: {keys[0]}")
             walks.append(walk)
     _count_unused(walks, splits, shape, report)
     if not splits:
         raise DataError(f"{file} has no {' or '.join(repr(s) for s in wanted)} entry.")
-    return Folders(file, class_names, shape, splits, ())
+    return Folders(file, class_names, shape, splits, tuple(notes))
 
 
 def _top(root: str | None) -> tuple[Path, Path | None]:

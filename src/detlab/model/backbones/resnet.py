@@ -15,6 +15,7 @@ from detlab.tensors.norms import NormName, norm_layer
 from detlab.tensors.structures import Level
 
 DEPTHS = (18, 34, 50, 101, 152)
+PAPER_WIDTH = 64
 
 
 class ResNet(Backbone):
@@ -25,6 +26,7 @@ class ResNet(Backbone):
         weights: null for random weights, "imagenet", or the path of a torchvision state dict.
         norm: bn, frozen_bn, sync_bn or gn.
         norm_eps: added to the variance; 0 for torchvision's first COCO detection weights.
+        width: channels of conv1 and of conv2_x's 3x3 convs, 64 in the paper; each later stage has twice as many.
         frozen_stages: 0 trains everything, 1 freezes conv1, 2 also conv2_x (the papers' choice), ... 5 all.
     """
 
@@ -37,14 +39,22 @@ class ResNet(Backbone):
         weights: str | None = None,
         norm: NormName = "bn",
         norm_eps: NonNegative = 1e-5,
+        width: Count = 64,
         frozen_stages: Frozen = 0,
     ) -> None:
         super().__init__(weights=weights, norm=norm, frozen_stages=frozen_stages)
         if depth not in DEPTHS:
             raise ValueError(f"model.backbone.depth={depth} is not a ResNet; use one of {DEPTHS}.")
         name = f"resnet{depth}"
+        if weights is not None and width != PAPER_WIDTH:
+            raise WeightsError(
+                f"model.backbone.width={width} cannot take the weights of a network of width {PAPER_WIDTH}; use "
+                f"model.backbone.weights=null, or model.backbone.width={PAPER_WIDTH}."
+            )
         net = getattr(resnet, name)(norm_layer=partial(norm_layer(norm, "model.backbone.norm"), eps=norm_eps))
-        widths = [net.fc.in_features // 8 * 2**i for i in range(4)]
+        if width != PAPER_WIDTH:
+            rebuild(net, width)
+        widths = [net.inplanes // 8 * 2**i for i in range(4)]
         self.levels = tuple(Level(s, c, 4 * 2**i) for i, (s, c) in enumerate(zip(STAGES, widths, strict=True)))
         self.tail = Tail(channels=widths[2], size=14, width=widths[3])
         self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
@@ -91,3 +101,16 @@ class ResNet(Backbone):
             if name in self.reads:
                 maps[name] = x
         return maps
+
+
+def rebuild(net: resnet.ResNet, width: int) -> None:
+    """Replace conv1 and the four stages of a network by ones of another width, initialised as torchvision does."""
+    stages = [net.layer1, net.layer2, net.layer3, net.layer4]
+    block, depths = type(net.layer1[0]), [len(stage) for stage in stages]
+    net.inplanes = width
+    net.conv1, net.bn1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False), net._norm_layer(width)
+    for i, depth in enumerate(depths):
+        setattr(net, f"layer{i + 1}", net._make_layer(block, width * 2**i, depth, stride=1 if i == 0 else 2))
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

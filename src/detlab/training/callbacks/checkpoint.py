@@ -204,7 +204,7 @@ class RunCheckpoint(ModelCheckpoint):
     @staticmethod
     def _evaluation_follows(trainer: L.Trainer, batch_idx: int) -> bool:
         """Whether this is the epoch's last step, or one after which Lightning validates."""
-        last = batch_idx + 1 >= trainer.num_training_batches
+        last = batch_idx + 1 >= trainer.num_training_batches or trainer.should_stop
         every = trainer.val_check_batch
         return last or (every not in (None, float("inf")) and (batch_idx + 1) % every == 0)
 
