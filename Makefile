@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help train pretrained demo evidence test lint clean
+.PHONY: help train pretrained demo evidence test slow lint clean
 
 help:
 	@echo "make train   make .venv, install, train the default experiment on the built-in data"
@@ -9,6 +9,7 @@ help:
 	@echo "make demo    a small ablation on the built-in data, two necks x two box losses x two seeds, and its report"
 	@echo "make evidence  the questions of docs/evidence/claims.yaml, hours of one core; goes on where it stopped (BCCD=PATH adds photographs)"
 	@echo "make test    make .venv, install, check style and types, run the tests"
+	@echo "make slow    the tests that make test leaves out"
 	@echo "make clean   remove .venv and caches (outputs/ stays)"
 
 .venv/installed: pyproject.toml
@@ -45,6 +46,10 @@ lint: .venv/installed-dev
 # One process a core, each with one thread; a file's tests share what they train.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+
+# The second step of .ci/run.
+slow: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist loadfile
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache

@@ -31,7 +31,7 @@ PARTS = [
     (f"{RETINA} model.backbone.weights={{tmp}}/other.pth", r"model\.backbone\.weights.* does not fit this network"),
     (f"{RETINA} model.backbone.norm=foo", r"model\.backbone\.norm=foo must be bn, frozen_bn, sync_bn or gn; use model\.backbone\.norm=bn"),
     (f"{RETINA} model.backbone.width=32 model.backbone.weights=imagenet", r"model\.backbone\.width=32 cannot take the weights of a network of width 64; use model\.backbone\.weights=null"),
-    (f"{RETINA} trainer.max_time=soon", r"trainer\.max_time=soon is no length of time; give days:hours:minutes:seconds"),
+    (f"{RETINA} trainer.max_time=00:00:00:00", r"trainer\.max_time=00:00:00:00 is no length of time; give days:hours:minutes"),
     ("check minutes=10 model=ssd", r"minutes proposes settings of experiment=small_data, so model=ssd has no place beside it"),
     ("check minutes=-1", r"minutes=-1 must be a number above 0, or null"),
     (f"{RETINA} model.backbone.depth=19", r"model\.backbone\.depth=19 is not a ResNet; use one of"),
@@ -190,6 +190,8 @@ RUNS = [
     ("benchmark norm=foo", r"norm=foo is not known; use bn or frozen_bn"),
     ("benchmark model=ssd300 side=64", r"side=64 does not fit model=ssd300"),
     ("benchmark precision=foo", r"precision=foo is not known"),
+    ("benchmark target=data check=foo", r"check=foo is not known; use one of header, full"),
+    ("benchmark target=footprint phase=foo", r"phase=foo is not known; use one of "),
     ("benchmark clock=foo", r"clock=foo is not known"),
     ("benchmark target=scaling factors=foo", r"factors=foo is not known"),
 ]

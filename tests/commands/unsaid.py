@@ -42,6 +42,10 @@ UNSAID: dict[tuple[str, str], tuple[str, str]] = {
         "tests/config/test_catalogue.py::test_what_is_near_is_named",
     ),
     ("config/repeated.py", "{source} holds {word[:120]!r}; an interpolation "): ("told by another test", STRANGERS),
+    ("data/formats/coco_cache.py", "*"): (
+        "heard by nobody: the annotation file is read again",
+        "tests/data/test_coco_cache.py::test_a_changed_file_and_a_damaged_entry_are_read_again",
+    ),
     ("data/proposals/store.py", "*"): (
         "takes files of proposals",
         "tests/data/test_proposals.py::test_files_of_other_images_are_refused",

@@ -11,6 +11,7 @@ from tests.batches import make_batch
 from tests.config.combinations import GRID, covering_array, legal, legal_pairs, overrides, pairs
 
 ROWS = covering_array()
+SHALLOW = ("resnet18", "vgg16")  # the rows of the default run
 FEW_ROIS = {  # conv5 of a ResNet-152 over 512 RoIs takes a minute
     "faster_rcnn": ["model.sampler.size=8"],
     "fast_rcnn": ["model.sampler.size=8"],
@@ -27,7 +28,12 @@ def step(detector: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
     return losses
 
 
-@pytest.mark.parametrize("row", ROWS, ids=["-".join(v for v in row if v) for row in ROWS])
+def case(row: tuple[Any, ...]) -> Any:
+    marks = () if row[1] in SHALLOW else (pytest.mark.slow,)
+    return pytest.param(row, marks=marks, id="-".join(v for v in row if v))
+
+
+@pytest.mark.parametrize("row", list(map(case, ROWS)))
 def test_pairs_train(row: tuple[Any, ...], small_batch: Batch) -> None:
     detector = build_detector([*overrides(row), *FEW_ROIS.get(row[0], [])], num_classes=3)
     losses = step(detector, small_batch)

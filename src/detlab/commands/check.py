@@ -32,6 +32,7 @@ from detlab.runs.checkpoints import read_checkpoint
 from detlab.runs.loading import detector_of
 from detlab.runs.replay import repeat_step
 from detlab.system.printing import say, show
+from detlab.system.text import duration
 from detlab.training.build import build
 from detlab.training.environment import set_up_torch
 from detlab.training.machine import check_machine
@@ -164,9 +165,9 @@ class Preflight:
         """Estimate time and memory of the whole run or sweep on this device."""
         seconds, parts = estimate(self.config, self.run.data, self.clock.step, self.clock.image)
         memory = f"{_memory(self.run.module.device) / 1e9:.1f} GB"
-        seen = f"about {clock(seconds)} a run ({parts}), {memory} at the peak of these steps"
+        seen = f"about {duration(seconds)} a run ({parts}), {memory} at the peak of these steps"
         return PASS, seen + (
-            f"; {self.jobs} jobs one after another {clock(self.jobs * seconds)}" if self.jobs > 1 else ""
+            f"; {self.jobs} jobs one after another {duration(self.jobs * seconds)}" if self.jobs > 1 else ""
         )
 
 
@@ -184,7 +185,7 @@ def estimate(config: Mapping[str, Any], data: DetectionData, step: float, image:
     tested = len(data.records("test")) * bool(config["test"]) * image / world
     limit = _time_limit(trainer.get("max_time"))
     seconds = min(steps * step + judging, limit) + tested
-    judged = clock(judging + tested)
+    judged = duration(judging + tested)
     parts = f"{steps:.0f} steps of {step:.2f} s, {evaluations:.0f} evaluations and the test {judged}"
     parts += ", which trainer.max_time ends" if steps * step + judging > limit else ""
     return seconds, parts + (f", on {world} processes if they scale" if world > 1 else "")
@@ -231,13 +232,6 @@ def _memory(device: torch.device) -> float:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # ru_maxrss is in bytes on macOS, in KiB on Linux
-
-
-def clock(seconds: float) -> str:
-    """A duration as text."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def first_of_sweep(arguments: Sequence[str]) -> tuple[list[str], int]:

@@ -25,6 +25,7 @@ from detlab.report.rounds import noise_of, smallest_difference
 from detlab.sweeps.slots import visible_gpus
 from detlab.sweeps.table import plain
 from detlab.system.printing import PlainConsole
+from detlab.system.text import duration
 
 PROBED = {"steps": 6, "batches": 2}  # training steps and evaluated batches timed for each row
 
@@ -191,12 +192,3 @@ def probe_row(config: dict[str, Any]) -> tuple[float, float, float, str]:
 def wide_console() -> Console:
     """A console at least 120 characters wide, so that tables keep their columns in a log file too."""
     return PlainConsole(width=max(PlainConsole().width, 120))
-
-
-def duration(seconds: float | None) -> str:
-    """A duration as text."""
-    if seconds is None:
-        return ""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

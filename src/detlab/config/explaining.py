@@ -56,9 +56,7 @@ def of_part(error: BaseException) -> str:
 
     It is the text of the part's own error, followed by the class's name if the error is not one of detlab's.
     """
-    cause = error
-    while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-        cause = cause.__cause__  # stop at the part's own error
+    cause = of_its_own(error)
     if isinstance(cause, ConfigError | DataError):
         return str(cause)
     if type(cause) is ValueError or (isinstance(cause, ValueError) and type(cause).__module__.startswith("detlab.")):
@@ -66,6 +64,13 @@ def of_part(error: BaseException) -> str:
     if isinstance(cause, InstantiationException):
         return one_line(cause)
     return f"{one_line(cause)} ({type(cause).__name__} in {_target_of(error)})"
+
+
+def of_its_own(error: BaseException) -> BaseException:
+    """The error that a part's own code raised, without Hydra's errors around it."""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def one_line(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 
-from detlab.config.explaining import of_part
+from detlab.config.explaining import of_its_own, of_part
 from detlab.errors import ConfigError, DataError
 
 FAULTS = (AttributeError, IndexError, NameError, AssertionError, NotImplementedError)  # bugs in code, not in a config
@@ -24,9 +24,7 @@ def build_part(node: Mapping[str, Any], **facts: Any) -> Any:
     try:
         return instantiate(dict(node), _convert_="all", **facts)
     except (InstantiationException, ValueError, TypeError) as error:
-        cause: BaseException = error
-        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-            cause = cause.__cause__
+        cause = of_its_own(error)
         if isinstance(cause, ConfigError | DataError):
             raise cause from cause.__cause__  # not from `error`, which was made from it: a chain without an end
         if isinstance(cause, FAULTS):

@@ -41,3 +41,12 @@ def complain(error: object) -> None:
 def _written(character: str) -> str:
     code = ord(character)
     return NAMED.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def duration(seconds: float | None) -> str:
+    """A duration as text; "" for None."""
+    if seconds is None:
+        return ""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
