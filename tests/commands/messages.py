@@ -101,6 +101,7 @@ OPTIONS = [
     ("train tta=flip tta.scales=[100]", r"tta\.scales=\[100\] must be a list of 1 to 16 entries, each a number above 0 and at most 4"),
     ("train trainer.devices=-1", r"trainer\.devices=-1 means GPUs; give a number of processes, trainer\.devices=1"),
     ("train trainer.profiler=foo", r"trainer\.profiler=foo must be simple, advanced or pytorch"),
+    ("train +modell=retinanet", r"There is no option modell; did you mean model\? A key added with \+ is read by your own"),
     ("train trainer.max_time=00:00", r"trainer\.max_time=00:00 must be days:hours:minutes:seconds, such as 00:01:30:00"),
     ("train augment.transforms=[]", r"augment\.transforms=\[\] must be a list of at least 1 entry"),
     ("train threads=1000000000", r"threads=1000000000 must be a whole number from 1 to 4096, or null"),

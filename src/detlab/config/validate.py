@@ -8,7 +8,7 @@ command line, the allowed values, and the default of the chosen options.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from detlab.config.contracts import (
@@ -61,9 +61,20 @@ def validate(
     for key, value in config.items():
         contract = TOP[command].get(str(key))
         if contract is None:
-            continue  # a key that the user added with +
+            _refuse_misspelled(str(key), TOP[command])  # else a key that the user added with +, for interpolations
+            continue
         for fault in value_faults(value, contract, str(key)):
             raise ConfigError(sentence(fault, shipped() if shipped is not None else {}))
+
+
+def _refuse_misspelled(key: str, known: Iterable[str]) -> None:
+    """Refuse an added key (+modell=ssd) that is almost an option: nothing would read it."""
+    near = difflib.get_close_matches(key, list(known), n=1, cutoff=0.8)
+    if near:
+        raise ConfigError(
+            f"There is no option {key}; did you mean {near[0]}? A key added with + is read by your own "
+            f"interpolations alone; give it a name that is not so close to {near[0]}."
+        )
 
 
 def validate_node(node: Mapping[str, Any], key: str) -> None:
