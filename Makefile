@@ -47,7 +47,7 @@ lint: .venv/installed-dev
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
-# The second step of .ci/run.
+# What make test leaves out; .ci/run has a part of it.
 slow: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist loadfile
 

@@ -51,7 +51,7 @@ FAMILIES: dict[str, list[str]] = {
     "refinedet": ["model.connection.width=32"],
     "yolo": ["model.neck.widths=[16, 16, 16]", "model.neck.norm=gn", "model.head.norm=gn"],
     "yolov2": ["model.neck.width=32", "model.neck.norm=gn", "model.head.width=32", "model.head.norm=gn"],
-    "yolov1": ["model.neck.width=32", "model.neck.norm=gn", "model.head.width=16", "model.head.dropout=0"],
+    "yolov1": ["model/neck=none", "model.head.width=16", "model.head.dropout=0"],  # its neck leaves 1 x 1 of 64 px
     "faster_rcnn": [FPN, "model.head.width=64", "model.sampler.size=16"],
     "fast_rcnn": [FPN, "model.head.width=64", "data.proposal_count=100"],
     "sppnet": ["model.head.width=64", "model.head.dropout=0", "data.proposal_count=100"],

@@ -367,7 +367,7 @@ def test_the_command_finds_its_run_again_and_repeats_it(tmp_path: Path) -> None:
     def command(module: str, *words: str) -> subprocess.CompletedProcess[str]:
         environment = os.environ | {"DETLAB_OUTPUTS": str(tmp_path), "OMP_NUM_THREADS": "1"}
         return subprocess.run(
-            [sys.executable, "-m", f"detlab.{module}", *words],
+            [sys.executable, "-m", f"detlab.commands.{module}", *words],
             cwd=ROOT,
             env=environment,
             capture_output=True,
