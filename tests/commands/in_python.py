@@ -181,7 +181,7 @@ YOLO_PARTS = dict.fromkeys(("num_classes", "backbone", "neck", "anchors", "head"
 def unknown_answer() -> Any:
     """A sweep whose results lack its answer."""
     run = SimpleNamespace(done=True, seed=0, metrics={"map": 0.5})
-    with patch("detlab.report.results._runs", lambda _: [run]), patch("detlab.report.results._row_of", lambda *_: 0):
+    with patch("detlab.report.results._runs", lambda _: [run]), patch("detlab.report.results.row_of", lambda *_: 0):
         return measure(Path("x"), [{}], [0], "foo")
 
 

@@ -15,17 +15,16 @@ import numpy as np
 from rich.table import Table
 
 from detlab.commands.preview import preview, wide_console
+from detlab.commands.words import answer_words
 from detlab.config.ablation import Ablation, plan_ablation
 from detlab.config.overrides import short_names
 from detlab.errors import ConfigError
 from detlab.report.intervals import Contrast, contrasts
 from detlab.report.results import Measured, measure
 from detlab.report.rounds import Look, looks, seeds_wanted, weights_beside_first
-from detlab.report.runs import ReportError
 from detlab.sweeps.options import flag, one_of, whole
 from detlab.sweeps.process import launcher_environment
 from detlab.sweeps.table import plain
-from detlab.system.text import complain
 
 USAGE = "detlab ablate neck budget=cpu until=decided"
 OPTIONS = {
@@ -64,18 +63,14 @@ class Request:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Preview, run, report; returns the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
-        print(HELP)
-        return 0
-    try:
+
+    def act(words: list[str]) -> int:
         request = read_request(words)
         first = request.min_seeds if request.until_decided else None
         preview(request.ablation, request.seeds, first=first, probe=request.probe)
         return 0 if request.preview else answer(request)
-    except (ConfigError, ReportError) as error:
-        complain(error)
-        return 2
+
+    return answer_words(arguments, HELP, act)
 
 
 def read_request(words: Sequence[str]) -> Request:

@@ -12,6 +12,7 @@ import numpy as np
 from rich.table import Table
 
 from detlab.commands.report import split_arguments
+from detlab.commands.words import answer_words
 from detlab.config.contracts import describe, fits
 from detlab.ranges import Fraction, Natural
 from detlab.report.bootstrap import draw_weights, mean_known, resampled_ap
@@ -20,7 +21,6 @@ from detlab.report.intervals import contrasts
 from detlab.report.runs import ReportError, Run, read_run
 from detlab.report.tables import DASH
 from detlab.system.printing import say, show
-from detlab.system.text import complain
 
 USAGE = "detlab compare RUN_A RUN_B"
 
@@ -48,20 +48,16 @@ class ImageErrors(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare two runs; returns the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
-        print(HELP)
-        return 0
-    try:
+
+    def act(words: list[str]) -> int:
         folders, options = split_arguments(words, OPTIONS)
         if len(folders) != 2:
             raise ReportError(f"detlab compare takes two run folders, not {len(folders)}.")
         numbers: dict[str, Any] = {k: _number(k, v) for k, v in options.items()}
         print_comparison(folders[0], folders[1], **numbers)
-    except ReportError as error:
-        complain(error)
-        return 2
-    return 0
+        return 0
+
+    return answer_words(arguments, HELP, act)
 
 
 def _number(key: str, text: str) -> float:

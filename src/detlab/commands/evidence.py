@@ -10,15 +10,15 @@ from pathlib import Path
 
 from detlab.commands.ablate import Request, read_request
 from detlab.commands.report import flag, split_arguments
+from detlab.commands.words import answer_words
 from detlab.errors import ConfigError
 from detlab.report.evidence import Claim, evidence_page, read_claims
 from detlab.report.kept import facts_of_run, used_seeds, write_kept
-from detlab.report.results import measure
-from detlab.report.runs import ReportError, find_runs, setting
+from detlab.report.results import measure, row_of
+from detlab.report.runs import find_runs
 from detlab.sweeps.process import launcher_environment, quoted
 from detlab.system.files import write_whole
 from detlab.system.printing import say
-from detlab.system.text import complain
 
 USAGE = "detlab evidence docs/evidence"
 OPTIONS = {
@@ -38,18 +38,14 @@ HELP = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run, keep, write; returns the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
-        print(HELP)
-        return 0
-    try:
+
+    def act(words: list[str]) -> int:
         folders, options = split_arguments(words, OPTIONS)
         if len(folders) != 1:
             raise ConfigError("detlab evidence takes one folder with a claims.yaml, such as docs/evidence.")
         return answer_all(folders[0], options)
-    except (ReportError, ConfigError) as error:
-        complain(error)
-        return 2
+
+    return answer_words(arguments, HELP, act)
 
 
 def answer_all(folder: Path, options: Mapping[str, str]) -> int:
@@ -124,7 +120,7 @@ def keep(folder: Path, claim: Claim, data: str, request: Request) -> bool:
     draws = None if measured.draws is None else measured.draws[:, :count]
     runs = []
     for run in find_runs([ablation.folder]):
-        row = next((i for i, r in enumerate(ablation.rows) if all(setting(run, k) == v for k, v in r.items())), None)
+        row = row_of(run, ablation.rows)
         if run.done and row is not None and run.seed in request.seeds[:count]:
             runs.append(facts_of_run(run, row))
     facts = {

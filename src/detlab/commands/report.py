@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from detlab.errors import ConfigError
+from detlab.commands.words import answer_words
 from detlab.report.analysis import analyse
 from detlab.report.answers import answer
 from detlab.report.contents import all_tables
@@ -41,21 +41,17 @@ HELP = "usage: detlab report FOLDER ... [KEY=VALUE ...]\n\n" + "\n".join(f"  {k:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the runs, analyse them, write the report; returns the exit status."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
-        print(HELP)
-        return 0
-    try:
+
+    def act(words: list[str]) -> int:
         folders, options = split_arguments(words, OPTIONS)
         if flag("follow", options.pop("follow", "false")):
             follow(folders, options)
         else:
             for line in write_report(folders, **options):
                 say(line)
-    except (ReportError, ConfigError) as error:
-        complain(error)
-        return 2
-    return 0
+        return 0
+
+    return answer_words(arguments, HELP, act)
 
 
 def split_arguments(words: Sequence[str], known: Mapping[str, str]) -> tuple[list[Path], dict[str, str]]:

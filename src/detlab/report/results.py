@@ -50,7 +50,7 @@ def measure(folder: Path, rows: Sequence[Mapping[str, str]], seeds: Sequence[int
     """
     values = np.full((len(rows), len(seeds)), np.nan)
     runs = [run for run in _runs(folder) if run.done and run.seed in seeds]
-    kept = [(row, run) for run in runs if (row := _row_of(run, rows)) is not None]
+    kept = [(row, run) for run in runs if (row := row_of(run, rows)) is not None]
     if not kept:
         return Measured(values, None, None)
     if not any(metric in run.metrics for _, run in kept):
@@ -67,7 +67,7 @@ def measure(folder: Path, rows: Sequence[Mapping[str, str]], seeds: Sequence[int
     draws = np.full((*values.shape, RESAMPLES), np.nan)
     for place, each in enumerate(sweep.rows):
         for seed, run in each.done.items():
-            row = _row_of(run, rows)
+            row = row_of(run, rows)
             if row is not None:
                 draws[row, seeds.index(seed)] = drawn[place, sweep.seeds.index(seed)]
     return Measured(values, draws, analysis.images)
@@ -79,6 +79,6 @@ def _runs(folder: Path) -> list[Run]:
     return find_runs([folder])
 
 
-def _row_of(run: Run, rows: Sequence[Mapping[str, str]]) -> int | None:
+def row_of(run: Run, rows: Sequence[Mapping[str, str]]) -> int | None:
     """The row with the choices of a run; None if no row has them."""
     return next((i for i, row in enumerate(rows) if all(setting(run, k) == v for k, v in row.items())), None)
