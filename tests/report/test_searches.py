@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,13 @@ def test_the_chart_joins_the_front_by_rising_cost(tmp_path: Path) -> None:
     assert x0 < x1
     assert y0 > y1  # the more accurate trial is higher up
     assert "neck=spp: val/map 0.4, latency_ms 30" in chart
+
+
+def test_the_label_of_the_highest_point_lies_inside_the_chart(tmp_path: Path) -> None:
+    chart = search_charts(read_searches([written(tmp_path, SEARCH)]))
+    baselines = {name: float(y) for y, name in re.findall(r'y="([\d.]+)" text-anchor="\w+">(neck=\w+)<', chart)}
+    assert {"neck=fpn", "neck=none"} <= {*baselines}
+    assert min(baselines.values()) > 16  # letters are about 13 high
 
 
 @pytest.mark.parametrize(
