@@ -1,11 +1,12 @@
-"""target=footprint: operations, waits and bytes of a step on a GPU that is not there.
+"""target=footprint: operations, waits and bytes of a step on a GPU that is not there, or on one that is.
 
 torch's fake tensors run every operation without numbers: they have shapes, types and lifetimes, so a step of any size
-is counted in seconds on a laptop. What they cannot show is time.
+is counted in seconds on a laptop. What they cannot show is time; `device=cuda` runs the step and measures that too.
 """
 
 from __future__ import annotations
 
+import statistics
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from detlab.benchmark.measuring import interleave, peak_bytes, set_up, synchronisations
 from detlab.benchmark.options import OptionError
 from detlab.benchmark.step import format_of
 from detlab.config.compose import build_detector
@@ -142,9 +144,10 @@ def fake_batch(images: int, canvas: tuple[int, int], boxes: int, proposals: int 
 def training(detector: Detector, batch: Batch, dtype: torch.dtype) -> Callable[[], None]:
     """Losses and their gradients."""
     detector.train()
+    device = batch.images.device.type
 
     def step() -> None:
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        with torch.autocast(device, dtype, enabled=dtype != torch.float32):
             total = torch.stack(list(detector.loss(batch).values())).sum()
         total.backward()
         detector.zero_grad(set_to_none=True)
@@ -155,9 +158,10 @@ def training(detector: Detector, batch: Batch, dtype: torch.dtype) -> Callable[[
 def evaluation(detector: Detector, batch: Batch, dtype: torch.dtype) -> Callable[[], None]:
     """Losses and detections, as in a validation step."""
     detector.eval()
+    device = batch.images.device.type
 
     def step() -> None:
-        with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        with torch.no_grad(), torch.autocast(device, dtype, enabled=dtype != torch.float32):
             detector.evaluate(batch)
 
     return step
@@ -188,6 +192,52 @@ def measure(
     return Footprint(counted.operations, counted.waits, counted.peak, counted.largest)
 
 
+class Measured(NamedTuple):
+    """What one call costs on a real GPU."""
+
+    waits: int  # times that the host waits
+    peak: int  # bytes held at once, without those held before the call
+    times: list[float]  # seconds of each of the repeats
+
+
+def random_batch(images: int, canvas: tuple[int, int], boxes: int, classes: int, proposals: int = 2000) -> Batch:
+    """Noise with boxes of 16 px to 60 % of the canvas; a proposal is a box of the image, moved, or one anywhere."""
+    g = torch.Generator().manual_seed(0)
+    sides = torch.tensor([canvas[1], canvas[0]])
+    size = 16 + torch.rand(images, boxes, 2, generator=g) ** 2 * (0.6 * sides - 16)
+    low = torch.rand(images, boxes, 2, generator=g) * (sides - size)
+    box = torch.cat([low, low + size], dim=2)
+    none = torch.zeros(images, boxes, dtype=torch.bool)
+    truth = Targets(box, torch.randint(0, classes, (images, boxes), generator=g), size.prod(2), none, none)
+    near = box[:, torch.arange(proposals) % boxes] + 8 * torch.randn(images, proposals, 4, generator=g)
+    given = Proposals(near, torch.rand(images, proposals, generator=g))
+    pixels = torch.randint(0, 256, (images, 3, *canvas), dtype=torch.uint8, generator=g)
+    sizes = torch.tensor(canvas).expand(images, 2).clone()
+    return Batch(pixels, sizes, sizes, torch.arange(images), truth, given)
+
+
+def measure_on_gpu(
+    overrides: Sequence[str],
+    classes: int,
+    phase: str,
+    dtype: torch.dtype = torch.bfloat16,
+    *,
+    images: int = 16,
+    canvas: tuple[int, int] = (800, 1344),
+    boxes: int = 100,
+    repeats: int = 5,
+) -> Measured:
+    """As `measure`, run on the first GPU; two steps before it warm up."""
+    device = torch.device("cuda", 0)
+    torch.manual_seed(0)
+    detector = build_detector([*overrides, "model.backbone.weights=null"], num_classes=classes).to(device)
+    step = PHASES[phase](detector, random_batch(images, canvas, boxes, classes).to(device), dtype)
+    for _ in range(2):
+        step()
+    times = interleave({"step": step}, repeats=repeats, warm_up=0, device=device)["step"]
+    return Measured(synchronisations(step), peak_bytes(step, device), times)
+
+
 def run(
     *,
     model: str = "retinanet",
@@ -199,21 +249,41 @@ def run(
     width: int = 1344,
     boxes: int = 100,
     classes: int = 80,
+    device: str = "fake",
+    repeats: int = 5,
 ) -> dict[str, Any]:
-    """Count a step of `model` (and of space-separated `options`); the ratio is the largest tensor's to 2 GiB."""
+    """Count a step of `model` (and of space-separated `options`); the ratio is the largest tensor's to 2 GiB.
+
+    device=cuda: run the step, for its time, its waits and its peak; the ratio is that of this peak to the counted one.
+    """
     if phase not in PHASES:
         raise OptionError(f"phase={phase} is not known; use one of {', '.join(PHASES)}.")
     chosen, dtype = [f"model={model}", *options.split()], format_of(precision)
+    if device not in ("fake", "cuda"):
+        raise OptionError(f"device={device} is not known here; use fake or cuda.")
+    if device == "cuda":
+        set_up(None, device)  # which refuses it where no GPU is
     found = measure(chosen, classes, phase, dtype, images=batch, canvas=(height, width), boxes=boxes)
     print(
         f"operations {sum(found.operations.values())}   waits {dict(found.waits)}   peak {found.peak / 2**30:.2f} GiB"
     )
     for name, size in sorted(found.largest.items(), key=lambda row: -row[1]):
         print(f"{size / 2**30:8.2f} GiB  {name}")
-    return {
+    counted = {
         "operations": dict(found.operations),
         "waits": dict(found.waits),
         "peak_bytes": found.peak,
         "above_2_GiB": found.largest,
-        "ratio": max(found.largest.values(), default=0) / LIMIT,
     }
+    if device == "fake":
+        return counted | {"ratio": max(found.largest.values(), default=0) / LIMIT}
+    real = measure_on_gpu(
+        chosen, classes, phase, dtype, images=batch, canvas=(height, width), boxes=boxes, repeats=repeats
+    )
+    middle = statistics.median(real.times)
+    print(
+        f"{torch.cuda.get_device_name(0)}: {1000 * middle:.1f} ms ({1000 * min(real.times):.1f} to "
+        f"{1000 * max(real.times):.1f})   waits {real.waits}   peak {real.peak / 2**30:.2f} GiB"
+    )
+    measured = {"gpu": torch.cuda.get_device_name(0), "seconds": real.times, "waits": real.waits, "peak": real.peak}
+    return counted | {"measured": measured, "ratio": real.peak / found.peak}

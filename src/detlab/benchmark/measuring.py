@@ -38,11 +38,17 @@ class Shares(NamedTuple):
 
 
 def set_up(threads: int | None, device: str) -> torch.device:
-    """Set the number of threads and choose the device; auto is a GPU if there is one."""
+    """Set the number of threads and choose the device; auto is a GPU if there is one.
+
+    Raises:
+        OptionError: a GPU is asked for where there is none.
+    """
     if threads is not None:
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise OptionError(f"device={device} needs a CUDA GPU, and torch sees none here; use device=cpu.")
     return torch.device(device)
 
 

@@ -35,6 +35,7 @@ def pretrained_file(cache_dir: str, depth: int) -> Path:
     return Path(cache_dir).expanduser() / "pretrained" / f"resnet{depth}-shapes.pth"
 
 
-OmegaConf.register_new_resolver("detlab.sweep_name", sweep_name, replace=True)
-OmegaConf.register_new_resolver("detlab.share", share, replace=True)
-OmegaConf.register_new_resolver("detlab.pretrained", pretrained, replace=True)
+register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolver)  # the name from omegaconf 2.4 on
+register("detlab.sweep_name", sweep_name, replace=True)
+register("detlab.share", share, replace=True)
+register("detlab.pretrained", pretrained, replace=True)

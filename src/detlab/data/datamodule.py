@@ -245,11 +245,10 @@ class DetectionData(L.LightningDataModule):
             batch_size=self.batch_size,
             shuffle=True,
             seed=self.seed,
-            rank=self._rank(),
-            world_size=self._world(),
+            **self._share(),
         )
         if self._start is not None:
-            offset = self._start["images"] // (self.batch_size * self._world())
+            offset = self._start["images"] // (self.batch_size * sampler.world_size)
             sampler.load_state_dict({"epoch": self._start["epoch"], "offset": offset})
         return self._loader(dataset, sampler)
 
@@ -268,13 +267,17 @@ class DetectionData(L.LightningDataModule):
         rows = {key: i for i, key in enumerate(self.records("train").ids.tolist())}
         return self.collate([dataset[rows[i]] for i in ids])
 
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch on the device; the copy from pinned memory to a GPU runs beside the step before."""
+        return batch.to(device, non_blocking=device.type == "cuda")
+
     def state_dict(self) -> dict[str, int]:
         """Position of training: the epoch, and how many of its images were used (workers may have read more)."""
         assert self.trainer is not None  # the trainer calls this
         loop = self.trainer.fit_loop
         epoch: Any = loop.epoch_progress.current
         batches = loop.epoch_loop.batch_progress.current.ready if epoch.ready > epoch.processed else 0
-        return {"epoch": epoch.processed, "images": batches * self.batch_size * self._world()}
+        return {"epoch": epoch.processed, "images": batches * self.batch_size * self.trainer.world_size}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Continue at another run's position, also with another batch size or number of processes."""
@@ -286,10 +289,9 @@ class DetectionData(L.LightningDataModule):
 
     def _in_order(self, split: str) -> DataLoader[Sample]:
         dataset = self.dataset(split)
-        sampler = ShardedBatchSampler(
-            len(dataset), batch_size=self.eval_batch_size, rank=self._rank(), world_size=self._world()
+        return self._loader(
+            dataset, ShardedBatchSampler(len(dataset), batch_size=self.eval_batch_size, **self._share())
         )
-        return self._loader(dataset, sampler)
 
     def _loader(self, dataset: DetectionDataset, sampler: Iterable[list[int]]) -> DataLoader[Sample]:
         return Loader(
@@ -343,8 +345,6 @@ class DetectionData(L.LightningDataModule):
         assert self._splits is not None
         return self._splits
 
-    def _rank(self) -> int:
-        return self.trainer.global_rank if self.trainer is not None else 0
-
-    def _world(self) -> int:
-        return self.trainer.world_size if self.trainer is not None else 1
+    def _share(self) -> dict[str, int]:
+        trainer: Any = self.trainer
+        return {"rank": getattr(trainer, "global_rank", 0), "world_size": getattr(trainer, "world_size", 1)}

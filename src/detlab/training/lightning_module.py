@@ -92,10 +92,6 @@ class DetectionModule(L.LightningModule):
         if self.compiled:
             self._compiled = Compiled(self.detector)
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """The batch on the device; the copy from pinned memory to a GPU runs beside the step before."""
-        return batch.to(device, non_blocking=device.type == "cuda")
-
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed torch by (seed, step, process), so that dropout is the same in a resumed and an uninterrupted run."""
         torch.manual_seed(hash((self.seed, self.global_step, batch_idx, self.global_rank)) & (2**63 - 1))

@@ -30,7 +30,8 @@ def max_of_bins(x: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
 class _MaxOfBins(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, rois: Tensor, size: int, scale: float) -> Tensor:
-        found, place = torch.ops.torchvision.roi_pool(x, rois, scale, size, size)
+        with torch.autocast(x.device.type, enabled=False):  # which would turn cells into numbers of the map's type
+            found, place = torch.ops.torchvision.roi_pool(x, rois, scale, size, size)
         ctx.save_for_backward(place, rois)  # place [N, C, size, size]: cell of the maximum in its plane; -1 for none
         ctx.shape = x.shape
         return found
