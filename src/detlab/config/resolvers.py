@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -35,7 +36,8 @@ def pretrained_file(cache_dir: str, depth: int) -> Path:
     return Path(cache_dir).expanduser() / "pretrained" / f"resnet{depth}-shapes.pth"
 
 
-register = getattr(OmegaConf, "register_resolver", OmegaConf.register_new_resolver)  # the name from omegaconf 2.4 on
-register("detlab.sweep_name", sweep_name, replace=True)
-register("detlab.share", share, replace=True)
-register("detlab.pretrained", pretrained, replace=True)
+with warnings.catch_warnings():  # omegaconf 2.4 has another name for it, by which 2.3 means something else
+    warnings.simplefilter("ignore")
+    OmegaConf.register_new_resolver("detlab.sweep_name", sweep_name, replace=True)
+    OmegaConf.register_new_resolver("detlab.share", share, replace=True)
+    OmegaConf.register_new_resolver("detlab.pretrained", pretrained, replace=True)
