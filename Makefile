@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help train pretrained demo evidence test slow lint clean
+.PHONY: help train pretrained demo evidence test slow gpu lint clean
 
 help:
 	@echo "make train   make .venv, install, train the default experiment on the built-in data"
@@ -10,6 +10,7 @@ help:
 	@echo "make evidence  the questions of docs/evidence/claims.yaml, hours of one core; goes on where it stopped (BCCD=PATH adds photographs)"
 	@echo "make test    make .venv, install, check style and types, run the tests"
 	@echo "make slow    the tests that make test leaves out"
+	@echo "make gpu     the tests that need a CUDA GPU"
 	@echo "make clean   remove .venv and caches (outputs/ stays)"
 
 .venv/installed: pyproject.toml
@@ -50,6 +51,10 @@ test: lint
 # What make test leaves out; .ci/run has a part of it.
 slow: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n auto --dist loadfile
+
+# Skipped where torch sees no GPU.
+gpu: .venv/installed-dev
+	$(BIN)/python -m pytest -m gpu -n 4
 
 clean:
 	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache

@@ -193,6 +193,8 @@ RUNS = [
     ("benchmark precision=foo", r"precision=foo is not known"),
     ("benchmark target=data check=foo", r"check=foo is not known; use one of header, full"),
     ("benchmark target=footprint phase=foo", r"phase=foo is not known; use one of "),
+    ("benchmark target=footprint device=foo", r"device=foo is not known here; use fake or cuda"),
+    ("benchmark device=cuda", r"device=cuda needs a CUDA GPU, and torch sees none here; use device=cpu"),
     ("benchmark clock=foo", r"clock=foo is not known"),
     ("benchmark target=scaling factors=foo", r"factors=foo is not known"),
 ]

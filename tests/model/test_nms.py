@@ -105,9 +105,11 @@ def test_a_chain_longer_than_the_rounds_is_followed_to_its_end() -> None:
     )
 
 
+@pytest.mark.parametrize("pairs", [1, 2 * 2 * 40**2, 2**26])  # one level at a time, two, all
 @pytest.mark.parametrize("block", [7, 2048])
-def test_levels_at_once_are_equal(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_levels_at_once_are_equal(block: int, pairs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suppression, "BLOCK", block)
+    monkeypatch.setattr(suppression, "PAIRS", pairs)
     widths, count = [40, 11, 1], 52
     level = torch.repeat_interleave(torch.arange(3), torch.tensor(widths))
     boxes = torch.stack([scene(count, 1, seed, 30)[0] for seed in (1, 2)])

@@ -27,6 +27,7 @@ from detlab.tensors.structures import PADDING
 
 ENOUGH = 8  # best candidates per wanted box that NMS is tried on first
 BLOCK = 2048  # boxes of an image that are compared at a time on a GPU: overlaps of 16 images take 256 MB
+PAIRS = 2**26  # pairs of boxes, of all levels and images, that are compared at a time on a GPU: 256 MB
 ROUNDS = 16  # rounds of `_settle` between two looks at the result; a chain of boxes that drop one another is shorter
 
 
@@ -117,13 +118,25 @@ def kept_at_once(boxes: Tensor, usable: Tensor, widths: Sequence[int], threshold
         widths: boxes of each level, N in sum.
         threshold: IoU.
     """
+    levels = list(zip(boxes.split(list(widths), 1), usable.split(list(widths), 1), strict=True))
+    together = max(1, PAIRS // max(1, len(boxes) * min(max(widths), BLOCK) ** 2))
     rounds = ROUNDS
     while True:
-        levels = zip(boxes.split(list(widths), 1), usable.split(list(widths), 1), strict=True)
-        parts = [_kept_of_level(box, use, threshold, rounds) for box, use in levels]
+        parts = [_kept_of_levels(levels[i : i + together], threshold, rounds) for i in range(0, len(levels), together)]
         if bool(torch.stack([sure for _, sure in parts]).all()):
             return torch.cat([alive for alive, _ in parts], dim=1)
         rounds *= 4
+
+
+def _kept_of_levels(levels: Sequence[tuple[Tensor, Tensor]], threshold: float, rounds: int) -> tuple[Tensor, Tensor]:
+    """`_kept_of_level` of several levels at once, as if they were images; the results side by side."""
+    widths = [usable.shape[1] for _, usable in levels]
+    missing = [max(widths) - width for width in widths]
+    boxes = torch.cat([F.pad(box, (0, 0, 0, rest)) for (box, _), rest in zip(levels, missing, strict=True)])
+    usable = torch.cat([F.pad(use, (0, rest)) for (_, use), rest in zip(levels, missing, strict=True)])
+    alive, sure = _kept_of_level(boxes, usable, threshold, rounds)
+    rows = zip(alive.chunk(len(levels)), widths, strict=True)
+    return torch.cat([row[:, :width] for row, width in rows], dim=1), sure
 
 
 def _kept_of_level(boxes: Tensor, usable: Tensor, threshold: float, rounds: int) -> tuple[Tensor, Tensor]:
