@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import time
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
 
+from detlab.system.files import Sink
 from detlab.system.foreign import ForeignFileError
-from detlab.tensors.archive import ArchiveError, load_tensors
+from detlab.tensors.archive import ArchiveError, load_tensors, save_tensors
 
 
 def rewritten(path: Path, pickle: bytes = b"", compression: int = zipfile.ZIP_STORED) -> Path:
@@ -114,3 +116,39 @@ def test_what_training_saves_is_read(tmp_path: Path, legacy: bool) -> None:
     assert found.keys() == content.keys()
     assert found["facts"] == content["facts"]
     assert all(torch.equal(v, found["net"][k]) for k, v in net.state_dict().items())
+
+
+def test_saving_never_holds_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {f"w{i}": torch.randn(1 << 16) for i in range(20)}  # 256 KB each
+    written, write = [], Sink.write
+    monkeypatch.setattr(Sink, "write", lambda self, content: written.append(len(content)) or write(self, content))
+    save_tensors(tmp_path / "a.ckpt", state)
+    assert max(written) <= 4 << 16
+    assert sum(written) == (tmp_path / "a.ckpt").stat().st_size
+    assert all(torch.equal(value, state[name]) for name, value in load_tensors(tmp_path / "a.ckpt").items())
+
+
+def test_a_disk_that_fills_while_a_tensor_is_written_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which torch.save itself says that a position was unexpected."""
+    save_tensors(tmp_path / "a.ckpt", {"w": torch.zeros(3)})
+    before, write, left = (tmp_path / "a.ckpt").read_bytes(), Sink.write, [1 << 20]
+
+    class Full:
+        def __init__(self, file: BinaryIO) -> None:
+            self.file = file
+
+        def write(self, content: bytes) -> int:
+            left[0] -= len(content)
+            if left[0] < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self.file.write(content)
+
+    def limited(self: Sink, content: bytes) -> int:
+        self.file = self.file if isinstance(self.file, Full) else Full(self.file)  # type: ignore[assignment]
+        return write(self, content)
+
+    monkeypatch.setattr(Sink, "write", limited)
+    with pytest.raises(OSError, match="No space left on device"):
+        save_tensors(tmp_path / "a.ckpt", {f"w{i}": torch.randn(1 << 16) for i in range(20)})
+    assert (tmp_path / "a.ckpt").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.ckpt"]

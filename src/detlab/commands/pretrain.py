@@ -5,7 +5,6 @@ It trains `experiment=pretrain` in a folder of the cache; an interrupted trainin
 
 from __future__ import annotations
 
-import io
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,6 @@ from detlab.config.compose import compose_config, plain_config
 from detlab.config.resolvers import pretrained_file
 from detlab.errors import ConfigError
 from detlab.sweeps.process import quoted
-from detlab.system.files import write_whole
 from detlab.system.text import complain
 
 USAGE = "detlab pretrain [model/backbone=resnet18]"
@@ -75,15 +73,12 @@ def run_folder(file: Path) -> Path:
 
 def keep_backbone(folder: Path, file: Path) -> None:
     """Write the backbone of a run's best checkpoint as a state dict with torchvision's names."""
-    import torch
-
     from detlab.runs.checkpoints import find_checkpoint, read_checkpoint
+    from detlab.tensors.archive import save_tensors
 
     state = read_checkpoint(find_checkpoint(folder)).state
     own = {name.removeprefix("backbone."): value for name, value in state.items() if name.startswith("backbone.")}
-    buffer = io.BytesIO()
-    torch.save({name: value for name, value in own.items() if name not in ("mean", "std")}, buffer)
-    write_whole(file, buffer.getvalue())
+    save_tensors(file, {name: value for name, value in own.items() if name not in ("mean", "std")})
 
 
 if __name__ == "__main__":

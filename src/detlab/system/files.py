@@ -4,19 +4,41 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from detlab.system.foreign import ForeignFileError, read_json_bounded
 
 TEMPORARY = ".part"  # suffix of files that are still being written
 
 
-def write_whole(path: Path, content: bytes, *, previous: Path | None = None) -> None:
+class Sink:
+    """A file opened for writing that remembers what went wrong: torch.save says nothing of a full disk."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        """Write to the file."""
+        try:
+            return self.file.write(content)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        """What torch.save asks of a file."""
+        self.file.flush()
+
+
+def write_whole(path: Path, content: bytes | Callable[[Sink], None], *, previous: Path | None = None) -> None:
     """Write a file atomically: under a temporary name, synced to disk, then renamed. Readers never see half a file.
 
     Args:
+        content: the bytes, or a function that writes them, piece by piece.
         previous: keep the old file under this name; at every moment at least one of both names is a complete file.
 
     Raises:
@@ -26,7 +48,7 @@ def write_whole(path: Path, content: bytes, *, previous: Path | None = None) -> 
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         with temporary.open("wb") as file:
-            file.write(content)
+            _fill(file, content)
             file.flush()
             os.fsync(file.fileno())
         if previous is not None and path.is_file():
@@ -37,6 +59,19 @@ def write_whole(path: Path, content: bytes, *, previous: Path | None = None) -> 
             temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def _fill(file: BinaryIO, content: bytes | Callable[[Sink], None]) -> None:
+    sink = Sink(file)
+    try:
+        if isinstance(content, bytes):
+            sink.write(content)
+        else:
+            content(sink)
+    except Exception:
+        if sink.error is not None:
+            raise sink.error from None
+        raise
 
 
 def write_json(path: Path, value: Any, *, compact: bool = False) -> None:

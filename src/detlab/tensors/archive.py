@@ -1,4 +1,4 @@
-"""Loading of tensor files from untrusted sources: the pickle is checked before `torch.load` runs it.
+"""Tensor files: written atomically, and loaded from untrusted sources after a check of their pickle.
 
 `weights_only=True` stops a pickle from calling arbitrary functions. It bounds neither time nor memory: a tuple that
 holds the next tuple twice, forty levels deep, takes 2^40 steps to hash; `bytearray(10**12)` or a tensor of stride 0
@@ -12,10 +12,11 @@ import pickletools
 import re
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
+from detlab.system.files import write_whole
 from detlab.system.foreign import open_regular, walk
 
 MAX_PICKLE = 64 << 20  # bytes without the tensors' data; a ResNet-152 with its optimiser needs about 1 million
@@ -31,6 +32,15 @@ LEGACY_PICKLES = 4  # in a file of torch before 1.6: magic number, version, syst
 
 class ArchiveError(ValueError):
     """A file that is unsafe to pass to `torch.load`; the message says why."""
+
+
+def save_tensors(path: Path, content: Any, *, previous: Path | None = None) -> None:
+    """`torch.save` atomically, tensor by tensor: the file is never in memory as a whole. See `write_whole`.
+
+    Raises:
+        OSError: the disk is full or gone.
+    """
+    write_whole(path, lambda file: torch.save(content, cast(BinaryIO, file)), previous=previous)
 
 
 def load_tensors(path: Path) -> Any:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import time
 from pathlib import Path
 from typing import Annotated, Any
 
 import lightning as L  # noqa: N812 - Lightning's own convention
-import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 
 from detlab.ranges import Count, OneOf, Positive
 from detlab.runs.checkpoints import LAST, PREVIOUS
-from detlab.system.files import remove_leftovers, write_whole
+from detlab.system.files import remove_leftovers
+from detlab.tensors.archive import save_tensors
 from detlab.tensors.ranks import together
 from detlab.training.callbacks.nonfinite import NonFiniteGuard
 from detlab.training.processes import WATCH, Agreement
@@ -34,11 +33,9 @@ class CheckpointFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Serialise in memory, then write the file atomically."""
+        """Write the file atomically."""
         path = Path(path)
-        buffer = io.BytesIO()
-        torch.save(checkpoint, buffer)
-        write_whole(path, buffer.getvalue(), previous=path.with_name(PREVIOUS) if path.name == LAST else None)
+        save_tensors(path, checkpoint, previous=path.with_name(PREVIOUS) if path.name == LAST else None)
 
 
 class RunCheckpoint(ModelCheckpoint):

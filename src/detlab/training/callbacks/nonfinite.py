@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import deque
 from contextlib import suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from detlab.ranges import Range
-from detlab.system.files import write_whole
+from detlab.tensors.archive import save_tensors
 from detlab.tensors.ranks import of_all, together
 from detlab.tensors.structures import Batch
 from detlab.training.trainers import data_of
@@ -158,9 +157,7 @@ def write_batch(file: Path, module: L.LightningModule, batch: Batch, step: int) 
     """Write a checkpoint that also holds a batch and its step, for `detlab check batch=FILE`."""
     content: dict[str, Any] = {"state_dict": module.state_dict(), "batch": _plain(batch), "step": step}
     module.on_save_checkpoint(content)
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_whole(file, buffer.getvalue())
+    save_tensors(file, content)
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypedDict
 
 import lightning as L  # noqa: N812 - Lightning's own convention
-import torch
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from rich.progress import track
@@ -26,7 +24,8 @@ from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.runs.first_process import first_process
 from detlab.runs.loading import detector_of
 from detlab.system import printing
-from detlab.system.files import read_facts, read_json, write_json, write_whole
+from detlab.system.files import read_facts, read_json, write_json
+from detlab.tensors.archive import save_tensors
 from detlab.tensors.ranks import meet
 from detlab.tensors.structures import Batch
 from detlab.training.build import build, make_data
@@ -243,9 +242,7 @@ def fill_cache(
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Write tensors atomically; several processes may write the same file."""
-    buffer = io.BytesIO()
-    torch.save(dict(tensors), buffer)
-    write_whole(path, buffer.getvalue())
+    save_tensors(path, dict(tensors))
 
 
 def write_checkpoint(path: Path, module: DetectionModule) -> None:
@@ -257,9 +254,7 @@ def write_checkpoint(path: Path, module: DetectionModule) -> None:
         "pytorch-lightning_version": L.__version__,
     }
     module.on_save_checkpoint(content)
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_whole(path, buffer.getvalue())
+    save_tensors(path, content)
 
 
 def progress(items: Sequence[Any], what: str) -> Iterable[Any]:
