@@ -99,7 +99,13 @@ def print_comparison(
         before, after = (run.metrics[key] for run in runs)
         metrics.add_row(key, f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
     show(metrics)
-    stored_a, stored_b = read_judged(a), read_judged(b)
+    for note in notes(*runs):
+        say(note)
+    try:
+        stored_a, stored_b = read_judged(a), read_judged(b)
+    except ReportError as error:
+        say(f"No interval and no images: {error}")
+        return
     if stored_a is None or stored_b is None:
         say("No interval and no images: a run stored no detections.json with ground_truth.json.")
         return
@@ -115,6 +121,20 @@ def print_comparison(
     say(f"Images: detections count from a score of {scores[0]:.2f} in A and {scores[1]:.2f} in B.")
     for name, other_name, own in (("A", "B", 0), ("B", "A", 1)):
         show(_image_table(truth, errors[own], errors[1 - own], name, other_name, int(images)))
+
+
+def notes(a: Run, b: Run) -> list[str]:
+    """Sentences about metrics that the table lacks, and runs that were judged on different splits."""
+    said = []
+    if a.split != b.split:
+        said.append(f"A was judged on {a.split} and B on {b.split}: their metrics cannot be compared.")
+    for name, run, other in (("A", a, b), ("B", b, a)):
+        alone = [key for key in run.metrics if key not in other.metrics]
+        if alone:
+            said.append(f"Only {name} has {', '.join(alone)}.")
+        if run.odd:
+            said.append(f"In {name}, {', '.join(run.odd)} of result.json is no finite number and is left out.")
+    return said
 
 
 def config_difference(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[tuple[str, str, str]]:

@@ -127,6 +127,8 @@ def write_report(
         analysis = analyse(sweep, int(resamples), say=progress.say)
     analysis.searches = read_searches(folders)
     place = Path(out) if out else folders[0] / "report"
+    if not out and place.is_symlink():  # in a folder from someone else, it could lead to any of one's own
+        raise ReportError(f"{place} is a link; give the folder of the report, out=FOLDER.")
     claim(place, holds=(), option="out")
     name = title or folders[0].resolve().name
     made = all_tables(analysis)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from detlab.report.drawn import Drawn, read_drawn
 from detlab.report.intervals import Contrast, contrasts
 from detlab.report.rows import Sweep
+from detlab.report.runs import ReportError
 from detlab.report.searches import Search
 from detlab.report.spending import holm
 
@@ -136,7 +137,11 @@ def analyse(sweep: Sweep, resamples: int = 1000, say: Callable[[str], None] = la
         left = (time.monotonic() - begun) / (number - 1) * (len(runs) - number + 1) if number > 1 else 0.0
         told = f", about {left:.0f} s left" if left else ""
         say(f"{number} of {len(runs)}: {sweep.label(sweep.rows[i])}, seed {seed}{told}")
-        drawn = read_drawn(run.folder, list(run.metrics), resamples)
+        try:
+            drawn = read_drawn(run.folder, list(run.metrics), resamples)
+        except ReportError as error:
+            why = str(error).removesuffix(".")
+            continue
         if drawn is None:
             why = f"{run.folder} holds no detections.json with ground_truth.json"
             continue

@@ -14,6 +14,7 @@ from detlab.report.effects import Effect, main_effects
 from detlab.report.escapes import for_html
 from detlab.report.figures import interval_line
 from detlab.report.intervals import Contrast
+from detlab.report.rows import left_out
 from detlab.report.runs import Run
 
 MANY_SEEDS = 20  # seeds per row; larger numbers are not recommended
@@ -64,9 +65,10 @@ def effect_text(contrast: Contrast | None) -> str:
 def answer(analysis: Analysis, made: Sequence[Factor] | None = None) -> list[str]:
     """The summary in sentences: factors, the best row, what is decided and what would decide the rest."""
     sweep, best = analysis.sweep, analysis.best()
+    sentences = left_out(sweep)
     if best is None:
-        return ["No run has a result yet."]
-    title, sentences = metric_title(sweep.metric), []
+        return [*sentences, "No run has a result yet."]
+    title = metric_title(sweep.metric)
     for name, effects in factors(analysis) if made is None else made:
         effect = effects[0]
         known = effect.contrast is not None and effect.contrast.value is not None

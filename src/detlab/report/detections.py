@@ -6,7 +6,8 @@ T IoU thresholds, N detections, G boxes, K classes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,10 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detlab.metrics.matching import AREAS, RECALLS, THRESHOLDS, Pairs, match, pairs_of, place_in_group
-from detlab.system.files import read_json
+from detlab.report.runs import ReportError
+from detlab.system.foreign import ForeignFileError, read_json_bounded
 
 MOST = 100  # detections per image and class that COCO counts
 SIZES = {f"map{end}": bounds for end, bounds in AREAS.items()}  # {metric: COCO's bounds of the box area, px^2}
+LARGEST = 1e9  # px; of a number of a box
 VOC_IOU = 0.5  # a match needs an IoU of at least
 
 
@@ -78,9 +81,31 @@ class Candidates(NamedTuple):
 
 
 def read_truth(path: Path) -> Truth | None:
-    """Read ground_truth.json (COCO) of a run; None if it does not exist."""
-    document = read_json(path)
-    return None if document is None else as_truth(document)
+    """Read ground_truth.json (COCO) of a run; None if it does not exist.
+
+    Raises:
+        ReportError: the file is damaged.
+    """
+    if not path.exists():
+        return None
+    with _sound(path):
+        return as_truth(read_json_bounded(path))
+
+
+@contextmanager
+def _sound(path: Path) -> Iterator[None]:
+    """Turn whatever a file of another shape leads to into one sentence.
+
+    Raises:
+        ReportError: names the file.
+    """
+    try:
+        yield
+    except (ForeignFileError, ReportError) as error:
+        raise ReportError(str(error)) from error
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
+        raise ReportError(f"{path} holds other entries than detlab evaluate writes ({reason}).") from error
 
 
 def as_truth(document: dict[str, Any]) -> Truth:
@@ -90,11 +115,14 @@ def as_truth(document: dict[str, Any]) -> Truth:
     labels = {category["id"]: k for k, category in enumerate(document["categories"])}
     boxes = document["annotations"]
     corners = np.array([box["bbox"] for box in boxes], np.float64).reshape(-1, 4)
+    _check_boxes(corners)
     corners[:, 2:] += corners[:, :2]
+    if len(rows) < len(ids) or len(labels) < len(document["categories"]):
+        raise ValueError("two images or two categories have one id")
     return Truth(
         image_ids=ids,
         file_names=[str(image.get("file_name") or image["id"]) for image in document["images"]],
-        classes=[category["name"] for category in document["categories"]],
+        classes=[str(category["name"]) for category in document["categories"]],
         image=np.array([rows[box["image_id"]] for box in boxes], np.int64),
         label=np.array([labels[box["category_id"]] for box in boxes], np.int64),
         boxes=corners,
@@ -109,13 +137,27 @@ def as_stored(results: list[dict[str, Any]], truth: Truth, document: dict[str, A
     rows = {image: row for row, image in enumerate(truth.image_ids.tolist())}
     labels = {category["id"]: k for k, category in enumerate(document["categories"])}
     boxes = np.array([r["bbox"] for r in results], np.float64).reshape(-1, 4)
+    _check_boxes(boxes)
     boxes[:, 2:] += boxes[:, :2]
+    scores = np.array([r["score"] for r in results], np.float64)
+    if not np.isfinite(scores).all():
+        raise ValueError("a score is no finite number")
     return Stored(
         np.array([rows[r["image_id"]] for r in results], np.int64),
         np.array([labels[r["category_id"]] for r in results], np.int64),
-        np.array([r["score"] for r in results], np.float64),
+        scores,
         boxes,
     )
+
+
+def _check_boxes(boxes: np.ndarray) -> None:
+    """Refuse boxes [N, 4] xywh that are not finite, or have a negative side.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if not (np.abs(boxes) <= LARGEST).all() or (boxes[:, 2:] < 0).any():
+        raise ValueError("a box has a negative side, or a number that is not finite")
 
 
 def candidates(stored: Stored, truth: Truth, most: int = MOST, *, use_classes: bool = True) -> Candidates:
@@ -174,16 +216,29 @@ def judge_voc(stored: Stored, truth: Truth) -> Judged:
 
 
 def read_stored(folder: Path) -> tuple[Truth, Stored] | None:
-    """The stored ground truth and detections of a run; None if one is missing."""
-    document, results = read_json(folder / "ground_truth.json"), read_json(folder / "detections.json")
-    if document is None or results is None or not document["images"]:
+    """The stored ground truth and detections of a run; None if one is missing.
+
+    Raises:
+        ReportError: one is damaged; the message names it.
+    """
+    first, second = folder / "ground_truth.json", folder / "detections.json"
+    if not first.exists() or not second.exists():
         return None
-    truth = as_truth(document)
-    return truth, as_stored(results, truth, document)
+    with _sound(first):
+        document = read_json_bounded(first)
+        if not document["images"]:
+            return None
+        truth = as_truth(document)
+    with _sound(second):
+        return truth, as_stored(read_json_bounded(second), truth, document)
 
 
 def read_judged(folder: Path, metrics: Sequence[str] = ("map",)) -> tuple[Truth, dict[str, Judged]] | None:
-    """Ground truth and matched detections of a run by metric of `SIZES`; None if the run stored none."""
+    """Ground truth and matched detections of a run by metric of `SIZES`; None if the run stored none.
+
+    Raises:
+        ReportError: see `read_stored`.
+    """
     found = read_stored(folder)
     if found is None:
         return None

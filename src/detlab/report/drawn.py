@@ -26,7 +26,7 @@ from detlab.report.detections import MOST, Judged, Truth, precision_at, read_sto
 from detlab.report.matched import as_arrays, digest_of, from_arrays, keep_copy, match_all, read_copy
 
 IOU_50, IOU_75 = 0, 5  # rows of .50 and .75 among the thresholds
-DETECTIONS_AT, PROPOSALS_AT = re.compile(r"mar_(\d+)"), re.compile(r"ar_(\d+)")
+DETECTIONS_AT, PROPOSALS_AT = re.compile(r"mar_([0-9]{1,6})"), re.compile(r"ar_([0-9]{1,6})")
 VOC = {"map_voc07": voc07_steps, "map_voc12": voc12_steps}
 
 
@@ -65,6 +65,9 @@ def read_drawn(folder: Path, metrics: Sequence[str], resamples: int) -> Drawn | 
         folder: run folder.
         metrics: names of the metrics in its result; those that can be resampled are computed.
         resamples: number of resamples B.
+
+    Raises:
+        ReportError: the stored files are damaged.
     """
     wanted = _Wanted.of(metrics)
     digest = digest_of(folder, wanted, resamples)
@@ -83,7 +86,11 @@ def read_drawn(folder: Path, metrics: Sequence[str], resamples: int) -> Drawn | 
 
 
 def read_matched(folder: Path, wanted: _Wanted) -> tuple[Truth, dict[str, Judged]] | None:
-    """Annotations and matched detections of a run; None if it stored none."""
+    """Annotations and matched detections of a run; None if it stored none.
+
+    Raises:
+        ReportError: the stored files are damaged.
+    """
     digest = digest_of(folder, wanted)
     if (kept := read_copy(folder, "matched", digest)) is not None:
         truth = read_truth(folder / "ground_truth.json")

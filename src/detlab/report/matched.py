@@ -2,13 +2,18 @@
 
 Matching is most of the work of a first report. It depends on two files only, detections.json and ground_truth.json.
 The cache stores their digest and is renewed when they change. A read-only folder works too, without a cache.
+
+A cache holds for these very files, by inode and time of change: one that came with a folder from someone else is
+not read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -18,23 +23,35 @@ import numpy as np
 
 from detlab.metrics.matching import AREAS
 from detlab.report.detections import MOST, Judged, Stored, Truth, candidates, judge_size, judge_voc
+from detlab.report.runs import ReportError
 from detlab.system.files import write_whole
+from detlab.system.reading import ReadError, open_regular
 
 FOLDER = ".report"
-VERSION = "1"  # increase when the matching or the stored arrays change
+MOST_BYTES = 1 << 30  # of a cache's arrays; larger ones are made again
+VERSION = "2"  # increase when the matching or the stored arrays change
 SHARED = ("image", "label", "score", "place")  # arrays that are equal for all sizes
 Arrays = dict[str, np.ndarray]
 
 
 def digest_of(folder: Path, *also: object) -> str:
-    """Hash of a run's two files and of everything else that a cache depends on; "" if a file is missing."""
+    """Hash of a run's two files and of everything else that a cache depends on; "" if a file is missing.
+
+    Raises:
+        ReportError: a file is not readable, or no regular file.
+    """
     found = hashlib.blake2b(digest_size=16)
     try:
         for name in ("ground_truth.json", "detections.json"):
-            with (folder / name).open("rb") as file:
-                found.update(hashlib.file_digest(file, "blake2b").digest())
-    except OSError:
+            with open_regular(folder / name) as file:
+                while part := file.read(1 << 20):
+                    found.update(part)
+                there = os.fstat(file.fileno())
+                found.update(repr((there.st_size, there.st_ino, there.st_ctime_ns)).encode())
+    except FileNotFoundError:
         return ""
+    except (OSError, ReadError) as error:
+        raise ReportError(f"{folder / name} cannot be read ({getattr(error, 'strerror', None) or error}).") from error
     found.update(repr((VERSION, *also)).encode())
     return found.hexdigest()
 
@@ -42,16 +59,18 @@ def digest_of(folder: Path, *also: object) -> str:
 def read_copy(folder: Path, name: str, digest: str) -> Arrays | None:
     """Cached arrays of a name; None if there are none with this digest."""
     try:
-        with np.load(folder / FOLDER / f"{name}.npz", allow_pickle=False) as file:
-            if str(file["digest"]) != digest:
+        with open_regular(folder / FOLDER / f"{name}.npz") as raw, np.load(raw, allow_pickle=False) as file:
+            if sum(part.file_size for part in file.zip.infolist()) > MOST_BYTES or str(file["digest"]) != digest:
                 return None
             return {key: file[key] for key in file.files if key != "digest"}
-    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
+    except (OSError, ReadError, KeyError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error):
         return None
 
 
 def keep_copy(folder: Path, name: str, digest: str, arrays: Mapping[str, np.ndarray]) -> None:
-    """Cache arrays under a name, in an atomic write; a folder that cannot be written is left alone."""
+    """Cache arrays under a name, in an atomic write; a folder that cannot be written, or leads away, is left alone."""
+    if (folder / FOLDER).is_symlink():
+        return
     out = io.BytesIO()
     np.savez_compressed(out, digest=np.array(digest), **arrays)  # type: ignore[arg-type]
     with suppress(OSError):

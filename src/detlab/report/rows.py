@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from detlab.config.overrides import short_names
-from detlab.report.runs import ReportError, Run, setting
+from detlab.report.runs import ReportError, Run, numbers, setting
 
 
 @dataclass
@@ -39,6 +40,7 @@ class Sweep:
     rows: list[Row]
     baseline: int = 0
     metric: str = "map"
+    repeats: list[Run] = field(default_factory=list)  # runs left out: another run has their choices and seed
 
     @property
     def names(self) -> dict[str, str]:
@@ -73,13 +75,16 @@ def make_sweep(runs: Sequence[Run], baseline: str = "", metric: str = "") -> Swe
     factors = {key: list(dict.fromkeys(levels)) for key, levels in table.items() if len(set(levels)) > 1}
     seeds = sorted({run.seed for run in runs})
     rows: dict[tuple[str, ...], Row] = {}
+    repeats: list[Run] = []
     for i, run in enumerate(runs):
         place = tuple(table[key][i] for key in factors)
         row = rows.setdefault(place, Row(dict(zip(factors, place, strict=True))))
         if run.seed not in row.runs or (run.done and not row.runs[run.seed].done):
             row.runs[run.seed] = run
+        elif run.done:
+            repeats.append(run)
     _add_missing(rows, factors)
-    sweep = Sweep(factors, seeds, [rows[place] for place in sorted(rows, key=lambda p: _order(p, factors))])
+    sweep = Sweep(factors, seeds, [rows[p] for p in sorted(rows, key=lambda p: _order(p, factors))], repeats=repeats)
     known = {name for run in runs for name in run.metrics}
     sweep.metric = metric.removeprefix("test/") or _answer(runs) or ("map" if "map" in known or not known else "ar_300")
     if known and sweep.metric not in known:
@@ -87,6 +92,26 @@ def make_sweep(runs: Sequence[Run], baseline: str = "", metric: str = "") -> Swe
         raise ReportError(f"{option} is in no result; give metric=NAME, one of {', '.join(sorted(known))}.")
     sweep.baseline = _find_baseline(sweep, baseline)
     return sweep
+
+
+def left_out(sweep: Sweep) -> list[str]:
+    """Sentences about results that the tables do not show."""
+    said = []
+    if sweep.repeats:
+        count = len(sweep.repeats)
+        have, are = ("run has", "is") if count == 1 else ("runs have", "are")
+        said.append(
+            f"{count} finished {have} the choices and the seed of another run and {are} left out: "
+            f"{_some([str(run.folder) for run in sweep.repeats])}. Give only one of the folders."
+        )
+    odd = [f"{name} in {run.folder}" for row in sweep.rows for run in row.runs.values() for name in run.odd]
+    if odd:
+        said.append(f"{len(odd)} entries of result.json are no finite number and are left out: {_some(odd)}.")
+    return said
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _answer(runs: Sequence[Run]) -> str:
@@ -102,7 +127,7 @@ def paper_table(sweep: Sweep) -> tuple[str, dict[int, float]]:
     paper = told[0] if told and all(each == told[0] for each in told) else None
     if not isinstance(paper, dict) or not isinstance(paper.get("values"), dict):
         return "", {}
-    values = {str(level): float(value) for level, value in paper["values"].items()}
+    values = {str(level): float(value) for level, value in numbers(paper["values"]).items()}
     found = {}
     for i, row in enumerate(sweep.rows):
         named = [values[level] for level in row.choices.values() if level in values]
@@ -113,9 +138,8 @@ def paper_table(sweep: Sweep) -> tuple[str, dict[int, float]]:
 
 def _add_missing(rows: dict[tuple[str, ...], Row], factors: dict[str, list[str]]) -> None:
     """Add empty rows for missing combinations if the runs cover at least half of the full grid."""
-    grid = list(itertools.product(*factors.values()))
-    if len(rows) >= len(grid) / 2:
-        for place in grid:
+    if len(rows) >= math.prod(map(len, factors.values())) / 2:  # counted first: a random search has a huge grid
+        for place in itertools.product(*factors.values()):
             rows.setdefault(place, Row(dict(zip(factors, place, strict=True))))
 
 

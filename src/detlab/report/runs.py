@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import Any
 
 from detlab.system.files import read_facts
 from detlab.system.foreign import ForeignFileError, read_yaml
+from detlab.system.history import read_history
 
 GROUPS_OF_PLACE = ("hydra/", "logger", "callbacks", "debug")  # groups that do not change the experiment
+LARGEST = 1e15  # of a number in a run's files; FLOPs of an image have 1e12
 KEYS_OF_PLACE = ("hydra.", "resume", "logger", "callbacks", "threads", "name", "paths.", "trust", "data.cache_dir")
 
 
@@ -41,6 +43,7 @@ class Run:
     monitor: str = ""
     status: dict[str, Any] = field(default_factory=dict)
     split: str = "test"  # the split that gave `metrics`; "val" for data without a test split
+    odd: tuple[str, ...] = ()  # entries of result.json that are left out, since they are no finite number
 
     @property
     def done(self) -> bool:
@@ -81,7 +84,9 @@ def _run_folders(top: Path, seen: set[Path]) -> Iterator[Path]:
         yield top
         return
     inside = [p for p in top.iterdir() if p.is_dir() and p.name not in ("failed", "submitit") and p.name[0] != "."]
-    for path in sorted(inside, key=lambda p: (not p.name.isdigit(), int(p.name) if p.name.isdigit() else 0, p.name)):
+    for path in sorted(
+        inside, key=lambda p: (not p.name.isdecimal(), int(p.name) if p.name.isdecimal() else 0, p.name)
+    ):
         yield from _run_folders(path, seen)
 
 
@@ -98,22 +103,30 @@ def read_run(folder: Path) -> Run:
     state, reason = status.get("state", "missing"), status.get("reason")
     if job.get("state") in ("failed", "refused", "timeout", "pruned", "stopped", "queued"):
         state, reason = job["state"], job.get("reason") or reason
-    monitor = status.get("monitor") or ("val/ar_300" if "ar_300" in _mapping(result.get("metrics")) else "val/map")
+    metrics = numbers(result.get("metrics"))
+    kinds = {k: numbers(found) for k, found in _mapping(_mapping(result.get("errors")).get("kinds")).items()}
+    told = status.get("monitor")
+    monitor = told if told and isinstance(told, str) else "val/ar_300" if "ar_300" in metrics else "val/map"
     return Run(
         folder=folder,
-        state=state,
-        reason=reason,
+        state=str(state),
+        reason=None if reason is None else str(reason),
         seed=_whole(overrides.get("seed", config.get("seed", 0))),
         overrides=kept,
-        groups={k: str(v) for k, v in groups.items() if not k.startswith(GROUPS_OF_PLACE) and "/common@" not in k},
+        groups={
+            str(k): str(v)
+            for k, v in groups.items()
+            if not str(k).startswith(GROUPS_OF_PLACE) and "/common@" not in str(k)
+        },
         config=config,
-        metrics=_mapping(result.get("metrics")),
-        errors=_mapping(result.get("errors")),
-        budget=read_facts(folder / "budget.json"),
+        metrics=metrics,
+        errors={"kinds": kinds} if kinds else {},
+        budget=numbers(read_facts(folder / "budget.json")),
         curve=read_curve(folder / "metrics.csv", monitor),
         monitor=monitor,
         status=status,
         split="val" if result.get("split") == "val" else "test",
+        odd=tuple(str(k) for k in _mapping(result.get("metrics")) if k not in metrics),
     )
 
 
@@ -122,23 +135,22 @@ def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def numbers(value: object) -> dict[str, float]:
+    """The finite numbers of a mapping; the others would end in NaN, or in an error in the middle of a report."""
+    return {
+        key: number
+        for key, number in _mapping(value).items()
+        if type(number) in (int, float) and -LARGEST <= number <= LARGEST
+    }
+
+
 def _whole(value: object) -> int:
-    return int(str(value)) if str(value).lstrip("-").isdigit() else 0
+    return int(str(value)) if re.fullmatch(r"-?[0-9]{1,18}", str(value)) else 0
 
 
 def read_curve(path: Path, key: str) -> list[tuple[int, float]]:
     """(finished epochs, value) of a metric at every evaluation."""
-    found: dict[int, float] = {}
-    if not path.is_file():  # reading a named pipe would block
-        return []
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                if row.get(key) and row.get("epoch"):
-                    found[int(row["epoch"]) + 1] = float(row[key])
-    except (OSError, ValueError):
-        return []
-    return sorted(found.items())
+    return sorted({epoch + 1: value for epoch, value in read_history(path, key)}.items())
 
 
 def value_at(config: Mapping[str, Any], key: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 from detlab.config.overrides import short_names
 from detlab.system.files import read_facts, read_json, write_json
+from detlab.system.history import read_history, read_lines
 
 STATES = ("queued", "running", "done", "pruned", "failed", "refused", "timeout", "stopped")
 OPEN = ("queued", "running")
@@ -101,25 +101,11 @@ class Progress:
 def read_progress(folder: Path) -> Progress:
     """Read the progress from status.json and metrics.csv, as far as they exist."""
     status = read_facts(folder / "status.json")
-    monitor = status.get("monitor")
+    monitor = status.get("monitor") if isinstance(status.get("monitor"), str) else None
     history = read_history(folder / "metrics.csv", monitor) if monitor else ()
     steps = [status.get("step"), _last_step(folder / "metrics.csv")]  # status.json may lag behind
-    return Progress(status.get("epoch"), max((s for s in steps if s is not None), default=None), monitor, history)
-
-
-def read_history(path: Path, key: str) -> tuple[tuple[int, float], ...]:
-    """(epoch, value) of a metric in a metrics.csv, in order; an incomplete last line is skipped."""
-    found = []
-    try:
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                try:
-                    found.append((int(row["epoch"]), float(row[key])))
-                except (KeyError, TypeError, ValueError):
-                    continue
-    except OSError:
-        return ()
-    return tuple(found)
+    step = max((s for s in steps if isinstance(s, int)), default=None)
+    return Progress(epoch if isinstance(epoch := status.get("epoch"), int) else None, step, monitor, history)
 
 
 def read_value(folder: Path, key: str) -> float | None:
@@ -139,15 +125,12 @@ def read_value(folder: Path, key: str) -> float | None:
 
 def _last_step(path: Path) -> int | None:
     """The step in the last row of a metrics.csv that has one."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError:
-        return None
+    lines = read_lines(path)
     place = lines[0].split(",").index("step") if lines and "step" in lines[0].split(",") else None
     if place is None:
         return None
     cells = (line.split(",") for line in reversed(lines[1:]))
-    return next((int(row[place]) for row in cells if len(row) > place and row[place].isdigit()), None)
+    return next((int(row[place]) for row in cells if len(row) > place and row[place].isdecimal()), None)
 
 
 def explain_log(path: Path, exit_code: int) -> tuple[str, str | None]:

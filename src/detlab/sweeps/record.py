@@ -44,7 +44,7 @@ class SweepRecord:
         found = [entry for path in self.folder.glob(f"*/{RECORD}") if (entry := read_entry(path)) is not None]
         for entry in sorted(found, key=lambda e: e["number"]):
             self._known.setdefault(entry["hash"], []).append(entry)
-        taken = [int(path.name) for path in self.folder.iterdir() if path.name.isdigit()]  # jobs of any launcher
+        taken = [int(path.name) for path in self.folder.iterdir() if path.name.isdecimal()]  # jobs of any launcher
         self._next = max(taken, default=-1) + 1
 
     def overrides(self) -> list[list[str]]:
@@ -183,7 +183,7 @@ def forget_empty(folder: Path) -> None:
 def read_entry(path: Path) -> dict[str, Any] | None:
     """The content of a job.json with its job's number and folder; None if it is damaged or not part of a sweep."""
     entry = read_json(path)
-    if not isinstance(entry, dict) or not path.parent.name.isdigit():
+    if not isinstance(entry, dict) or not path.parent.name.isdecimal():
         return None
     if not isinstance(entry.get("hash"), str) or entry.get("state") not in STATES:
         return None

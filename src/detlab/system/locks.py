@@ -10,6 +10,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from detlab.system.files import read_facts
+
 BUSY = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES)
 UNKNOWN = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)  # no locks, as on some network file systems
 
@@ -35,12 +37,14 @@ class Lock:
     def take(self) -> bool:
         """Try to take the lock without waiting; False if another process holds it.
 
+        A link is not followed: in a folder of someone else it could lead to any file, which would be overwritten.
+
         Raises:
             NoLocksError: the file system does not support locks.
-            OSError: the file is not writable, or its folder is gone.
+            OSError: the file is not writable, is a link, or its folder is gone.
         """
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
             try:
                 held = _flock(descriptor, fcntl.LOCK_EX, self.path)
             except BaseException:
@@ -78,17 +82,13 @@ def holder(path: Path) -> dict[str, Any]:
 
     Use it in messages only: the process id may belong to another program by now.
     """
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    return read_facts(path)
 
 
 def is_locked(path: Path) -> bool:
     """Whether any process holds the lock; False if the file is missing or locks are not supported."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return False
     try:
