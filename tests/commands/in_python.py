@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 import detlab
-from detlab.commands.claim import _ask
+from detlab.commands.claim import _ask, _check_name
 from detlab.commands.export import check_difference
 from detlab.commands.rerun import rerun
 from detlab.config.places import config_dir
@@ -256,6 +256,10 @@ CALLS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda _: detlab.from_torchvision("foo"), r"from_torchvision does not know foo"),
     (lambda _: detlab.from_torchvision("fasterrcnn_resnet18_fpn"), r"torchvision publishes no weights of"),
     (lambda _: patched("builtins.input", lambda _: "n", lambda: _ask(Path("x"))), r"x holds no run; give the folder"),
+    (
+        lambda _: _check_name("../x"),
+        r"name=\.\./x leads out of the folder of outputs; give a place by hydra\.run\.dir=FOLDER",
+    ),
     (lambda _: check_difference("onnx", 1.0), r"format=onnx gives other detections"),
     (lambda _: patched("pathlib.Path.is_file", lambda _: False, config_dir), r"The configs are not where they belong"),
     (lambda _: make_data({"augment": ONE, "model": ONE}), r"model\._target_=torch\.nn\.Identity is no family"),

@@ -203,6 +203,7 @@ TYPED = [  # what Hydra itself refuses, through its own start
     ("train model/nek=fpn", r"There is no option model/nek; did you mean model/neck\?"),
     ("train model=rpn model/pool=spp", r"model/pool is refused.*use model=faster_rcnn"),
     ("train debug=true", r"debug=true names no option of the group debug; use one of fast, limit, overfit, profiler"),
+    ("train name=x/../../../y", r"name=x/\.\./\.\./\.\./y leads out of the folder of outputs; give a place by hydra\.run\.dir"),
     ("train model=null", r"model=null names no option of the group model; use one of fast_rcnn, faster_rcnn"),
     ("train model=[ssd]", r"conf/ needs one option of each group in .*; choose one, such as model=retinanet"),
     ("train ++model=ssd", r"\+\+model=ssd chooses an option of a group, which takes no plus; use model=ssd"),

@@ -33,6 +33,12 @@ UNSAID: dict[tuple[str, str], tuple[str, str]] = {
         "a command without a config",
         "tests/report/test_evidence.py::test_mistakes_in_the_list_are_sentences",
     ),
+    ("report/detections.py", "*"): (TOLD, "tests/report/test_damaged.py::test_damaged_boxes_are_named"),
+    ("report/matched.py", "*"): (TOLD, "tests/report/test_damaged.py::test_pipes_are_not_waited_for"),
+    ("commands/report.py", "{place} is a link; give the folder of the report"): (
+        "told by another test",
+        "tests/report/test_damaged.py::test_a_lock_does_not_follow_a_link",
+    ),
     ("report/kept.py", "*"): (
         "a command without a config",
         "tests/report/test_evidence.py::test_files_that_do_not_fit_are_refused",

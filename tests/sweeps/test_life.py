@@ -236,6 +236,24 @@ def test_another_launcher_and_another_command_keep_out_of_a_folder(tmp_path: Pat
         check_folder(tmp_path, basic)
 
 
+@pytest.mark.parametrize("name", ["status.json", "checkpoints"])
+def test_a_sweep_keeps_out_of_a_run_s_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(HydraException, match="holds a run, not a sweep; give another folder"):
+        check_folder(tmp_path, OmegaConf.create())
+
+
+def test_a_file_is_no_sweep_s_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path / "file")}}})
+    with pytest.raises(SystemExit) as stop:
+        SweepEnd().on_multirun_start(config)
+    assert stop.value.code == 2
+    assert capsys.readouterr().err == (
+        f"detlab: hydra.sweep.dir={tmp_path}/file cannot be written (File exists); give another folder.\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -57,6 +57,7 @@ class RunFolder(Callback):
     def _claim(self, config: DictConfig) -> Path:
         wanted = Path(str(config.hydra.run.dir))
         resume = self.resumable and config.resume is True
+        _check_name(config.get("name"))
         given = any(o.lstrip("+").startswith("hydra.run.dir=") for o in as_typed(config.hydra.overrides.hydra))
         if resume and not given:
             wanted = _newest(config, wanted.absolute().parents[1])
@@ -66,6 +67,16 @@ class RunFolder(Callback):
             _ask(wanted)  # only on a terminal: scripts pass resume=true at their first start too
         claim(wanted, resume=resume, holds=self.holds)
         return wanted
+
+
+def _check_name(name: object) -> None:
+    """Refuse a name that leads out of the folder of outputs.
+
+    Raises:
+        ConfigError: a part of the name is `..`.
+    """
+    if isinstance(name, str) and ".." in name.split("/"):
+        raise ConfigError(f"name={name} leads out of the folder of outputs; give a place by hydra.run.dir=FOLDER.")
 
 
 def _ask(folder: Path) -> None:

@@ -38,6 +38,9 @@ RULES: dict[str, Rule] = {
     "broken annotation": Rule("image dropped", True),
     "unclear flag": Rule("taken as not set", True),
     "missing label file": Rule("image kept, as one without boxes", False),
+    "polygons like key points": Rule(
+        "read as polygons; for key points, write kpt_shape: [COUNT, 2] into the data.yaml", False
+    ),
     "label without image": Rule("not used", False),
     "image without a row": Rule("not used; data.unlisted=empty takes it as an image without boxes", False),
     "unlisted image": Rule("taken as an image without boxes (data.unlisted=empty)", False),

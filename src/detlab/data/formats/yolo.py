@@ -10,7 +10,7 @@ from detlab.data.audit import AuditReport, names, printable
 from detlab.data.datamodule import DetectionData
 from detlab.data.formats.source import SPLITS, Source, Splits, text_of, unique
 from detlab.data.formats.yolo_folders import Folders, Picture, read_folders
-from detlab.data.formats.yolo_rows import Row, parse_row
+from detlab.data.formats.yolo_rows import PointWatch, Row, parse_row
 from detlab.data.images import ImageError, inspect
 from detlab.data.records import Classes, Record, record
 from detlab.data.values import words
@@ -61,7 +61,7 @@ class Yolo(Source):
         classes = Classes(unique(folders.names.values(), str(folders.file)), ids)
         labels = {key: i for i, key in enumerate(ids)}
         splits: dict[str, list[Record]] = {}
-        number = 0
+        number, watch = 0, PointWatch()
         for split, pictures in folders.splits.items():
             records, without = [], []
             seen: set[Path] = set()
@@ -71,12 +71,14 @@ class Yolo(Source):
                     report.add(split, "image listed twice", picture.name)
                     continue
                 seen.add(picture.path)
-                made = self._record(picture, number, labels, folders.key_points, split, report)
+                made = self._record(picture, number, labels, folders.key_points, split, report, watch)
                 if made is not None:
                     records.append(made)
                     without += [picture] if picture.label is None else []
             _refuse_unlabelled(split, records, without, folders)
             splits[split] = records
+        for split, example in watch.found().items():
+            report.add(split, "polygons like key points", example)
         return classes, splits
 
     def _record(
@@ -87,6 +89,7 @@ class Yolo(Source):
         key_points: tuple[int, int] | None,
         split: str,
         report: AuditReport,
+        watch: PointWatch,
     ) -> Record | None:
         if not picture.path.exists():
             report.add(split, "missing image", picture.name)
@@ -106,6 +109,10 @@ class Yolo(Source):
                 report.add(split, "broken annotation", f"{picture.label.name} {error}")
                 return None
             rows = [(f"{picture.label.name}:{i}", parse_row(line, key_points)) for i, line in enumerate(lines, 1)]
+            if key_points is None:
+                for where, row in rows:
+                    if isinstance(row, Row):
+                        watch.see(row, split, where)
             objects = _objects(rows, picture.path, (height, width), labels, split, report)
         return record(id=number, name=picture.name, path=picture.path, size=(height, width), objects=objects)
 
