@@ -210,6 +210,7 @@ CALLS: list[tuple[Callable[[Path], Any], str]] = [
         r"model/pool gives a Identity",
     ),
     (lambda _: TTA(nn.Identity(), scales=[]), r"tta\.scales=\[\] needs positive factors"),
+    (lambda _: TTA(SimpleNamespace(selection=None), flip=True), r"tta merges the views by NMS, and SimpleNamespace"),
     (lambda _: voc_measure(SimpleNamespace(voc_ap="foo")), r"data\.voc_ap=foo is not known"),
     (lambda _: DefaultBoxes(clip="foo", scales=[0.1, 0.2], ratios=[2]), r"model\.anchors\.clip=foo is not known"),
     (lambda _: DefaultBoxes(scales=[0.1, 0.2], ratios=[0.5]), r"model\.anchors\.ratios takes numbers above 1"),

@@ -7,6 +7,7 @@ import torch
 
 from detlab.config.compose import build_detector
 from detlab.detectors.compiling import Compiled, graphs
+from detlab.model.cell_matchers import CellMatcher
 from detlab.tensors.structures import Batch
 from tests.batches import make_batch
 
@@ -50,3 +51,18 @@ def test_batches_of_one_canvas_compile_once(family: str, backend: str) -> None:
             torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-4)
     assert counts[0] > 0
     assert len(set(counts[2:])) == 1, counts  # a second number of boxes makes that dimension dynamic; then all is made
+
+
+@pytest.mark.slow
+def test_another_number_of_boxes_does_not_compile_the_matcher_of_cells_again() -> None:
+    torch._dynamo.reset()
+    references = torch.tensor([[0.0, 0, 32, 32, 0, 0, 32, 32], [32, 0, 64, 32, 32, 0, 64, 32]])[None]
+    matcher = CellMatcher()
+    compiled = torch.compile(matcher, backend="eager", fullgraph=True)
+    before, counts = graphs(), []
+    for batch in batches(4):
+        found, wanted = compiled(references, batch.truth), matcher(references, batch.truth)
+        counts.append(graphs() - before)
+        assert torch.equal(found.state, wanted.state)
+        assert torch.equal(found.index, wanted.index)
+    assert counts == [1, 2, 2, 2]

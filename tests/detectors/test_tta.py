@@ -10,6 +10,7 @@ import detlab
 from detlab.config.compose import config_dir
 from detlab.detectors import TTA
 from detlab.detectors.tta import flip_boxes, flipped, scaled
+from detlab.errors import ConfigError
 from detlab.model.detect import Detect
 from detlab.tensors.structures import Batch, Detections, Proposals
 from tests.batches import make_batch
@@ -122,3 +123,14 @@ def test_every_family(family: str) -> None:
 def test_no_scale_is_refused() -> None:
     with pytest.raises(ValueError, match=r"tta.scales=\[0\] needs positive factors"):
         TTA(FindsBright(), scales=[0])
+
+
+def test_a_detector_that_selects_in_its_own_way_needs_the_options_of_the_merge(marked: Batch) -> None:
+    class SelectsItself(FindsBright):
+        selection = None
+
+    with pytest.raises(ConfigError, match=r"SelectsItself has no selection .* set both tta.nms_threshold=0.5 and"):
+        TTA(SelectsItself(), flip=True, nms_threshold=0.5)
+    found = TTA(SelectsItself(), flip=True, nms_threshold=0.5, max_detections=7).detect(marked)
+    assert found.boxes.shape[1] == 7
+    assert not TTA(SelectsItself()).active

@@ -237,7 +237,8 @@ def test_recall_ignores_classes() -> None:
 
 
 def test_summary_puts_totals_before_classes() -> None:
-    assert summary_rows({"ap/cat": 0.5, "map": 0.25}) == [("mAP", "0.250"), ("AP cat", "0.500")]
+    found = {"ap/cat": 0.5, "own": 0.125, "map": 0.25}
+    assert summary_rows(found) == [("mAP", "0.250"), ("own", "0.125"), ("AP cat", "0.500")]
 
 
 def in_processes(work: Callable[[int, int, str], None], world: int, folder: Path) -> None:

@@ -81,7 +81,7 @@ def test_parts_of_a_large_batch_are_matched_alike(monkeypatch: pytest.MonkeyPatc
     given = make_batch([[[2, 20, 34, 30]], [[30, 30, 60, 60], [1, 1, 20, 20]], []], [[0], [1, 2], []]).targets
     predicted = torch.rand(3, references.shape[1], 4) * 64
     whole, best = CellMatcher()(references, given), best_overlap(predicted, given)
-    monkeypatch.setattr("detlab.model.cell_matchers.LARGEST_MATRIX", 1)
+    monkeypatch.setattr("detlab.model.matchers.LARGEST_MATRIX", 1)
     for one, other in zip(CellMatcher()(references, given), whole, strict=True):
         assert torch.equal(one, other)
     assert torch.equal(best_overlap(predicted, given), best)

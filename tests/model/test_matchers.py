@@ -93,6 +93,13 @@ def test_parts_bounded_by_memory_give_the_same(
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 
 
+def test_a_range_of_box_counts_shares_one_size_of_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiled graph is made for one size of part, so the size must not change with every number of boxes."""
+    monkeypatch.setattr(matchers, "LARGEST_MATRIX", 24)
+    assert [matchers.images_at_once(8, pairs) for pairs in (0, 3, 4, 6, 7, 12, 13, 99)] == [8, 8, 4, 4, 2, 2, 1, 1]
+    assert matchers.images_at_once(5, 8) == 3
+
+
 def test_thresholds_in_the_wrong_order_are_refused() -> None:
     with pytest.raises(ValueError, match="0 <= negative <= positive <= 1"):
         IoUMatcher(positive=0.3, negative=0.7, force_best=True)

@@ -78,7 +78,6 @@ class Detector(nn.Module, ABC):
     gives_cells = False  # whether matcher and coder get the cell of each anchor's map position (YOLO)
     scores_objectness = False  # whether it scores objectness separately from the class (YOLO)
     fits_linear_models = False  # whether SVMs and ridge regression can be fitted to cached features of fixed regions
-    final: Selection  # the last step of `detect`
     class_names: tuple[str, ...] = ()  # K names, where the weights come with them (`from_torchvision`)
 
     def __init__(self, *, num_classes: int, backbone: Backbone, neck: Callable[..., Neck]) -> None:
@@ -99,9 +98,9 @@ class Detector(nn.Module, ABC):
         self.to(memory_format=torch.channels_last)
 
     @property
-    def selection(self) -> Selection:
-        """The step that selects the final boxes; a family without `final` overrides this."""
-        return self.final
+    def selection(self) -> Selection | None:
+        """The step that selects the final boxes: `final`; None for a family that selects in its own way."""
+        return getattr(self, "final", None)
 
     def freeze(self, names: Iterable[str]) -> None:
         """Freeze tensors permanently: no gradient, and their modules stay in evaluation mode.

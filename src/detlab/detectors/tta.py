@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's own convention
 
 from detlab.detectors.detector import Detector
+from detlab.errors import ConfigError
 from detlab.model.detect import Detect
 from detlab.ranges import Fraction, PerImage, Range, Size
 from detlab.tensors.boxes import clip
@@ -30,6 +31,7 @@ class TTA:
 
     Raises:
         ValueError: a scale that is not positive, or none.
+        ConfigError: null options, and a detector without a selection of its own.
     """
 
     def __init__(
@@ -47,6 +49,11 @@ class TTA:
         self.detector, self.divisor = detector, divisor
         self.scales, self.flip = tuple(scales), flip
         self.nms_threshold, self.max_detections = nms_threshold, max_detections
+        if self.active and detector.selection is None and None in (nms_threshold, max_detections):
+            raise ConfigError(
+                f"tta merges the views by NMS, and {type(detector).__name__} has no selection that would give the null "
+                f"options; set both tta.nms_threshold=0.5 and tta.max_detections=100, or use tta=none."
+            )
 
     @property
     def active(self) -> bool:
@@ -70,12 +77,15 @@ class TTA:
         return self._merge().suppress(clip(boxes, batch.sizes), scores, labels)
 
     def _merge(self) -> Detect:
-        own = self.detector.selection
         return Detect(
             score_threshold=0.0,  # the detector's own was applied to each view
-            nms_threshold=own.nms_threshold if self.nms_threshold is None else self.nms_threshold,
-            max_detections=own.max_detections if self.max_detections is None else self.max_detections,
+            nms_threshold=self._chosen("nms_threshold"),
+            max_detections=self._chosen("max_detections"),
         )
+
+    def _chosen(self, option: str) -> Any:
+        given = getattr(self, option)
+        return getattr(self.detector.selection, option) if given is None else given
 
 
 def scaled(batch: Batch, scale: float, divisor: int) -> Batch:

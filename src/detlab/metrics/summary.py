@@ -18,12 +18,14 @@ TITLES = {
     "ar_medium": "AR medium",
     "ar_large": "AR large",
 }
+BY_CLASS = "ap/"  # before a class's name
 RECALL_AT = re.compile(r"m?ar_(\d+)")  # mar_100: COCO's AR; ar_100: recall of proposals
 
 
 def summary_rows(results: Mapping[str, float]) -> list[tuple[str, str]]:
-    """(title, value) of a metric's result: the totals in the usual order, then the classes by name."""
+    """(title, value) of a metric's result: totals in the usual order, then metrics of your own, then classes."""
     titles = TITLES | {key: f"AR@{m[1]}" for key in results if (m := RECALL_AT.fullmatch(key))}
+    titles |= {key: key for key in results if key not in titles and not key.startswith(BY_CLASS)}
     rows = [(title, f"{results[key]:.3f}") for key, title in titles.items() if key in results]
-    classes = [(f"AP {key[3:]}", f"{value:.3f}") for key, value in results.items() if key.startswith("ap/")]
+    classes = [(f"AP {key[len(BY_CLASS) :]}", f"{v:.3f}") for key, v in results.items() if key.startswith(BY_CLASS)]
     return rows + classes

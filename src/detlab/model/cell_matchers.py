@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from detlab.model.matchers import IGNORED, LARGEST_MATRIX, NEGATIVE, POSITIVE
+from detlab.model.matchers import IGNORED, NEGATIVE, POSITIVE, images_at_once
 from detlab.ranges import Fraction
 from detlab.tensors.boxes import area, centres, pairwise_overlap, sides
 from detlab.tensors.structures import Targets, fixed_shapes
@@ -57,7 +57,7 @@ class CellMatcher(nn.Module):
             state = torch.full((batch, count), NEGATIVE, dtype=torch.int8, device=references.device)
             none = torch.full_like(targets.labels, -1)
             return CellMatches(state, torch.zeros_like(state, dtype=torch.int64), torch.zeros_like(state).float(), none)
-        per_part = max(1, LARGEST_MATRIX // (4 * boxes * count))
+        per_part = images_at_once(batch, 4 * boxes * count)
         parts = []
         for start in range(0, batch, per_part):  # split only to bound memory
             rows = slice(start, start + per_part)
@@ -159,7 +159,7 @@ def best_overlap(predicted: Tensor, targets: Targets) -> Tensor:
     if boxes == 0 or predicted.shape[1] == 0:
         return torch.zeros_like(area(predicted))
     usable = targets.real & ~targets.crowd
-    per_part = max(1, LARGEST_MATRIX // (boxes * predicted.shape[1]))
+    per_part = images_at_once(batch, boxes * predicted.shape[1])
     found = []
     for start in range(0, batch, per_part):
         rows = slice(start, start + per_part)

@@ -37,6 +37,21 @@ class Choices(NamedTuple):
     rank: Tensor  # [B, M, width] int64: of two pairs the higher one is made first; 0 where a pair is not allowed
 
 
+def images_at_once(batch: int, pairs: int) -> int:
+    """How many images to match at once: the batch, or the largest half, quarter, ... of it within LARGEST_MATRIX.
+
+    Halves, because a compiled graph then serves a range of `pairs`, not one value of it: M changes between batches.
+
+    Args:
+        batch: B.
+        pairs: elements of one image's matrix, such as M * A.
+    """
+    images = batch
+    while images > 1 and images * pairs > LARGEST_MATRIX:
+        images = (images + 1) // 2
+    return images
+
+
 class Matcher(Protocol):
     """Interface of matchers, which are `nn.Module`s."""
 
@@ -85,8 +100,8 @@ class IoUMatcher(nn.Module):
         batch, boxes = targets.labels.shape
         if boxes == 0 or anchors.shape[1] == 0:
             return _without_boxes(batch, anchors, NEGATIVE if self.negative_from == 0 else IGNORED)
-        per_part = max(1, LARGEST_MATRIX // max(1, boxes * anchors.shape[1]))
-        if per_part >= batch:
+        per_part = images_at_once(batch, boxes * anchors.shape[1])
+        if per_part == batch:
             return self._paired(*self._match(anchors, targets))
         parts = []
         for start in range(0, batch, per_part):  # split only to bound memory

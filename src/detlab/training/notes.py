@@ -27,7 +27,8 @@ def _cut_short(config: Mapping[str, Any], module: DetectionModule, data: Detecti
     """Selections that keep fewer boxes than the metric looks at."""
     option, wanted, advice = _asked_for(config, module.detector, data)
     own = "post_nms_test" if module.detector.class_agnostic else "max_detections"
-    kept = {f"model.detect.{own}": module.detector.selection.max_detections}
+    selection = module.detector.selection
+    kept = {} if selection is None else {f"model.detect.{own}": selection.max_detections}
     if module.tta is not None and module.tta.active and module.tta.max_detections is not None:
         kept["tta.max_detections"] = module.tta.max_detections
     for name, most in kept.items():
