@@ -16,6 +16,7 @@ from detlab.metrics.breakdown import (
     hits,
     recall_by_size,
     recall_by_stage,
+    score_histograms,
     worst_images,
 )
 from detlab.metrics.coco_ap import CocoAP, coco_ap
@@ -244,3 +245,11 @@ def test_figures_of_a_whole_report() -> None:
         "stages",
     }
     assert all(pixels(f).std() > 1 for f in figures.values())
+
+
+def test_scores_above_one_are_in_the_last_bin() -> None:
+    """YOLOv1's outputs are linear, so a score may exceed 1; no detection is lost from the histogram."""
+    found = made([(10, 10, 20, 0)], [(10, 10, 20, 1.2, 0), (200, 200, 20, 0.31, 0)])
+    counts = score_histograms(found, verdicts(found))["counts"]
+    assert counts["true"] == [*[0] * 19, 1]
+    assert sum(map(sum, counts.values())) == 2

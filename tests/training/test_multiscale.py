@@ -45,6 +45,12 @@ def test_a_batch_is_resized_whole() -> None:
     torch.testing.assert_close(half.targets.boxes, torch.tensor([[[64 / 3, 8, 128 / 3, 24]]]))
 
 
+def test_no_padding_becomes_part_of_the_image() -> None:
+    """13 of 416 px are 14 of 448; in float32 13 * (448 / 416) lies above 14 and would be rounded up to 15."""
+    batch = make_batch([[]], [[]], side=(32, 416))._replace(sizes=torch.tensor([[32, 13]]))
+    assert MultiScale(sizes=[448])(batch, 0, 0).sizes.tolist() == [[32, 14]]
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"sizes": [320], "factors": [1.0]}, {"sizes": []}, {"factors": [0.0]}, {"sizes": [320], "every": 0}]
 )

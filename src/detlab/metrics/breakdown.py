@@ -65,9 +65,12 @@ def best_f1(found: Found, judged: Verdicts) -> dict[str, float]:
 
 
 def score_histograms(found: Found, judged: Verdicts) -> dict[str, Any]:
-    """Number of detections by score in twenty bins: true positives, and false positives by kind."""
-    kinds = {"true": TRUE, **KINDS}
-    counts = {n: np.histogram(found.rows[judged.kind == k, 4], SCORES)[0].tolist() for n, k in kinds.items()}
+    """Number of detections by score in twenty bins: true positives, and false positives by kind.
+
+    Scores above 1, which linear outputs give (YOLOv1), count in the last bin.
+    """
+    kinds, scores = {"true": TRUE, **KINDS}, found.rows[:, 4].clip(0, 1)
+    counts = {n: np.histogram(scores[judged.kind == k], SCORES)[0].tolist() for n, k in kinds.items()}
     return {"edges": SCORES.round(2).tolist(), "counts": counts}
 
 

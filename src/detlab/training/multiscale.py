@@ -59,8 +59,8 @@ class MultiScale:
         if canvas == [height, width]:
             return batch
         scale = torch.tensor([canvas[0] / height, canvas[1] / width], device=batch.images.device)  # y, x
-        sizes = (batch.sizes * scale).ceil().long()
-        sizes = torch.minimum(sizes, sizes.new_tensor(canvas))
+        new, old = batch.sizes.new_tensor(canvas), batch.sizes.new_tensor([height, width])
+        sizes = (batch.sizes * new + old - 1) // old  # rounded up in integers: floats may add a row of padding
         corners = scale.flip(0).repeat(2)
         targets, proposals = batch.targets, batch.proposals
         if targets is not None:
