@@ -34,6 +34,7 @@ from detlab.detectors.graph import Exported, _onnx, export
 from detlab.detectors.on_proposals import given
 from detlab.detectors.pyramid import ImagePyramid
 from detlab.detectors.rcnn import RCNN
+from detlab.detectors.runtimes import InRuntime, check_runtime
 from detlab.detectors.tta import TTA
 from detlab.metrics.voc_ap import voc_measure
 from detlab.model.anchors.default_boxes import DefaultBoxes
@@ -58,7 +59,7 @@ from detlab.runs.checkpoints import Checkpoint
 from detlab.runs.darknet import from_darknet
 from detlab.runs.loading import detector_of
 from detlab.tensors.norms import norm_layer
-from detlab.tensors.structures import Batch, Level, Prediction
+from detlab.tensors.structures import Batch, Detections, Level, Prediction
 from detlab.training.build import make_data
 from detlab.training.callbacks.agreement import SameConfig
 from detlab.training.callbacks.checkpoint import RunCheckpoint
@@ -152,6 +153,19 @@ def without_onnx(folder: Path) -> Any:
     """The format whose package is missing."""
     with patch.dict(sys.modules, {"onnxruntime": None}):
         return _onnx(None, folder / "x.onnx")
+
+
+def without_openvino() -> Any:
+    """The runtime whose package is missing."""
+    with patch.dict(sys.modules, {"openvino": None}):
+        return check_runtime("openvino", torch.device("cpu"))
+
+
+def unlike_torch() -> Any:
+    """A graph that finds no box where torch finds one."""
+    one, none = torch.zeros(1, 1, dtype=torch.int64), torch.full((1, 1), -1)
+    found, expected = (Detections(torch.zeros(1, 1, 4), torch.zeros(1, 1), labels) for labels in (none, one))
+    return InRuntime(SimpleNamespace(box_source="anchors"), "onnxruntime")._check(found, expected)
 
 
 def lone_image() -> Any:
@@ -275,6 +289,16 @@ CALLS: list[tuple[Callable[[Path], Any], str]] = [
         r"trainer\.devices=9 is more than the 2 GPUs",
     ),
     (without_onnx, r"format=onnx needs onnxruntime"),
+    (
+        lambda _: without_openvino(),
+        r"runtime=openvino needs openvino; install detlab\[openvino\], or use runtime=torch",
+    ),
+    (lambda _: unlike_torch(), r"runtime=onnxruntime gives other detections than torch \(difference inf\)"),
+    (
+        lambda _: InRuntime(FastRCNN.__new__(FastRCNN), "openvino"),
+        r"runtime=openvino cannot run FastRCNN, whose proposals",
+    ),
+    (lambda _: detlab.load("/nope", precision="foo"), r"precision=foo is not known; use one of fp32, bf16"),
     (lambda _: Exported(FastRCNN.__new__(FastRCNN)), r"FastRCNN reads proposals that come with each image"),
     (lambda _: lone_image(), r"leaves a batch norm one value per channel"),
     (lambda _: another_folder(), r"Rank 1 has the run folder y, rank 0 has x"),

@@ -17,8 +17,10 @@ from detlab.commands.predict import predict
 from detlab.config.compose import compose_config, plain_config
 from detlab.data.formats.yolo import yolo
 from detlab.data.images import ImageError
+from detlab.detectors.runtimes import InRuntime, Shape
 from detlab.errors import ConfigError
 from detlab.runs.loading import Loaded
+from detlab.tensors.structures import Batch
 from detlab.training.fit import train
 from tests.data.writing import picture, read
 
@@ -182,3 +184,52 @@ def test_only_drawn_detections_become_labels(trained: Path, tmp_path: Path) -> N
     plain = predicted(trained, tmp_path / "plain", source=f"{tmp_path}/?/a.png")
     assert {path.name for path in plain.iterdir()} == {"pictures", "predictions.json"}
     assert len(list((plain / "pictures").iterdir())) == 2
+
+
+def same(folder: Path, other: Path) -> bool:
+    """Whether two predictions hold the same boxes, each up to a thousandth."""
+    rows = [json.loads((path / "predictions.json").read_text())["annotations"] for path in (folder, other)]
+    keys = [sorted((row["image_id"], row["category_id"], *row["bbox"], row["score"]) for row in part) for part in rows]
+    assert len(keys[0]) > 10
+    return np.allclose(*keys, rtol=0, atol=0.05)
+
+
+def test_what_another_runtime_detects_is_written_the_same_way(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sibling of the slow test below: torch stands in for the graph."""
+    made = []
+
+    def make(self: InRuntime, shape: Shape) -> Any:
+        made.append(shape)
+        return lambda images, sizes: self.detector.detect(Batch(images, sizes, sizes, torch.arange(len(images))))
+
+    monkeypatch.setattr(InRuntime, "_made", make)
+    pytest.importorskip("onnxruntime", reason="onnxruntime is in the extra 'export'")
+    files = [str(picture(tmp_path / f"{name}.png", (40, 60))) for name in "abc"]
+    torchs = predicted(trained, tmp_path / "torch", source=files, batch_size=2)
+    assert same(predicted(trained, tmp_path / "out", source=files, batch_size=2, runtime="onnxruntime"), torchs)
+    assert made == [(2, (64, 96))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_another_runtime(runtime: str, trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip(runtime, reason=f"{runtime} is in an extra")
+    files = [str(picture(tmp_path / f"{name}.png", (40, 60))) for name in "abc"]
+    torchs = predicted(trained, tmp_path / "torch", source=files, batch_size=2)
+    assert same(predicted(trained, tmp_path / "out", source=files, batch_size=2, runtime=runtime), torchs)
+
+
+def test_weights_in_bfloat16_are_cast_once(trained: Path, loaded: Loaded, tmp_path: Path) -> None:
+    """As if autocast had cast them at every call."""
+    path = picture(tmp_path / "a.png", (40, 60))
+    cast = detlab.load(trained, precision="bf16")
+    assert {p.dtype for p in cast.detector.backbone.parameters()} == {torch.bfloat16}
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = loaded.detector.detect(next(iter(loaded.batches([path], 1)))[0])
+    found = cast.predict(path)[0]
+    assert 0 < len(found["scores"]) == int(expected.real.sum())
+    assert np.array_equal(found["scores"], expected.scores[expected.real].numpy())
+    with pytest.raises(ConfigError, match="precision=fp8 is not known; use one of fp32, bf16"):
+        detlab.load(trained, precision="fp8")

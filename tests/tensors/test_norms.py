@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from detlab.config.compose import compose_config, make_detector, plain_config
-from detlab.tensors.norms import FOLDED, fold_norms
+from detlab.tensors.norms import FOLDED, cast_weights, fold_norms
 from detlab.tensors.structures import Batch
 
 SMALL = ["model.backbone.depth=18", "model.neck.width=32"]
@@ -96,3 +96,45 @@ def test_what_must_not_be_folded_stays(why: str) -> None:
         before = layers(x)
         torch.testing.assert_close(fold_norms(layers)(x), before)
     assert any(isinstance(module, nn.BatchNorm2d) for module in layers.modules())
+
+
+class Shared(nn.Module):
+    """A parameter that a linear layer and another layer read, which autocast would not cast for both."""
+
+    def __init__(self, weight: nn.Parameter) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.weight.sum()
+
+
+def test_weights_are_cast_where_autocast_would() -> None:
+    linear = nn.Linear(4, 4)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.ConvTranspose2d(4, 4, 2), nn.Linear(5, 4), linear
+    )
+    layers.append(Shared(linear.weight)).eval()
+    x = torch.randn(2, 3, 6, 6)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        before = layers(x)
+        after = cast_weights(layers, torch.bfloat16)(x)
+    assert torch.equal(before, after)
+    kept = [name for name, parameter in layers.named_parameters() if parameter.dtype == torch.float32]
+    assert kept == ["1.weight", "1.bias", "2.weight", "2.bias", "5.weight"]
+    assert layers[1].running_var.dtype == torch.float32
+
+
+@torch.no_grad()
+def test_a_detector_with_cast_weights_detects_the_same(small_batch: Batch) -> None:
+    overrides = ["model=retinanet", "model.neck.width=32", "model.head.width=32", "model.head.norm=gn"]
+    model = plain_config(compose_config("train", overrides), ["model"])["model"]
+    model["backbone"] = {"_target_": "tests.tiny.Tiny"}
+    detector = fold_norms(make_detector(model, 3).eval())
+    nn.init.normal_(detector.head.cls.weight, std=0.5)
+    nn.init.zeros_(detector.head.cls.bias)
+    with torch.autocast("cpu", torch.bfloat16):
+        before = detector.detect(small_batch)
+        after = cast_weights(detector, torch.bfloat16).detect(small_batch)
+    assert before.real.any()
+    assert all(map(torch.equal, before, after))

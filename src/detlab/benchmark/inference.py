@@ -10,8 +10,9 @@ from torch import Tensor
 from detlab.benchmark.measuring import interleave, machine, print_shares, print_times, ratio, set_up, shares, summarise
 from detlab.benchmark.pairs import Pair, as_lists, copy_weights, make_images, make_pair, set_selection, spread_scores
 from detlab.benchmark.step import format_of
+from detlab.detectors.runtimes import TORCH, Detects, InRuntime, check_runtime
 from detlab.model.detect import to_original
-from detlab.tensors.norms import fold_norms
+from detlab.tensors.norms import cast_weights, fold_norms
 from detlab.tensors.structures import Batch, Detections
 
 TOLERANCE = 1e-4  # largest difference of scores, and of coordinates as a share of the canvas size
@@ -20,6 +21,7 @@ TOLERANCE = 1e-4  # largest difference of scores, and of coordinates as a share 
 def run(
     *,
     model: str = "faster_rcnn_r50",
+    runtime: str = TORCH,
     precision: str = "fp32",
     their_precision: str | None = None,
     batch: int = 1,
@@ -33,8 +35,12 @@ def run(
     profile: bool = True,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Time ratio, and whether both detect the same (384 px, since torchvision's RetinaNet needs multiples of 128)."""
-    where = set_up(threads, device)
+    """Time ratio, and whether both detect the same (384 px, since torchvision's RetinaNet needs multiples of 128).
+
+    `runtime` and `precision` are ours; theirs runs in torch.
+    """
+    where = set_up(threads, "cpu" if runtime != TORCH and device == "auto" else device)
+    check_runtime(runtime, where, precision)
     their_precision = their_precision or ("fp32" if where.type == "cpu" else precision)
     pair = make_pair(model, classes=classes, side=side, device=where)
     spread_scores(pair.theirs)
@@ -43,13 +49,16 @@ def run(
     fold_norms(pair.ours)  # as `detlab predict` does
     pair.theirs.eval()
     images = make_images(batch, side, 1, classes, where)
-    agree = agreement(pair, images)
+    detects = pair.ours if runtime == TORCH else InRuntime(pair.ours, runtime)
+    agree = agreement(pair, images, detects)
+    if precision == "bf16":
+        cast_weights(pair.ours, format_of(precision))  # as `detlab predict` does
     listed = as_lists(images, pair.shift)[0]
 
     @torch.inference_mode()
     def ours() -> None:
         with torch.autocast(where.type, format_of(precision), enabled=precision != "fp32"):
-            to_original(pair.ours.detect(images), images)
+            to_original(detects.detect(images), images)
 
     @torch.inference_mode()
     def theirs() -> None:
@@ -58,24 +67,29 @@ def run(
 
     sides = {"ours": ours, "theirs": theirs}
     times = interleave(sides, repeats=repeats, warm_up=warm_up, device=where, clock=clock)
-    facts = {"model": model, "ours": precision, "theirs": their_precision, "batch": batch, "side": side}
-    facts |= {"classes": classes, "repeats": repeats, "clock": clock, **machine(where)}
+    facts = {"model": model, "runtime": runtime, "ours": precision, "theirs": their_precision, "batch": batch}
+    facts |= {"side": side, "classes": classes, "repeats": repeats, "clock": clock, **machine(where)}
     result: dict[str, Any] = {**facts, "times": summarise(times), "agreement": agree}
     print_times(facts, result["times"])
     print(f"in fp32 both detect {agree['found']} boxes; equal: {agree['equal']}")
     result["ratio"], low, high = ratio(times)
     result["ratio_range"] = [low, high]
     if profile:
-        result["profile"] = {name: shares(call, where) for name, call in sides.items()}
+        seen = sides if runtime == TORCH else {"theirs": theirs}  # torch's profiler sees torch's operations only
+        result["profile"] = {name: shares(call, where) for name, call in seen.items()}
         for name, found in result["profile"].items():
             print_shares(name, found)
     return result
 
 
 @torch.inference_mode()
-def agreement(pair: Pair, batch: Batch) -> dict[str, Any]:
-    """Number of boxes that detlab finds in fp32, and whether torchvision finds the same boxes."""
-    found = to_original(pair.ours.detect(batch), batch)
+def agreement(pair: Pair, batch: Batch, detects: Detects | None = None) -> dict[str, Any]:
+    """Number of boxes that detlab finds in fp32, and whether torchvision finds the same boxes.
+
+    Args:
+        detects: our side, None for the pair's own.
+    """
+    found = to_original((detects or pair.ours).detect(batch), batch)
     expected = pair.theirs(as_lists(batch, pair.shift)[0])
     return {"found": int(found.real.sum()), "equal": same_detections(found, expected, pair.shift, batch.canvas[0])}
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from detlab.benchmark.options import Option, OptionError, parse, settle
+from detlab.errors import ConfigError
 from detlab.system.text import complain
 
 USAGE = "detlab benchmark target=step"
@@ -84,7 +85,7 @@ def start(arguments: Sequence[str]) -> int:
     """Run a target; returns the exit status: 2 after a mistake of the user, which is reported in one sentence."""
     try:
         main(arguments)
-    except OptionError as mistake:
+    except (OptionError, ConfigError) as mistake:
         complain(mistake)
         return 2
     return 0

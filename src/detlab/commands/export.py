@@ -10,7 +10,7 @@ import torch
 
 from detlab.commands.app import on_plain_config, run_app
 from detlab.config.compose import config_dir
-from detlab.detectors.graph import FORMATS, disagreement, example, export, latency
+from detlab.detectors.graph import FORMATS, TOLERANCE, disagreement, example, export, latency
 from detlab.errors import ConfigError
 from detlab.runs.checkpoints import find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
@@ -19,8 +19,6 @@ from detlab.tensors.norms import fold_norms
 from detlab.tensors.structures import Batch
 
 USAGE = "detlab export run=outputs/... format=onnx"
-
-TOLERANCE = 1e-3  # largest difference of scores, and of coordinates as a share of the canvas size
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="export")

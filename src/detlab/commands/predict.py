@@ -37,15 +37,24 @@ def predict(config: dict[str, Any]) -> Path:
     Images that cannot be read are reported and skipped.
 
     Raises:
-        ConfigError: there is no image or no checkpoint, or a class is unknown.
+        ConfigError: there is no image or no checkpoint, a class is unknown, or another runtime than torch is not there,
+            cannot run this detector or detects something else.
     """
     if config["threads"]:
         torch.set_num_threads(config["threads"])
     device = config["device"]
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() and config["runtime"] == "torch" else "cpu"
     files, skipped = find_images(config["source"])
-    loaded = load(config["run"], ckpt=config["ckpt"], device=device, trust=config["trust"], tta=config.get("tta"))
+    loaded = load(
+        config["run"],
+        ckpt=config["ckpt"],
+        device=device,
+        trust=config["trust"],
+        tta=config.get("tta"),
+        runtime=config["runtime"],
+        precision=config["precision"],
+    )
     loaded.labels_of(config["classes"])  # refuses an unknown class before anything is written
     out = Path(config["paths"]["run_dir"])
     (out / "pictures").mkdir(parents=True, exist_ok=True)

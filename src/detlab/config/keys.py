@@ -135,6 +135,8 @@ class Predict(OnRun, Views):
     save_txt: bool
     batch_size: Count
     device: str
+    runtime: Annotated[str, OneOf(("torch", "onnxruntime", "openvino"))]
+    precision: Annotated[str, OneOf(("fp32", "bf16"))]
 
 
 class Export(OnRun):

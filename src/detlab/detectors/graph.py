@@ -23,6 +23,7 @@ from detlab.errors import ConfigError
 from detlab.tensors.structures import Batch, Detections
 
 FORMATS = {"onnx": ".onnx", "torch_export": ".pt2"}
+TOLERANCE = 1e-3  # largest difference of scores, and of coordinates as a share of the largest one
 OPSET = 18
 MOST = 1024  # largest batch of a graph with an open batch size
 INPUTS, OUTPUTS = ("images", "sizes"), ("boxes", "scores", "labels")
@@ -73,15 +74,29 @@ def export(
     """
     if format not in FORMATS:
         raise ConfigError(f"format={format} is not known; use one of {', '.join(FORMATS)}.")
-    whole = Exported(detector)
-    whole(*inputs)  # builds this canvas's anchors outside tracing, or they would be fake tensors
-    batch = {0: torch.export.Dim("batch", min=1, max=MOST)} if any_batch else None
-    program = torch.export.export(whole, inputs, strict=False, dynamic_shapes=(batch, batch) if any_batch else None)
+    program = traced(detector, inputs, any_batch=any_batch)
     if format == "torch_export":
         torch.export.save(program, path)
         loaded = torch.export.load(path).module()
         return lambda *given: Detections(*loaded(*given))
     return _onnx(program, path)
+
+
+@torch.no_grad()
+def traced(
+    detector: Detector, inputs: tuple[Tensor, Tensor], *, any_batch: bool = False
+) -> torch.export.ExportedProgram:
+    """The program of a detector for inputs of this shape; see `export`.
+
+    Raises:
+        ConfigError: a family without a graph.
+    """
+    whole = Exported(detector)
+    whole(*inputs)  # builds this canvas's anchors outside tracing, or they would be fake tensors
+    batch = {0: torch.export.Dim("batch", min=1, max=MOST)} if any_batch else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torchvision's NMS uses a call of torch's that has another name by now
+        return torch.export.export(whole, inputs, strict=False, dynamic_shapes=(batch, batch) if any_batch else None)
 
 
 def disagreement(found: Detections, expected: Detections) -> float:
@@ -118,12 +133,18 @@ def latency(call: Callable[[], Any], repeats: int) -> float:
 
 def _onnx(program: torch.export.ExportedProgram, path: Path) -> Callable[..., Detections]:
     try:
-        import onnxruntime
+        import onnxruntime  # noqa: F401 - before the graph is written, which takes a while
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
         raise ConfigError(
             f"format=onnx needs {error.name}; install detlab[export], or use format=torch_export."
         ) from error
+    write_onnx(program, path)
+    return in_onnxruntime(path)
+
+
+def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+    """Write a traced program as an ONNX file, without the exporter's remarks."""
     for name in ("onnxscript", "onnx_ir"):
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
@@ -133,14 +154,41 @@ def _onnx(program: torch.export.ExportedProgram, path: Path) -> Callable[..., De
         )
     assert written is not None  # dynamo=True always gives a program
     written.save(str(path))
+
+
+def in_onnxruntime(path: Path) -> Callable[..., Detections]:
+    """An ONNX file as a function of images and sizes (see `Exported`), on torch's number of threads."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda *given: _detections(session.run(list(OUTPUTS), _arrays(given)))
+
+
+def in_openvino(path: Path) -> Callable[..., Detections]:
+    """As `in_onnxruntime`, in OpenVINO and in float32 (on a CPU with bfloat16 units its default is bfloat16)."""
+    import openvino
+
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
 
     def run(*given: Tensor) -> Detections:
-        found: Sequence[np.ndarray] = session.run(
-            list(OUTPUTS), {name: value.numpy() for name, value in zip(INPUTS, given, strict=True)}
-        )
-        return Detections(*(torch.from_numpy(np.ascontiguousarray(v)) for v in found))
+        found = compiled(_arrays(given))
+        return _detections([found[name] for name in OUTPUTS])
 
     return run
+
+
+def _arrays(given: Sequence[Tensor]) -> dict[str, np.ndarray]:
+    """The inputs of a graph by name; images of a batch are channels-last, which runtimes do not read."""
+    return {name: np.ascontiguousarray(value.numpy()) for name, value in zip(INPUTS, given, strict=True)}
+
+
+def _detections(found: Sequence[np.ndarray]) -> Detections:
+    """The outputs of a graph; they are copied where the runtime keeps them for its next call."""
+    return Detections(*(torch.from_numpy(np.array(values)) for values in found))

@@ -19,13 +19,15 @@ from detlab.data.proposals.store import Boxes, grid_proposals
 from detlab.data.transforms import Resize
 from detlab.data.unlabelled import Picture, as_pictures, batches_of_images
 from detlab.detectors import Detector
+from detlab.detectors.runtimes import TORCH, Detects, InRuntime, check_runtime
 from detlab.errors import ConfigError
 from detlab.model.detect import to_original
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, model_without_download, read_checkpoint
 from detlab.runs.shapes import check_shapes
-from detlab.tensors.norms import fold_norms
+from detlab.tensors.norms import cast_weights, fold_norms
 from detlab.tensors.structures import Batch, Detections
 
+FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LONGEST = 8  # longer sides are bounded by so many times data.size where the run bounds them by no max_size
 
 
@@ -34,16 +36,27 @@ class Loaded:
 
     Attributes:
         detector: for prediction only, since its batch norms are folded into the convs
-            (`detlab.tensors.norms.fold_norms`); `checkpoint.state` holds the trained weights.
+            (`detlab.tensors.norms.fold_norms`) and its weights cast; `checkpoint.state` holds the trained weights.
         class_names, category_ids, config, resize, collate: the same as in its run.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: str = "cpu", tta: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: str = "cpu",
+        tta: Mapping[str, Any] | None = None,
+        runtime: str = TORCH,
+        precision: str = "fp32",
+    ) -> None:
         self.checkpoint = checkpoint
         self.config, self.class_names = checkpoint.config, checkpoint.class_names
         self.category_ids = checkpoint.category_ids
         self.device = torch.device(device)
+        self._dtype = _format_of(precision)
+        check_runtime(runtime, self.device, precision)
         self.detector = fold_norms(detector_of(checkpoint)).to(self.device)
+        if self._dtype != torch.float32:
+            cast_weights(self.detector, self._dtype)
         data = self.config["data"]
         _check_data(checkpoint)
         mode = data.get("resize") or self.detector.resize
@@ -54,6 +67,7 @@ class Loaded:
         self.collate = Collate(divisor=divisor, canvas=tuple(canvas) if canvas else self.resize.canvas)
         views = tta or self.config.get("tta")
         self.tta = build_part(views)(self.detector, divisor=divisor) if views else None
+        self._detects = self._in(runtime)
 
     def predict(
         self,
@@ -107,6 +121,19 @@ class Loaded:
                 )
         return results
 
+    def _in(self, runtime: str) -> Detects:
+        """What detects: the detector, its views, or its graphs.
+
+        Raises:
+            ConfigError: another runtime than torch has no such views, or cannot run the family.
+        """
+        views = self.tta if self.tta is not None and self.tta.active else None
+        if runtime == TORCH:
+            return views or self.detector
+        if views is not None:
+            raise ConfigError(f"tta does not fit runtime={runtime}, which sees each image once; use tta=none.")
+        return InRuntime(self.detector, runtime)
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names by label: the classes, or "object" for a detector that tells none apart."""
@@ -143,8 +170,9 @@ class Loaded:
             images, resize=self.resize, collate=self.collate, batch_size=batch_size, propose=propose
         ):
             on_device = batch.to(self.device)
-            detects = self.tta if self.tta is not None and self.tta.active else self.detector
-            yield batch, to_original(detects.detect(on_device), on_device).to("cpu")
+            with torch.autocast(self.device.type, self._dtype, enabled=self._dtype != torch.float32):
+                found = self._detects.detect(on_device)
+            yield batch, to_original(found, on_device).to("cpu")
 
     def _proposing(self, given: Sequence[np.ndarray] | None) -> Callable[[int, tuple[int, int]], Boxes]:
         """A function (index of an image, (height, width)) -> its proposals: the given ones, or a grid."""
@@ -166,6 +194,8 @@ def load(
     device: str = "cpu",
     trust: Sequence[str] = (),
     tta: str | Mapping[str, Any] | None = None,
+    runtime: str = TORCH,
+    precision: str = "fp32",
 ) -> Loaded:
     """Load a run folder or a checkpoint file, offline.
 
@@ -174,12 +204,21 @@ def load(
         ckpt: "best" or "last", for a folder.
         trust: your own packages that the config may name.
         tta: an option of conf/tta such as "multiscale", or its keys as a mapping; None for the run's own setting.
+        runtime: "torch", or on a CPU "onnxruntime" or "openvino" (`detlab.detectors.runtimes`).
+        precision: "fp32", or "bf16" for torch's autocast with weights that are cast once.
 
     Raises:
-        ConfigError: the checkpoint does not exist or cannot be trusted.
+        ConfigError: the checkpoint does not exist or cannot be trusted, or the runtime cannot run it.
     """
+    _format_of(precision)
     views = plain_config(compose_config("predict", [f"tta={tta}"]), ["tta"])["tta"] if isinstance(tta, str) else tta
-    return Loaded(read_checkpoint(find_checkpoint(run, ckpt), trust), device, views)
+    return Loaded(read_checkpoint(find_checkpoint(run, ckpt), trust), device, views, runtime, precision)
+
+
+def _format_of(precision: str) -> torch.dtype:
+    if precision not in FORMATS:
+        raise ConfigError(f"precision={precision} is not known; use one of {', '.join(FORMATS)}.")
+    return FORMATS[precision]
 
 
 def _check_data(checkpoint: Checkpoint) -> None:

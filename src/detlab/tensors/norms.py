@@ -1,4 +1,6 @@
-"""Normalisation layers by the names used in configs (bn, frozen_bn, sync_bn, gn), and folding them into convs."""
+"""Normalisation layers by the names used in configs (bn, frozen_bn, sync_bn, gn), and networks made for prediction:
+norms folded into convs, weights cast once.
+"""
 
 from __future__ import annotations
 
@@ -42,6 +44,7 @@ LayerNorm = Annotated[str, OneOf(("bn", "sync_bn", "gn"))]  # of new layers, whi
 
 FOLDED = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)  # linear once their statistics are fixed
 IN_ORDER = (nn.Sequential.forward, BasicBlock.forward, Bottleneck.forward)  # run a norm right after the conv before it
+CAST = (nn.Conv2d.forward, SmallMapConv2d.forward, nn.ConvTranspose2d.forward, nn.Linear.forward)
 Module = TypeVar("Module", bound=nn.Module)
 
 
@@ -74,6 +77,25 @@ def fold_norms(module: Module) -> Module:
                 _fold(cast(nn.Conv2d, conv), cast(nn.BatchNorm2d, norm))
                 setattr(parent, name, nn.Identity())
     return module.eval()
+
+
+@torch.no_grad()
+def cast_weights(module: Module, dtype: torch.dtype) -> Module:
+    """Cast the weights and biases of convs and linear layers in place, once instead of at every call.
+
+    For a module that runs under autocast to `dtype` only, and will not be trained again; outputs are the same bits.
+    Norms, buffers, float64 and parameters that another kind of layer also has stay.
+    """
+    owners: Counter[int] = Counter()
+    casting: Counter[int] = Counter()
+    for layer in module.modules():
+        own = [id(parameter) for parameter in layer.parameters(recurse=False)]
+        owners.update(own)
+        casting.update(own if type(layer).forward in CAST else ())
+    for parameter in module.parameters():
+        if parameter.dtype == torch.float32 and owners[id(parameter)] == casting[id(parameter)]:
+            parameter.data = parameter.data.to(dtype)
+    return module
 
 
 def _fold(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> None:
