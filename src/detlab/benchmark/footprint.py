@@ -222,10 +222,10 @@ def measure_on_gpu(
     phase: str,
     dtype: torch.dtype = torch.bfloat16,
     *,
-    images: int = 16,
-    canvas: tuple[int, int] = (800, 1344),
-    boxes: int = 100,
-    repeats: int = 5,
+    images: int,
+    canvas: tuple[int, int],
+    boxes: int,
+    repeats: int,
 ) -> Measured:
     """As `measure`, run on the first GPU; two steps before it warm up."""
     device = torch.device("cuda", 0)

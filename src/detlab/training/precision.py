@@ -36,8 +36,8 @@ def cpu_has_bfloat16() -> bool:
 def bfloat16_pays() -> bool:
     """Whether bfloat16 is faster here; a virtual machine may name units that it does not let a program use.
 
-    Measured once per process, in about 0.1 s. Units that work give a ratio of .3 to .5, emulation one of 3 to 12, so
-    other load does not change the answer.
+    Measured once per process. Whole training steps took .51 to .56 of their time in float32 with units that work, and
+    some twenty times as long on a CPU without (docs/performance.md), so other load does not change the answer.
     """
     return conv_seconds(torch.bfloat16) <= PAYS * conv_seconds(torch.float32)
 
@@ -49,6 +49,7 @@ def conv_seconds(dtype: torch.dtype, repeats: int = 5) -> float:
     times = []
     for _ in range(repeats + 1):
         start = time.perf_counter()
-        F.conv2d(x, weight, padding=1).sum().backward()
+        with torch.enable_grad():
+            F.conv2d(x, weight, padding=1).sum().backward()
         times.append(time.perf_counter() - start)
     return min(times[1:])
