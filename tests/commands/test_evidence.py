@@ -45,13 +45,13 @@ def test_a_sweep_is_run_and_kept_and_the_page_written(
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(command.subprocess, "run", ablate)
-    assert command.main([str(folder), "n_jobs=2"]) == 0
+    assert command.main([str(folder), "n_jobs=2", "trainer=gpu"]) == 0
     said = capsys.readouterr().out
     assert "left out    necks on cells: it needs bccd=PATH" in said
     (words,) = seen
     assert words[:3] == ["neck", "budget=cpu", "model/neck=none,fpn"]
     assert "until=decided" in words
-    assert "hydra.launcher.n_jobs=2" in words
+    assert {"hydra.launcher.n_jobs=2", "trainer=gpu"} <= {*words}
     kept = read_kept(folder / "necks-shapes")
     assert kept is not None
     assert kept.measured.values.shape == (2, 4)

@@ -26,6 +26,7 @@ OPTIONS = {
     "only": "names of claims to run, with commas; all",
     "n_jobs": "jobs at once; 1",
     "out": "folder of the sweeps' runs; outputs/evidence",
+    "trainer": "trainer of every job, such as gpu; each budget's own",
     "bccd": "folder of the blood cells, for sweeps with data.root={bccd}; without it these are left out",
 }
 HELP = (
@@ -68,6 +69,7 @@ def answer_all(folder: Path, options: Mapping[str, str]) -> int:
                 say(f"left out    {claim.name} on {data}: it needs {_missing(claim, data, options)}")
                 continue
             sweep = (place / f"{claim.name}-{data}").absolute()
+            words += [f"trainer={options['trainer']}"] if "trainer" in options else []
             words = [*words, f"hydra.sweep.dir={quoted(sweep)}", f"hydra.launcher.n_jobs={jobs}", "probe=false"]
             planned.append((claim, data, words, read_request(words)))  # mistakes are said before the first sweep runs
     for claim, data, words, request in planned:
