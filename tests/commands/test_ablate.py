@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 
 import detlab.commands.ablate as command
+from detlab.commands import preview
 from detlab.commands.ablate import answer, look_table, main, read_request
+from detlab.commands.preview import Probe
 from detlab.commands.train import show_sweep, shows_sweep
 from detlab.config.ablation import plan_ablation
 from detlab.config.sweep_name import sweep_name
 from detlab.errors import ConfigError
 from detlab.report.results import Measured
 from detlab.report.rounds import looks
+from detlab.sweeps.slots import thread_share
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +60,8 @@ def test_a_plan_is_the_sweep_that_train_would_run(outputs: Path) -> None:
         (["neck", "preview=maybe"], "preview=maybe must be true or false"),
         (["neck", "--multirun"], "has no --multirun"),
         (["", "optim.lr=interval(0,1)"], "has no end of values"),
+        (["neck", "preview=true", "probe=false", "hydra.launcher.n_jobs=-1"], "hydra.launcher.n_jobs=-1 must be"),
+        (["neck", "preview=true", "probe=false", "hydra.launcher.threads=abc"], "hydra.launcher.threads=abc must be"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(
@@ -74,6 +79,31 @@ def test_a_preview_runs_nothing(capsys: pytest.CaptureFixture[str], outputs: Pat
     assert f"{rows * 2} at first, 2 seeds a row; at most {rows} rows x 4 seeds = {rows * 4}" in said
     assert "giou" in said
     assert not list(outputs.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "threads"),
+    [
+        (["hydra.launcher.n_jobs=2"], thread_share(2)),
+        (["hydra.launcher.n_jobs=2", "hydra.launcher.threads=3"], 3),
+        (["hydra.launcher.n_jobs=2", "threads=5"], 5),
+        (["hydra.launcher.n_jobs=1"], None),
+    ],
+)
+def test_a_probe_has_the_threads_of_a_job(
+    words: list[str], threads: int | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[int | None] = []
+
+    def probe(configs: list[dict[str, Any]], skip: list[bool]) -> list[Probe]:
+        seen.extend(config["threads"] for config in configs)
+        return [Probe(60.0, 0.05, "")] * len(configs)
+
+    monkeypatch.setattr(preview, "probe_rows", probe)
+    assert main(["neck", "budget=cpu", "model/neck=none,fpn", "preview=true", *words]) == 0
+    assert seen == [threads, threads]
+    jobs = 1 if "hydra.launcher.n_jobs=1" in words else 2
+    assert f"time        {6 // jobs} min" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from detlab.config.rules import check
 from detlab.errors import ConfigError
 from detlab.report.results import Measured, measure
 from detlab.report.rounds import noise_of, smallest_difference
-from detlab.sweeps.slots import visible_gpus
+from detlab.sweeps.options import whole
+from detlab.sweeps.slots import thread_share, visible_gpus
 from detlab.sweeps.table import plain
 from detlab.system.printing import PlainConsole
 from detlab.system.text import duration
@@ -57,7 +58,11 @@ def preview(ablation: Ablation, seeds: Sequence[int], *, first: int | None, prob
     Raises:
         ConfigError: a row cannot run.
     """
+    at_once = jobs_at_once(ablation)
+    threads = whole("hydra.launcher.threads", ablation.threads, least=1, none="an equal share of the cores")
+    threads = threads or (thread_share(at_once) if at_once > 1 else None)  # as the launcher gives its jobs
     configs = [ablation.config(row) for row in ablation.rows]
+    configs = [config | {"threads": config["threads"] or threads} for config in configs]
     refused = [refusal(config) for config in configs]
     probes = [Probe(None, None, why) for why in refused]
     if probe:
@@ -111,7 +116,7 @@ def facts(
         "baseline": ", ".join(f"{key}={level}" for key, level in ablation.rows[0].items()),
         "jobs": jobs + (f"; {done} done before" if done else ""),
     }
-    at_once = ablation.n_jobs or max(1, len(visible_gpus()))
+    at_once = jobs_at_once(ablation)
     times = [probe.seconds for probe in probes if probe.seconds is not None]
     if times and len(times) == rows:
         side = f", {at_once} jobs at once" if at_once > 1 else ""
@@ -120,6 +125,16 @@ def facts(
     lines["smallest"] = smallest(ablation, most, measured)
     lines["folder"] = str(ablation.folder)
     return lines
+
+
+def jobs_at_once(ablation: Ablation) -> int:
+    """Jobs that the launcher runs at once: `n_jobs`, or one per GPU.
+
+    Raises:
+        ConfigError: n_jobs is no whole number from 1 on.
+    """
+    given = whole("hydra.launcher.n_jobs", ablation.n_jobs, least=1, none="one per GPU, one on a CPU")
+    return given or max(1, len(visible_gpus()))
 
 
 def smallest(ablation: Ablation, seeds: int, measured: Measured) -> str:

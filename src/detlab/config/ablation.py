@@ -40,6 +40,7 @@ class Ablation:
         noise: {run, image}: standard deviations measured at this budget; empty if not measured.
         folder: folder of the sweep.
         n_jobs: jobs that run at once, passed to the launcher; None for one per GPU.
+        threads: CPU threads of a job, passed to the launcher; None for an equal share of the cores.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Ablation:
     noise: Mapping[str, float]
     folder: Path
     n_jobs: int | None
+    threads: int | None
 
     @property
     def rows(self) -> list[dict[str, str]]:
@@ -121,6 +123,7 @@ def plan_ablation(name: str, overrides: Sequence[str]) -> Ablation:
         noise=settings["noise"],
         folder=folder,
         n_jobs=hydra.launcher.get("n_jobs"),
+        threads=hydra.launcher.get("threads"),
     )
 
 
