@@ -1,8 +1,8 @@
 """The pictures of results.md from run folders: curves of all runs, and the same test images found by each.
 
-    python docs/results/pictures.py DATA_ROOT NAME=RUN_FOLDER ...
+    python docs/results/pictures.py DATA_ROOT [out=PREFIX] NAME=RUN_FOLDER ...
 
-Writes families_curves.png and families.jpg beside this file.
+Writes PREFIX_curves.png and PREFIX.jpg beside this file; PREFIX is families.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BEST = 20  # proposals of the RPN
 WIDTH = 260  # px of one picture
 
 
-def curves(runs: dict[str, Path]) -> None:
+def curves(prefix: str, runs: dict[str, Path]) -> None:
     """Validation mAP by minutes of training; of the RPN its AR@300."""
     figure, axes = plt.subplots(figsize=(7, 4))
     for i, (name, folder) in enumerate(runs.items()):
@@ -47,10 +47,10 @@ def curves(runs: dict[str, Path]) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, ncols=2)
     figure.tight_layout()
-    figure.savefig(HERE / "families_curves.png", dpi=90)
+    figure.savefig(HERE / f"{prefix}_curves.png", dpi=90)
 
 
-def sheet(root: str, runs: dict[str, Path]) -> None:
+def sheet(root: str, prefix: str, runs: dict[str, Path]) -> None:
     """Rows: ground truth, then each family; columns: the images."""
     data = bccd(root=root, size=480, max_size=640)
     data.setup()
@@ -79,10 +79,12 @@ def sheet(root: str, runs: dict[str, Path]) -> None:
         for x, (image, drawn) in enumerate(zip(images, boxes, strict=True)):
             picture = draw_boxes(image, drawn, [""] * len(shown)).resize((WIDTH, height))
             whole.paste(picture, (110 + x * (WIDTH + 4), y * (height + 4)))
-    whole.save(HERE / "families.jpg", quality=72)
+    whole.save(HERE / f"{prefix}.jpg", quality=72)
 
 
 if __name__ == "__main__":
-    chosen = {name: Path(folder) for name, folder in (argument.split("=", 1) for argument in sys.argv[2:])}
-    curves(chosen)
-    sheet(sys.argv[1], chosen)
+    given = dict(argument.split("=", 1) for argument in sys.argv[2:])
+    out = given.pop("out", "families")
+    chosen = {name: Path(folder) for name, folder in given.items()}
+    curves(out, chosen)
+    sheet(sys.argv[1], out, chosen)
