@@ -17,6 +17,9 @@ TITLES = {
     "ar_small": "AR small",
     "ar_medium": "AR medium",
     "ar_large": "AR large",
+    "mar_small": "AR small",
+    "mar_medium": "AR medium",
+    "mar_large": "AR large",
 }
 BY_CLASS = "ap/"  # before a class's name
 RECALL_AT = re.compile(r"m?ar_(\d+)")  # mar_100: COCO's AR; ar_100: recall of proposals

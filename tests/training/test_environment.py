@@ -1,0 +1,26 @@
+"""Which warnings of libraries are shown."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+
+from detlab.training.environment import quieten
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("It is recommended to use `self.log('test/map', ..., sync_dist=True)` when logging on epoch level", 0),
+        ("The 'test_dataloader' does not have many workers which may be a bottleneck.", 0),
+        ("Something that no list names", 1),
+    ],
+)
+def test_warnings_about_what_detlab_decides_itself_are_hidden_and_others_shown_once(text: str, shown: int) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        quieten()
+        warnings.warn(text, stacklevel=1)
+        warnings.warn(text, stacklevel=1)
+    assert len(seen) == shown
