@@ -95,6 +95,16 @@ def test_the_page_answers_and_says_what_is_open(tmp_path: Path) -> None:
     assert "not run yet" in pending
     assert "1 runs on cpu, torch 2.14, commit abc" in page
     assert "data.root=PATH" in page
+    told = facts(measured)
+    told["runs"] = [
+        told["runs"][0] | {"row": row, "device": device} for row, device in ((0, "cpu"), (1, "cuda"), (1, "cpu"))
+    ]
+    write_kept(folder / "neck-shapes", measured, told)
+    mixed = evidence_page(folder, read_claims(folder))
+    assert (
+        "3 runs (neck=none 1 on cpu; neck=fpn 1 on cpu and 1 on cuda; neck=s\\|pp none), torch 2.14, commit abc"
+        in mixed
+    )
     assert "{bccd}" not in page
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,9 +187,23 @@ def _source(claim: Claim, data: str, found: Kept | None) -> str:
     if found is None:
         return line
     runs = found.facts["runs"]
-    commits = sorted({str(run.get("commit", ""))[:12] for run in runs})
-    devices = sorted({str(run.get("device", "")) for run in runs})
+    commits = sorted({for_markdown(str(run.get("commit", ""))[:12]) for run in runs})
     packages = [run.get("packages") for run in runs if isinstance(run.get("packages"), dict)]
-    torch = sorted({str(p.get("torch")) for p in packages})
-    told = f"{len(runs)} runs on {', '.join(devices)}, torch {', '.join(torch)}, commit {', '.join(commits)}"
-    return f"{line}; {for_markdown(told)}"
+    torch = sorted({for_markdown(str(p.get("torch"))) for p in packages})
+    told = f"{_where(found)}, torch {', '.join(torch)}, commit {', '.join(commits)}"
+    return f"{line}; {told}"
+
+
+def _where(found: Kept) -> str:
+    """How many runs ran on which device, in Markdown; by row if the devices differ."""
+    runs = found.facts["runs"]
+    on = [for_markdown(str(run.get("device", ""))) for run in runs]
+    devices = sorted({*on})
+    if len(devices) == 1:
+        return f"{len(runs)} runs on {devices[0]}"
+    told = []
+    for number, name in enumerate(_row_names(found)):
+        own = Counter(device for device, run in zip(on, runs, strict=True) if run.get("row") == number)
+        where = " and ".join(f"{own[device]} on {device}" for device in devices if own[device])
+        told.append(f"{name} {where or 'none'}")
+    return f"{len(runs)} runs ({'; '.join(told)})"
