@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,6 +43,11 @@ def test_a_sweep_is_run_and_kept_and_the_page_written(
         seen.append(words[3:])
         runs = write_sweep(read_request(words[3:]).ablation.folder, seeds=4)
         (runs / "0" / "job.json").write_text("{}")
+        (runs / "0" / "checkpoints").mkdir()
+        (runs / "0" / "checkpoints" / "best.ckpt").write_bytes(b"weights")
+        shutil.copytree(runs / "0", runs / "99")
+        status = json.loads((runs / "99" / "status.json").read_text())
+        (runs / "99" / "status.json").write_text(json.dumps(status | {"state": "stopped"}))
         return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(command.subprocess, "run", ablate)
@@ -52,6 +58,8 @@ def test_a_sweep_is_run_and_kept_and_the_page_written(
     assert words[:3] == ["neck", "budget=cpu", "model/neck=none,fpn"]
     assert "until=decided" in words
     assert {"hydra.launcher.n_jobs=2", "trainer=gpu"} <= {*words}
+    (unfinished,) = Path("outputs/evidence/necks-shapes").rglob("*.ckpt")
+    assert unfinished.parts[-3] == "99"
     kept = read_kept(folder / "necks-shapes")
     assert kept is not None
     assert kept.measured.values.shape == (2, 4)

@@ -26,6 +26,7 @@ OPTIONS = {
     "only": "names of claims to run, with commas; all",
     "n_jobs": "jobs at once; 1",
     "out": "folder of the sweeps' runs; outputs/evidence",
+    "checkpoints": "true: keep those of finished jobs, some hundred MB each; false",
     "trainer": "trainer of every job, such as gpu; each budget's own",
     "bccd": "folder of the blood cells, for sweeps with data.root={bccd}; without it these are left out",
 }
@@ -33,7 +34,7 @@ HELP = (
     f"usage: {USAGE} [KEY=VALUE ...]\n\n"
     "Runs the sweeps of FOLDER/claims.yaml one after the other, four to eight seeds a row; the same command goes on\n"
     "after an interruption. Keeps in FOLDER what the verdicts follow from, and writes FOLDER.md.\n\n"
-    + "\n".join(f"  {key:7} {text}" for key, text in OPTIONS.items())
+    + "\n".join(f"  {key:11} {text}" for key, text in OPTIONS.items())
 )
 
 
@@ -58,6 +59,7 @@ def answer_all(folder: Path, options: Mapping[str, str]) -> int:
     claims, worst = read_claims(folder), 0
     chosen = _chosen(claims, options.get("only", ""))
     running = flag("run", options.get("run", "true"))
+    keeping = flag("checkpoints", options.get("checkpoints", "false"))
     place = Path(options.get("out", "outputs/evidence"))
     jobs = options.get("n_jobs", "1")
     if not jobs.isdecimal() or not int(jobs):
@@ -81,6 +83,8 @@ def answer_all(folder: Path, options: Mapping[str, str]) -> int:
             if status not in (0, 1):
                 return status
             worst = max(worst, status)
+            if not keeping:
+                drop_checkpoints(request.ablation.folder)
         if keep(folder, claim, data, request):
             write_page(folder, claims)
     page = write_page(folder, claims)
@@ -136,6 +140,14 @@ def keep(folder: Path, claim: Claim, data: str, request: Request) -> bool:
     }
     write_kept(claim.stem(folder, data), replace(measured, values=measured.values[:, :count], draws=draws), facts)
     return True
+
+
+def drop_checkpoints(sweep: Path) -> None:
+    """Delete the checkpoints of a sweep's finished jobs, whose verdicts follow from their detections."""
+    for run in find_runs([sweep]):
+        if run.done:
+            for file in run.folder.rglob("*.ckpt"):
+                file.unlink()
 
 
 def write_page(folder: Path, claims: Sequence[Claim]) -> Path:
