@@ -30,9 +30,6 @@ class Tiny(Backbone):
     def stages(self) -> list[tuple[str, nn.Module]]:
         return [("stem", self.stem), *self.blocks.items()]
 
-    def take_tail(self) -> nn.Module:
-        raise ValueError("The tiny backbone has no layers behind C4 to give to a head.")
-
     def keep(self, names: Iterable[str]) -> None:
         deepest = max(names)
         for name in [name for name in self.blocks if name > deepest]:

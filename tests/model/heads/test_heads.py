@@ -11,6 +11,7 @@ from detlab.model.heads import DenseHead, FCHead, roi_head, truncate_svd
 from detlab.model.losses import BCELoss, CrossEntropyLoss, FocalLoss
 from detlab.model.pools import RoIAlign, SpatialPyramidPool
 from detlab.tensors.structures import Level
+from tests.tiny import Tiny
 
 PYRAMID = [Level(f"P{i}", 256, 2**i) for i in range(3, 8)]
 
@@ -116,6 +117,15 @@ def test_class_agnostic_boxes() -> None:
 def test_a_tail_that_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="model/head=tail needs one C4 map"):
         build(ResNet(depth=18), PYRAMID, body="tail")
+
+
+def test_a_backbone_without_a_tail_gets_new_layers() -> None:
+    backbone, c4 = Tiny(), [Level("C4", 8, 16)]
+    assert build(backbone, c4, width=32).body[1].in_features == 8 * 49
+    with pytest.raises(ValueError, match="the backbone Tiny has none to give; use model/head=fc"):
+        build(backbone, c4, body="tail")
+    with pytest.raises(ValueError, match="Tiny has no layers behind C4"):
+        backbone.take_tail()
 
 
 def test_truncated_svd_keeps_the_largest_part() -> None:

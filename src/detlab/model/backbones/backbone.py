@@ -37,10 +37,11 @@ class Backbone(nn.Module, ABC):
         levels: all levels it can give.
         weights: the option it was built with; None for random weights.
         norm: the option it was built with.
+        tail: shapes of the layers behind C4 that `take_tail` gives; None for a backbone that gives none.
     """
 
     levels: tuple[Level, ...]
-    tail: Tail
+    tail: Tail | None = None
     mean: Tensor  # [1, 3, 1, 1] of values 0..255
     std: Tensor
 
@@ -58,9 +59,13 @@ class Backbone(nn.Module, ABC):
     def stages(self) -> list[tuple[str, nn.Module]]:
         """(name, module) in order of depth: the stem, then the stages of C2, C3, C4, C5; without removed ones."""
 
-    @abstractmethod
     def take_tail(self) -> nn.Module:
-        """Remove and return the tail, for a RoI head; the backbone then ends at C4."""
+        """Remove and return the tail, for a RoI head; the backbone then ends at C4.
+
+        Raises:
+            ValueError: the backbone has no tail to give.
+        """
+        raise ValueError(f"{type(self).__name__} has no layers behind C4 to give to a RoI head; use model/head=fc.")
 
     @property
     def fc_weights(self) -> Mapping[str, Tensor] | None:

@@ -134,16 +134,21 @@ def roi_head(
         size: side of the pooled map; null takes the body's own (14 for conv5, 7 for fully connected layers).
     """
     tail = backbone.tail
-    fits = len(levels) == 1 and levels[0].stride == 16 and levels[0].channels == tail.channels
     spatial = pool(levels=levels, size=7).spatial
-    if body == "tail" and not (fits and spatial):
+    if body == "tail" and tail is None:
+        raise ValueError(
+            f"model/head=tail takes over layers behind C4, but the backbone {type(backbone).__name__} has none to "
+            f"give; use model/head=fc."
+        )
+    fits = tail is not None and len(levels) == 1 and (levels[0].stride, levels[0].channels) == (16, tail.channels)
+    if body == "tail" and tail is not None and not (fits and spatial):
         raise ValueError(
             f"model/head=tail needs one C4 map of {tail.channels} channels and a pool with a spatial map, but the "
             f"levels are {[level.name for level in levels]}; use model/neck=none and model/pool=roi_align, or "
             f"model/head=fc."
         )
     head = partial(RoIHead, cls_loss=cls_loss, num_classes=num_classes, class_agnostic=class_agnostic)
-    if body == "tail" or (body == "auto" and fits and spatial):
+    if tail is not None and body in ("tail", "auto") and fits and spatial:
         pooled = pool(levels=levels, size=size or tail.size)
         return head(pool=pooled, body=backbone.take_tail(), width=tail.width)
     entry, pooled = levels[0].channels, pool(levels=levels, size=size or 7)

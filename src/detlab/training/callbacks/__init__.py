@@ -1,9 +1,10 @@
-"""Callbacks: status, budget, results, checkpoints, pictures, times, progress, detection of non-finite losses."""
+"""Callbacks: status, budget, results, checkpoints, rates, pictures, times, progress, and a guard against non-finite losses."""
 
 from detlab.training.callbacks.agreement import DifferentConfigsError, SameConfig
 from detlab.training.callbacks.budget import Budget
 from detlab.training.callbacks.checkpoint import CheckpointFiles, EarlyStop, RunCheckpoint
 from detlab.training.callbacks.ema import EMA
+from detlab.training.callbacks.learning_rates import LearningRates
 from detlab.training.callbacks.nonfinite import NonFiniteGuard, NonFiniteLossError
 from detlab.training.callbacks.pictures import ValidationPictures
 from detlab.training.callbacks.progress import EpochTimes, progress_bar
@@ -21,6 +22,7 @@ __all__ = [
     "DifferentConfigsError",
     "EarlyStop",
     "EpochTimes",
+    "LearningRates",
     "NonFiniteGuard",
     "NonFiniteLossError",
     "ResultWriter",
