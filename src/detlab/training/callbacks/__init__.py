@@ -1,4 +1,4 @@
-"""Callbacks: status, budget, results, checkpoints, rates, pictures, times, progress, and a guard against non-finite losses."""
+"""Callbacks: status, budget, results, checkpoints, rates, pictures, times, progress, guard against infinite losses."""
 
 from detlab.training.callbacks.agreement import DifferentConfigsError, SameConfig
 from detlab.training.callbacks.budget import Budget
