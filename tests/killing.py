@@ -67,6 +67,18 @@ RECIPES = {  # what is trained: the choices of OVERRIDES that give way, and thos
     "accumulation": ((), ("trainer.accumulate_grad_batches=2",)),
     "ssd": (("model=", "model.neck.", "model.head."), ("model=ssd",)),
     "faster_rcnn": (("model=", "model.head.depth="), ("model=faster_rcnn", "model.sampler.size=16")),
+    "yolo": (  # the warm start ends in the second epoch; every step draws a canvas size
+        ("model=", "model.neck.", "model.head."),
+        (
+            "model=yolov2",
+            "model.neck.width=16",
+            "model.head.width=16",
+            "model.criterion.prior_images=20",
+            "multiscale=small",
+            "multiscale.factors=[1.0, 1.5, 2.0]",
+            "multiscale.every=1",
+        ),
+    ),
     "alternating": (
         ("model=", "model.head.depth=", "trainer.max_epochs="),
         ("model=faster_rcnn", "model.sampler.size=16", "training=alternating", "trainer.max_epochs=1"),

@@ -44,12 +44,13 @@ SMALL = [
     "name=equality",
 ]
 FPN = "model.neck.width=32"
+SCALES = ["multiscale=small", "multiscale.factors=[1.0, 1.5]", "multiscale.every=1"]
 FAMILIES: dict[str, list[str]] = {
     "rpn": [FPN],
     "retinanet": [FPN, "model.head.width=32", "model.head.depth=1"],
     "ssd": [],
     "refinedet": ["model.connection.width=32"],
-    "yolo": ["model.neck.widths=[16, 16, 16]", "model.neck.norm=gn", "model.head.norm=gn"],
+    "yolo": ["model.neck.widths=[16, 16, 16]", "model.neck.norm=gn", "model.head.norm=gn", *SCALES],
     "yolov2": ["model.neck.width=32", "model.neck.norm=gn", "model.head.width=32", "model.head.norm=gn"],
     "yolov1": ["model/neck=none", "model.head.width=16", "model.head.dropout=0"],  # its neck leaves 1 x 1 of 64 px
     "faster_rcnn": [FPN, "model.head.width=64", "model.sampler.size=16"],
