@@ -110,6 +110,7 @@ OPTIONS = [
     ("train +model.detect.topkk=1", r"has no option 'topkk'; did you mean model\.detect\.topk\?"),
     ("train model.neck._target_=nope.FPN", r"model\.neck\._target_=nope\.FPN cannot be imported \(ModuleNotFoundError: No module named 'nope'\)"),
     ("train model=retinanet model/head=roi", r"model/head is refused"),
+    ("train model=yolo model/head=conv_fc", r"model/head is refused .* use .*, or with model=yolo model/head=yolo"),
     ("train model=retinanet compile=true", r"compile=true is refused .* use data\.canvas=\[HEIGHT, WIDTH\] with multiscale=null"),
     ("train model=retinanet evaluation_loss=false monitor=val/loss", r"evaluation_loss=false is refused .* use evaluation_loss=true, or monitor=null"),
     ("train model.box_loss=giou", r"use model/box_loss=giou"),

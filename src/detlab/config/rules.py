@@ -80,7 +80,7 @@ RULES: tuple[Rule, ...] = (
         lambda c: family(c, "reads") == "maps" and fact(part(c, "head"), "reads") == "vectors",
         "model/head",
         "a RoI head reads vectors of pooled regions, a dense head maps",
-        "model/head=retinanet, model/head=rpn or model/head=ssd",
+        "model/head=retinanet, model/head=rpn or model/head=ssd, or with model=yolo model/head=yolo",
     ),
     Rule(
         "a dense head on a RoI family",
