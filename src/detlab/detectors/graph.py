@@ -37,7 +37,7 @@ class Exported(nn.Module):
         if isinstance(detector, ProposalDetector):
             raise ConfigError(
                 f"{type(detector).__name__} reads proposals that come with each image and are not part of a graph; "
-                f"export a run of model=faster_rcnn, retinanet, ssd, refinedet or rpn."
+                f"export a run of model=faster_rcnn, retinanet, ssd, refinedet, yolo or rpn."
             )
         self.detector = detector.eval()
 

@@ -8,7 +8,8 @@ from torch import nn
 
 from detlab.model.backbones import VGG16, ResNet
 from detlab.model.heads import DenseHead, FCHead, roi_head, truncate_svd
-from detlab.model.losses import BCELoss, CrossEntropyLoss, FocalLoss
+from detlab.model.heads.yolo import GridHead
+from detlab.model.losses import BCELoss, CrossEntropyLoss, FocalLoss, SquaredClassLoss, SquaredObjectness
 from detlab.model.pools import RoIAlign, SpatialPyramidPool
 from detlab.tensors.structures import Level
 from tests.tiny import Tiny
@@ -145,3 +146,14 @@ def test_truncated_svd_keeps_the_largest_part() -> None:
         truncate_svd(torch.nn.Sequential(layer), [3])
     with pytest.raises(ValueError, match="the head has 1; give fewer"):
         truncate_svd(torch.nn.Sequential(layer), [1, 1])
+
+
+def test_a_graph_of_yolov1s_head_leaves_the_number_of_images_open() -> None:
+    parts = {"cls_loss": SquaredClassLoss(), "obj_loss": SquaredObjectness(), "num_classes": 3}
+    head = GridHead(levels=[Level("C5", 8, 32)], num_anchors=[2], canvas=64, width=4, **parts).eval()
+    batch = {"C5": {0: torch.export.Dim("batch", min=1, max=8)}}
+    graph = torch.export.export(head, ({"C5": torch.rand(2, 8, 2, 2)},), strict=False, dynamic_shapes=(batch,)).module()
+    for number in (1, 3):
+        maps = {"C5": torch.rand(number, 8, 2, 2)}
+        for found, wanted in zip(graph(maps), head(maps), strict=True):
+            torch.testing.assert_close(found, wanted)

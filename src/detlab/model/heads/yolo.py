@@ -180,7 +180,7 @@ class Local(nn.Module):
         """[B, C, h, w] -> [B, width, h, w]."""
         patches = nn.functional.unfold(x, 3, padding=1)  # [B, C * 9, cells]
         out = torch.bmm(patches.permute(2, 0, 1), self.weight.mT)  # an einsum fails under autocast in FLOP counts
-        return (out.permute(1, 2, 0) + self.bias).reshape(len(x), -1, *self.size)
+        return (out.permute(1, 2, 0) + self.bias).reshape(x.shape[0], -1, *self.size)
 
     def darknet_tensors(self) -> list[Tensor]:
         """Its tensors in the order of a darknet file."""
