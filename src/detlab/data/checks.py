@@ -81,7 +81,7 @@ def check_images(
             report.add(split, fact.rule, f"{name}: {fact.reason}" if fact.reason else name)
             continue
         if fact is not None:
-            plain = fact.mode == "RGB" and not fact.rotated and fact.frames == 1
+            plain = fact.mode == "RGB" and not fact.rotated and not fact.several
             if plain and annotated[row] in (fact.size, UNKNOWN):
                 sizes[row] = fact.size
             else:
@@ -221,6 +221,6 @@ def _with_facts(item: Record, fact: ImageFacts, split: str, report: AuditReport)
         report.add(split, f"{MODE_NAMES[fact.mode]} image", item.name, item.path)
     elif is_deep_mode(fact.mode):
         report.add(split, "16-bit image", item.name, item.path)
-    if fact.frames > 1:
-        report.add(split, "image of several frames", f"{item.name} ({fact.frames})", item.path)
+    if fact.several:
+        report.add(split, "image of several frames", item.name, item.path)
     return replace(item, size=size, rotate=rotate)
