@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from detlab.model.backbones import ResNet
 from detlab.runs.checkpoints import CHECKPOINT_KEY
 
 COCO = "train data=coco data.root={tmp}/coco data.images.train=images"
@@ -79,6 +80,10 @@ FILES = [
     (f"{DARK} model.backbone.weights={{tmp}}/version.weights", r"model\.backbone\.weights=.*/version\.weights ends after 0 numbers, but the network needs more"),
     (f"{DARK} model.backbone.weights={{tmp}}/odd.weights", r"model\.backbone\.weights=.*/odd\.weights has 23 bytes, no whole number of float32 behind its header"),
     (f"{DARK} model.backbone.weights={{tmp}}/few.weights", r"model\.backbone\.weights=.*/few\.weights ends after 100 numbers, but the network needs more"),
+    (f"{DARK} model.backbone.weights={{tmp}}/nan.weights", r"model\.backbone\.weights=.*/nan\.weights holds a number that is not finite \(place 0 of 100\)"),
+    ("predict run={tmp}/nan.ckpt source={tmp}/JPEGImages", r"/nan\.ckpt holds weights that are not finite, in 1 of 108 tensors \(first: backbone\.conv1\.weight\)"),
+    ("evaluate run={tmp}/nan.ckpt", r"/nan\.ckpt holds weights that are not finite, in 1 of 108 tensors"),
+    ("train model=retinanet init_from={tmp}/nan.ckpt", r"/nan\.ckpt holds weights that are not finite, in 1 of 108 tensors"),
     ("predict run={tmp}/wide.ckpt source={tmp}/JPEGImages", r"/wide\.ckpt: its model has head\.cls_tower\.0\.weight of \[1000000000, 64, 3, 3\], but its weights"),
     ("predict run={tmp}/deep.ckpt source={tmp}/JPEGImages", r"/deep\.ckpt: its model has more than 4960 layers, but its weights are 108 tensors; give a"),
     ("predict run={tmp}/unlike.ckpt source={tmp}/JPEGImages", r"/unlike\.ckpt: its model has a tensor head\.box_tower\.2\.bias, unlike its weights; give a"),
@@ -215,7 +220,8 @@ def write_tables(folder: Path) -> None:
     (folder / "voc" / "ImageSets" / "Main" / "folder.txt").mkdir()
     head = np.array([0, 2, 0, 0, 0], np.int32).tobytes()
     files = {"short": head[:8], "version": np.array([9, 9, 9, 9, 9], np.int32).tobytes(), "odd": head + b"abc"}
-    for name, content in (files | {"few": head + bytes(400)}).items():
+    files |= {"few": head + bytes(400), "nan": head + np.full(100, np.nan, np.float32).tobytes()}
+    for name, content in files.items():
         (folder / f"{name}.weights").write_bytes(content)
 
 
@@ -260,6 +266,10 @@ def write_checkpoints(folder: Path, facts: dict[str, Any], state: dict[str, torc
     for name, part in wrong.items():
         torch.save({"state_dict": state, CHECKPOINT_KEY: facts | part}, folder / f"{name}.ckpt")
     torch.save({"state_dict": state, CHECKPOINT_KEY: facts, "global_step": "x"}, folder / "step.ckpt")
+    diverged = state | {"detector.backbone.conv1.weight": state["detector.backbone.conv1.weight"] / 0}
+    torch.save({"state_dict": diverged, CHECKPOINT_KEY: facts}, folder / "nan.ckpt")
+    trunk = ResNet(depth=18).state_dict()
+    torch.save({"state_dict": trunk | {"conv1.weight": trunk["conv1.weight"] / 0}}, folder / "nan.pth")
     torch.save({"state_dict": state, CHECKPOINT_KEY: facts, "batch": {"x": 1}, "step": 1}, folder / "batch.ckpt")
     for name in ("othermodel/checkpoints", "stages/stages", "nostage/stages/1-rpn"):
         (folder / name).mkdir(parents=True)

@@ -11,6 +11,7 @@ import io
 import pickletools
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -64,6 +65,13 @@ def load_tensors(path: Path) -> Any:
         if isinstance(value, torch.Tensor) and value.numel() * value.element_size() > size:
             raise ArchiveError(f"it holds a tensor of {list(value.shape)}, more than the file has bytes")
     return content
+
+
+def not_finite(state: Mapping[str, torch.Tensor]) -> list[str]:
+    """The names of tensors that hold NaN or an infinity, as those of a training that diverged."""
+    floats = {name: value for name, value in state.items() if value.is_floating_point()}
+    wide = {name: value.float() if value.element_size() == 1 else value for name, value in floats.items()}  # float8
+    return [name for name, value in wide.items() if not bool(torch.isfinite(value).all())]
 
 
 def _check_zip(file: BinaryIO, size: int) -> None:
