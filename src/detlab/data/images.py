@@ -77,15 +77,15 @@ def suffixes() -> frozenset[str]:
     return frozenset(named | {".mpo"})  # Pillow opens an MPO as a JPEG and registers no extension for it
 
 
-def list_images(folder: Path) -> Listing:
-    """Every image file below a folder, following links, and the other files.
+def list_images(folder: Path, top: Path | None = None) -> Listing:
+    """Every image file below a folder, following links (to folders below `top`), and the other files.
 
     A file with an unknown extension is an image if its header is one. Hidden files and files that usually lie beside
     images (labels, lists, notes) are left out.
     """
     images: list[Path] = []
     skipped: list[Path] = []
-    for path in files_below(folder):
+    for path in files_below(folder, top):
         suffix = path.suffix.lower()
         if suffix in COMPANIONS or path.name.lower() in COMPANION_NAMES:
             continue
