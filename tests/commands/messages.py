@@ -207,6 +207,8 @@ RUNS = [
 ]
 TYPED = [  # what Hydra itself refuses, through its own start
     ("train model=retinanett", r"model=retinanett does not exist; did you mean retinanet\?; options: fast_rcnn"),
+    ("train data=coco data.annotations=[a]", r"data\.annotations=\[a\] must be a group of keys; write data\.annotations\.NAME=VALUE"),
+    ("train model=retinanet model.anchors.sizes={a:1}", r"model\.anchors\.sizes=\{a:1\} must be a list"),
     ("train model/nek=fpn", r"There is no option model/nek; did you mean model/neck\?"),
     ("train model=rpn model/pool=spp", r"model/pool is refused.*use model=faster_rcnn"),
     ("train debug=true", r"debug=true names no option of the group debug; use one of fast, limit, overfit, profiler"),

@@ -82,6 +82,8 @@ FILES = [
     (f"{DARK} model.backbone.weights={{tmp}}/few.weights", r"model\.backbone\.weights=.*/few\.weights ends after 100 numbers, but the network needs more"),
     (f"{DARK} model.backbone.weights={{tmp}}/nan.weights", r"model\.backbone\.weights=.*/nan\.weights holds a number that is not finite \(place 0 of 100\)"),
     ("predict run={tmp}/nan.ckpt source={tmp}/JPEGImages", r"/nan\.ckpt holds weights that are not finite, in 1 of 108 tensors \(first: backbone\.conv1\.weight\)"),
+    ("predict run={tmp}/double.ckpt source={tmp}/JPEGImages", r"/double\.ckpt holds weights that are not finite, in 1 of 108 tensors"),
+    ("predict run={tmp}/complex.ckpt source={tmp}/JPEGImages", r"/complex\.ckpt: its weights have complex numbers in backbone\.conv1\.weight; give a checkpoint"),
     ("evaluate run={tmp}/nan.ckpt", r"/nan\.ckpt holds weights that are not finite, in 1 of 108 tensors"),
     ("train model=retinanet init_from={tmp}/nan.ckpt", r"/nan\.ckpt holds weights that are not finite, in 1 of 108 tensors"),
     ("predict run={tmp}/wide.ckpt source={tmp}/JPEGImages", r"/wide\.ckpt: its model has head\.cls_tower\.0\.weight of \[1000000000, 64, 3, 3\], but its weights"),
@@ -266,8 +268,10 @@ def write_checkpoints(folder: Path, facts: dict[str, Any], state: dict[str, torc
     for name, part in wrong.items():
         torch.save({"state_dict": state, CHECKPOINT_KEY: facts | part}, folder / f"{name}.ckpt")
     torch.save({"state_dict": state, CHECKPOINT_KEY: facts, "global_step": "x"}, folder / "step.ckpt")
-    diverged = state | {"detector.backbone.conv1.weight": state["detector.backbone.conv1.weight"] / 0}
-    torch.save({"state_dict": diverged, CHECKPOINT_KEY: facts}, folder / "nan.ckpt")
+    first = "detector.backbone.conv1.weight"
+    odd = {"nan": state[first] / 0, "double": state[first].double() + 1e300, "complex": state[first] * 1j}
+    for name, value in odd.items():
+        torch.save({"state_dict": state | {first: value}, CHECKPOINT_KEY: facts}, folder / f"{name}.ckpt")
     trunk = ResNet(depth=18).state_dict()
     torch.save({"state_dict": trunk | {"conv1.weight": trunk["conv1.weight"] / 0}}, folder / "nan.pth")
     torch.save({"state_dict": state, CHECKPOINT_KEY: facts, "batch": {"x": 1}, "step": 1}, folder / "batch.ckpt")

@@ -68,10 +68,11 @@ def load_tensors(path: Path) -> Any:
 
 
 def not_finite(state: Mapping[str, torch.Tensor]) -> list[str]:
-    """The names of tensors that hold NaN or an infinity, as those of a training that diverged."""
+    """The names of tensors that hold NaN or an infinity in float32, as those of a training that diverged."""
+    usual = (torch.float32, torch.float16, torch.bfloat16)
     floats = {name: value for name, value in state.items() if value.is_floating_point()}
-    wide = {name: value.float() if value.element_size() == 1 else value for name, value in floats.items()}  # float8
-    return [name for name, value in wide.items() if not bool(torch.isfinite(value).all())]
+    as_used = {name: value if value.dtype in usual else value.float() for name, value in floats.items()}
+    return [name for name, value in as_used.items() if not bool(torch.isfinite(value).all())]
 
 
 def _check_zip(file: BinaryIO, size: int) -> None:

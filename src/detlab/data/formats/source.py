@@ -67,7 +67,7 @@ def folder(root: str | Path | None, option: str, kind: str) -> Path:
     Raises:
         DataError: the option is not set or names no folder.
     """
-    if root is None:
+    if root is None or not str(root).strip():  # an unset variable of the shell must not mean the current folder
         raise DataError(f"{option} is not set; give the folder of your {kind}, {option}=PATH.")
     path = Path(root).expanduser().absolute()
     try:

@@ -79,7 +79,7 @@ def read_folders(
 
 def _top(root: str | None) -> tuple[Path, Path | None]:
     """The folder, and the data.yaml in it, if there is one."""
-    if root is None:
+    if root is None or not root.strip():
         raise DataError("data.root is not set; give your data.yaml, data.root=PATH/data.yaml.")
     path = Path(root).expanduser().absolute()
     try:
