@@ -207,6 +207,7 @@ RUNS = [
 ]
 TYPED = [  # what Hydra itself refuses, through its own start
     ("train model=retinanett", r"model=retinanett does not exist; did you mean retinanet\?; options: fast_rcnn"),
+    (f"train data.classes=[{'a,' * 10_000}a]", r"data\.classes is given 20,016 characters, and Hydra would take minutes .*--config-dir=FOLDER"),
     ("train data=coco data.annotations=[a]", r"data\.annotations=\[a\] must be a group of keys; write data\.annotations\.NAME=VALUE"),
     ("train model=retinanet model.anchors.sizes={a:1}", r"model\.anchors\.sizes=\{a:1\} must be a list"),
     ("train model/nek=fpn", r"There is no option model/nek; did you mean model/neck\?"),

@@ -109,7 +109,8 @@ FILES = [
     ("predict run={tmp}/run 'source=/nope/*.jpg'", r"source=/nope/\*\.jpg is a pattern that no image matches; give an image, a folder"),
     ("predict run={tmp}/run source={tmp}/JPEGImages classes=[cat]", r"classes=\['cat'\] names 'cat', which the model lacks; it has rectangle, ellipse, triangle"),
     ("predict run={tmp}/run source={tmp}/JPEGImages classes=[]", r"classes=\[\] must be a list of at least 1 entry, each text, or null; use classes=null"),
-    ("evaluate run={tmp}/notrainer.ckpt", r"/notrainer\.ckpt holds a config without trainer, augment, seed or monitor"),
+    ("evaluate run={tmp}/notrainer.ckpt", r"/notrainer\.ckpt holds a config without trainer, metrics, augment, seed or monitor"),
+    ("evaluate run={tmp}/metrics.ckpt", r"/metrics\.ckpt holds a config without trainer, metrics, augment, seed or monitor"),
     ("check batch={tmp}/batch.ckpt", r"batch=.*/batch\.ckpt holds a batch of other parts than detlab writes \(Batch\.__new__\(\) got an"),
     ("rerun {tmp}/mixed", r"overrides\.yaml is not a list of overrides"),
     ("rerun {tmp}/long", r"/long is not a run folder with \.hydra/overrides\.yaml: .*overrides\.yaml holds a value of 20005"),
@@ -264,6 +265,7 @@ def write_checkpoints(folder: Path, facts: dict[str, Any], state: dict[str, torc
         "largesize": changed("data.size", 60_000),
         "nosize": changed("data.size", None),
         "notrainer": changed("trainer", None),
+        "metrics": changed("metrics", 5),
     }
     for name, part in wrong.items():
         torch.save({"state_dict": state, CHECKPOINT_KEY: facts | part}, folder / f"{name}.ckpt")
