@@ -28,6 +28,7 @@ PARTS = [
     (f"{RETINA} model.backbone.weights=/nope.pth", r"model\.backbone\.weights=/nope\.pth is neither 'imagenet' nor a file"),
     (f"{RETINA} model.backbone.weights={{tmp}}/text.pth", r"weights=.*text\.pth is not a checkpoint that loads"),
     (f"{RETINA} model.backbone.weights={{tmp}}/list.pth", r"weights=.*list\.pth holds no state dict"),
+    (f"{RETINA} model.backbone.weights={{tmp}}/nan.pth", r"model\.backbone\.weights holds weights that are not finite, in 1 of \d+ entries \(first: conv1\.weight\)"),
     (f"{RETINA} model.backbone.weights={{tmp}}/other.pth", r"model\.backbone\.weights.* does not fit this network"),
     (f"{RETINA} model.backbone.norm=foo", r"model\.backbone\.norm=foo must be bn, frozen_bn, sync_bn or gn; use model\.backbone\.norm=bn"),
     (f"{RETINA} model.backbone.width=32 model.backbone.weights=imagenet", r"model\.backbone\.width=32 cannot take the weights of a network of width 64; use model\.backbone\.weights=null"),
@@ -207,6 +208,9 @@ RUNS = [
 ]
 TYPED = [  # what Hydra itself refuses, through its own start
     ("train model=retinanett", r"model=retinanett does not exist; did you mean retinanet\?; options: fast_rcnn"),
+    (f"train data.classes=[{'a,' * 10_000}a]", r"data\.classes is given 20,016 characters, and Hydra would take minutes .*--config-dir=FOLDER"),
+    ("train data=coco data.annotations=[a]", r"data\.annotations=\[a\] must be a group of keys; write data\.annotations\.NAME=VALUE"),
+    ("train model=retinanet model.anchors.sizes={a:1}", r"model\.anchors\.sizes=\{a:1\} must be a list"),
     ("train model/nek=fpn", r"There is no option model/nek; did you mean model/neck\?"),
     ("train model=rpn model/pool=spp", r"model/pool is refused.*use model=faster_rcnn"),
     ("train debug=true", r"debug=true names no option of the group debug; use one of fast, limit, overfit, profiler"),

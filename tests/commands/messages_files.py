@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from detlab.model.backbones import ResNet
 from detlab.runs.checkpoints import CHECKPOINT_KEY
 
 COCO = "train data=coco data.root={tmp}/coco data.images.train=images"
@@ -79,6 +80,12 @@ FILES = [
     (f"{DARK} model.backbone.weights={{tmp}}/version.weights", r"model\.backbone\.weights=.*/version\.weights ends after 0 numbers, but the network needs more"),
     (f"{DARK} model.backbone.weights={{tmp}}/odd.weights", r"model\.backbone\.weights=.*/odd\.weights has 23 bytes, no whole number of float32 behind its header"),
     (f"{DARK} model.backbone.weights={{tmp}}/few.weights", r"model\.backbone\.weights=.*/few\.weights ends after 100 numbers, but the network needs more"),
+    (f"{DARK} model.backbone.weights={{tmp}}/nan.weights", r"model\.backbone\.weights=.*/nan\.weights holds a number that is not finite \(place 0 of 100\)"),
+    ("predict run={tmp}/nan.ckpt source={tmp}/JPEGImages", r"/nan\.ckpt holds weights that are not finite, in 1 of 108 tensors \(first: backbone\.conv1\.weight\)"),
+    ("predict run={tmp}/double.ckpt source={tmp}/JPEGImages", r"/double\.ckpt holds weights that are not finite, in 1 of 108 tensors"),
+    ("predict run={tmp}/complex.ckpt source={tmp}/JPEGImages", r"/complex\.ckpt: its weights have complex numbers in backbone\.conv1\.weight; give a checkpoint"),
+    ("evaluate run={tmp}/nan.ckpt", r"/nan\.ckpt holds weights that are not finite, in 1 of 108 tensors"),
+    ("train model=retinanet init_from={tmp}/nan.ckpt", r"/nan\.ckpt holds weights that are not finite, in 1 of 108 tensors"),
     ("predict run={tmp}/wide.ckpt source={tmp}/JPEGImages", r"/wide\.ckpt: its model has head\.cls_tower\.0\.weight of \[1000000000, 64, 3, 3\], but its weights"),
     ("predict run={tmp}/deep.ckpt source={tmp}/JPEGImages", r"/deep\.ckpt: its model has more than 4960 layers, but its weights are 108 tensors; give a"),
     ("predict run={tmp}/unlike.ckpt source={tmp}/JPEGImages", r"/unlike\.ckpt: its model has a tensor head\.box_tower\.2\.bias, unlike its weights; give a"),
@@ -102,7 +109,8 @@ FILES = [
     ("predict run={tmp}/run 'source=/nope/*.jpg'", r"source=/nope/\*\.jpg is a pattern that no image matches; give an image, a folder"),
     ("predict run={tmp}/run source={tmp}/JPEGImages classes=[cat]", r"classes=\['cat'\] names 'cat', which the model lacks; it has rectangle, ellipse, triangle"),
     ("predict run={tmp}/run source={tmp}/JPEGImages classes=[]", r"classes=\[\] must be a list of at least 1 entry, each text, or null; use classes=null"),
-    ("evaluate run={tmp}/notrainer.ckpt", r"/notrainer\.ckpt holds a config without trainer, augment, seed or monitor"),
+    ("evaluate run={tmp}/notrainer.ckpt", r"/notrainer\.ckpt holds a config without trainer, metrics, augment, seed or monitor"),
+    ("evaluate run={tmp}/metrics.ckpt", r"/metrics\.ckpt holds a config without trainer, metrics, augment, seed or monitor"),
     ("check batch={tmp}/batch.ckpt", r"batch=.*/batch\.ckpt holds a batch of other parts than detlab writes \(Batch\.__new__\(\) got an"),
     ("rerun {tmp}/mixed", r"overrides\.yaml is not a list of overrides"),
     ("rerun {tmp}/long", r"/long is not a run folder with \.hydra/overrides\.yaml: .*overrides\.yaml holds a value of 20005"),
@@ -215,7 +223,8 @@ def write_tables(folder: Path) -> None:
     (folder / "voc" / "ImageSets" / "Main" / "folder.txt").mkdir()
     head = np.array([0, 2, 0, 0, 0], np.int32).tobytes()
     files = {"short": head[:8], "version": np.array([9, 9, 9, 9, 9], np.int32).tobytes(), "odd": head + b"abc"}
-    for name, content in (files | {"few": head + bytes(400)}).items():
+    files |= {"few": head + bytes(400), "nan": head + np.full(100, np.nan, np.float32).tobytes()}
+    for name, content in files.items():
         (folder / f"{name}.weights").write_bytes(content)
 
 
@@ -256,10 +265,17 @@ def write_checkpoints(folder: Path, facts: dict[str, Any], state: dict[str, torc
         "largesize": changed("data.size", 60_000),
         "nosize": changed("data.size", None),
         "notrainer": changed("trainer", None),
+        "metrics": changed("metrics", 5),
     }
     for name, part in wrong.items():
         torch.save({"state_dict": state, CHECKPOINT_KEY: facts | part}, folder / f"{name}.ckpt")
     torch.save({"state_dict": state, CHECKPOINT_KEY: facts, "global_step": "x"}, folder / "step.ckpt")
+    first = "detector.backbone.conv1.weight"
+    odd = {"nan": state[first] / 0, "double": state[first].double() + 1e300, "complex": state[first] * 1j}
+    for name, value in odd.items():
+        torch.save({"state_dict": state | {first: value}, CHECKPOINT_KEY: facts}, folder / f"{name}.ckpt")
+    trunk = ResNet(depth=18).state_dict()
+    torch.save({"state_dict": trunk | {"conv1.weight": trunk["conv1.weight"] / 0}}, folder / "nan.pth")
     torch.save({"state_dict": state, CHECKPOINT_KEY: facts, "batch": {"x": 1}, "step": 1}, folder / "batch.ckpt")
     for name in ("othermodel/checkpoints", "stages/stages", "nostage/stages/1-rpn"):
         (folder / name).mkdir(parents=True)

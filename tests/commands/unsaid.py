@@ -100,7 +100,7 @@ UNSAID: dict[tuple[str, str], tuple[str, str]] = {
         PACKAGE,
         "tests/commands/test_proposals.py::test_without_opencv_the_extra_is_named",
     ),
-    ("data/splits.py", "The data's classes ({', '.join(classes.names)}) "): (
+    ("data/splits.py", "The data's classes ({listed(classes.names, MANY)"): (
         "takes a checkpoint of other classes",
         "tests/training/test_splits.py::test_without_a_test_split_the_numbers_say_val",
     ),

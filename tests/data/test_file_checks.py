@@ -15,7 +15,7 @@ from detlab.data.file_checks import ROW, FactsCache, Unusable, facts_of
 from detlab.data.images import ImageError, ImageFacts, inspect
 from detlab.data.jpeg_header import plain_jpeg_facts
 
-FACT = ImageFacts((3, 4), (4, 3), "I;16", True, 2)
+FACT = ImageFacts((3, 4), (4, 3), "I;16", True, True)
 PHOTO = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8))
 
 

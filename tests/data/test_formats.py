@@ -201,6 +201,8 @@ def test_a_seeded_share_becomes_val(tmp_path: Path) -> None:
     [
         (lambda p: coco_data(p / "nowhere"), r"data.root=.*nowhere is not a folder"),
         (lambda p: coco(root=None, annotations={"train": "x"}, images={}, **LOADING), "data.root is not set"),
+        (lambda p: coco(root="", annotations={"train": "x"}, images={}, **LOADING), "data.root is not set"),
+        (lambda p: yolo(root=" ", **LOADING), "data.root is not set"),
         (lambda p: coco(root=str(p), annotations={"train": "no.json"}, images={}, **LOADING), "data.annotations.train"),
         (lambda p: yolo(root=str(p), **LOADING), "data.yaml"),
         (lambda p: voc(root=str(p), sets={"train": "train"}, **LOADING), "data.sets.train"),

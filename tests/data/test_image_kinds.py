@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import struct
+import time
+import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,8 @@ import torch
 from PIL import Image, ImageOps
 
 from detlab.commands.predict import find_images
-from detlab.data.images import ImageError, inspect, list_images, read_image, suffixes
+from detlab.data.file_checks import facts_of
+from detlab.data.images import ImageError, hush_pillow, inspect, list_images, read_image, suffixes
 from detlab.errors import ConfigError
 from tests.data.writing import picture
 
@@ -57,9 +62,6 @@ def test_floats_that_are_no_numbers_count_as_zero(tmp_path: Path) -> None:
 @pytest.mark.parametrize("full", [65535, 4095])
 def test_deep_colours_are_read_or_refused(tmp_path: Path, full: int) -> None:
     """Pillow keeps the upper byte: of 12 bits in 16 that is black."""
-    import struct
-    import zlib
-
     values = np.repeat((RAMP * full).astype(">u2")[..., None], 3, axis=2)
     rows = b"".join(b"\0" + row.tobytes() for row in values)
     parts = [(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
@@ -109,8 +111,39 @@ def test_ink_on_a_transparent_ground_is_seen(tmp_path: Path) -> None:
 def test_of_a_moving_picture_the_first_is_read(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "lime")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
-    assert inspect(tmp_path / "a.gif", decode=True).frames == 3
+    assert inspect(tmp_path / "a.gif", decode=True).several
+    assert not inspect(picture(tmp_path / "b.gif"), decode=True).several
     assert read_image(tmp_path / "a.gif")[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_many_pictures_in_a_file_are_not_counted(tmp_path: Path) -> None:
+    """Pillow counts in quadratic time: 7 seconds for these 1 MB."""
+    size = (8, 8)
+    tags = [(256, size[1]), (257, size[0]), (258, 8), (259, 1), (262, 1), (273, 8), (279, size[0] * size[1])]
+    entries = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+    places = range(8, 8 + 10_000 * (len(entries) + 4), len(entries) + 4)
+    chain = b"".join(entries + struct.pack("<I", place) for place in [*places[1:], 0])
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8) + chain)
+    start = time.process_time()
+    facts = inspect(tmp_path / "a.tif", decode=True)
+    assert (facts.size, facts.several) == (size, True)
+    assert time.process_time() < start + 2
+
+
+def test_pillow_s_warnings_stay_inside(tmp_path: Path) -> None:
+    """Also in threads, which may not use `catch_warnings`; others are shown as before."""
+    for i in range(40):
+        file = picture(tmp_path / f"{i}.tif", compression="tiff_lzw", exif=b"MM\0*\0\0\0\x08\0\x05" + b"\xff" * 20)
+        file.write_bytes(file.read_bytes()[:-30])
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        hush_pillow()
+        before = list(warnings.filters)
+        paths = [str(path) for path in tmp_path.iterdir()] * 8  # threads take 64 at once
+        facts_of(paths, decode=True, max_pixels=10**6, cache_dir=None, title="x")
+        assert warnings.filters == before
+        warnings.warn("of others", stacklevel=1)
+    assert [str(warning.message) for warning in shown] == ["of others"]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

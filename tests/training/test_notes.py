@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import LearningRateMonitor
 
 import detlab
 from detlab.config.compose import compose_config, plain_config
@@ -13,6 +14,7 @@ from detlab.detectors import Detector
 from detlab.errors import ConfigError
 from detlab.tensors.structures import Batch, Targets
 from detlab.training.build import build
+from detlab.training.trainers import callbacks_of
 from tests.batches import make_batch
 
 TINY = [
@@ -39,6 +41,18 @@ def said(tmp_path: Path, capsys: pytest.CaptureFixture[str], *overrides: str) ->
 @pytest.mark.parametrize("model", ["retinanet", "ssd", "faster_rcnn", "rpn", "yolo"])
 def test_the_defaults_have_nothing_to_note(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert said(tmp_path, capsys, f"model={model}") == []
+
+
+@pytest.mark.parametrize("logger", ["none", "csv"])
+def test_the_default_callbacks_do_without_a_logger(logger: str, tmp_path: Path) -> None:
+    """Lightning's monitor of the learning rate refuses to start without one."""
+    words = [t for t in TINY if not t.startswith(("logger", "callbacks"))]
+    words += ["model=retinanet", f"logger={logger}", f"paths.run_dir={tmp_path}"]
+    run = build(plain_config(compose_config("train", words)))
+    monitors = [c for c in callbacks_of(run.trainer) if isinstance(c, LearningRateMonitor)]
+    assert len(monitors) == (logger == "csv")
+    for monitor in monitors:
+        monitor.on_train_start(run.trainer)
 
 
 def test_a_selection_below_what_is_judged_is_noted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,8 +54,9 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     checkpoint = read_checkpoint(find_checkpoint(config["run"], config["ckpt"]), config["trust"])
     checkpoint = _with_selection(checkpoint, config["detect"])
     run = checkpoint.config
-    if type(run.get("trainer")) is not dict or not {"augment", "seed", "monitor"} <= run.keys():
-        raise ConfigError(f"{checkpoint.path} holds a config without trainer, augment, seed or monitor.")
+    maps = all(type(run.get(key)) is dict for key in ("trainer", "metrics"))
+    if not maps or not {"augment", "seed", "monitor"} <= run.keys():
+        raise ConfigError(f"{checkpoint.path} holds a config without trainer, metrics, augment, seed or monitor.")
     unknown = sorted(set(config["data"]) - set(run["data"]) - {"_target_", "voc_ap", "max_detections"})
     if unknown:
         raise ConfigError(f"There is no option data.{unknown[0]}; the run's data has {', '.join(run['data'])}.")

@@ -26,6 +26,7 @@ from detlab.config.typed import swept, unreadable
 from detlab.errors import ConfigError, DataError
 
 PLACING = re.compile(r"(full_key|reference_type|object_type)\s*[:=]")  # OmegaConf's lines below its reason
+MERGED = "Cannot merge DictConfig with ListConfig"
 LONGEST = 1000  # characters of a reason that is not ours; torch lists every tensor that does not fit
 
 
@@ -101,7 +102,13 @@ def _of_key(error: OmegaConfBaseException, name: str, overrides: Sequence[str]) 
         return f"{key} cannot be resolved: {one_line(error)}"
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         return _no_group(key, name) if "/" in key else _no_key(key, name, overrides)
-    return f"{key}={error.value} does not fit: {one_line(error)}" if key else one_line(error)
+    typed = {word.lstrip("+").partition("=")[0]: word.partition("=")[2] for word in overrides}
+    value = typed.get(key, error.value)
+    if key and MERGED in str(error):  # a list in place of a map, or the other way round
+        is_map = str(value).startswith("{")
+        wanted = f"a list; write {key}=[VALUE]" if is_map else f"a group of keys; write {key}.NAME=VALUE"
+        return f"{key}={value} must be {wanted}."
+    return f"{key}={value} does not fit: {one_line(error)}" if key else one_line(error)
 
 
 def _of_composition(text: str, name: str, overrides: Sequence[str]) -> str:

@@ -29,6 +29,8 @@ MODEL_PARTS = {  # keys under model that are groups, wherever they stand
     "criterion",
 }
 
+LONGEST = 20_000  # characters of an override; Hydra's parser reads some 1,000 a second, several times
+
 
 def read_override(text: str) -> Override:
     """Parse an override with Hydra's grammar.
@@ -51,8 +53,13 @@ def check_overrides(overrides: Iterable[str]) -> None:
         ConfigError: the message shows the right form.
     """
     for override in overrides:
-        _check_group(read_override(override))
         key, _, value = override.partition("=")
+        if len(override) > LONGEST:
+            raise ConfigError(
+                f"{key[:100]} is given {len(override):,} characters, and Hydra would take minutes to read more than "
+                f"{LONGEST:,}; write the value into an option of your own, --config-dir=FOLDER."
+            )
+        _check_group(read_override(override))
         if not key.strip("+~"):
             raise ConfigError(unreadable(override))
         parts = key.lstrip("+~").split(".")

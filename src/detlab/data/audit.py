@@ -10,6 +10,7 @@ from typing import NamedTuple
 from detlab.errors import DataError
 
 EXAMPLES = 5  # names kept per rule
+MANY = 100  # class names that a message lists; COCO has 80
 
 
 class Rule(NamedTuple):

@@ -13,7 +13,7 @@ from detlab.data.file_checks import Unusable, facts_of
 from detlab.data.flat import Records
 from detlab.data.images import MAX_PIXELS, ImageFacts
 from detlab.data.pixels import is_deep_mode
-from detlab.data.records import Record
+from detlab.data.records import QUIET, Record
 
 PART = 20_000  # images whose boxes are checked at once, which bounds the memory
 UNKNOWN = (0, 0)  # size of an image that its annotation does not give
@@ -81,7 +81,7 @@ def check_images(
             report.add(split, fact.rule, f"{name}: {fact.reason}" if fact.reason else name)
             continue
         if fact is not None:
-            plain = fact.mode == "RGB" and not fact.rotated and fact.frames == 1
+            plain = fact.mode == "RGB" and not fact.rotated and not fact.several
             if plain and annotated[row] in (fact.size, UNKNOWN):
                 sizes[row] = fact.size
             else:
@@ -107,6 +107,7 @@ def check_boxes(records: Sequence[Record], split: str, report: AuditReport, *, m
     return replace(records, boxes=boxes).keep_boxes(keep)
 
 
+@QUIET
 def _checked_boxes(records: Records, split: str, report: AuditReport, min_size: float) -> tuple[np.ndarray, np.ndarray]:
     """[G] which boxes are kept, and [G, 4] all boxes clipped."""
     rows = records.box_rows
@@ -136,22 +137,23 @@ def _checked_boxes(records: Records, split: str, report: AuditReport, min_size: 
         item, start = records[row], int(records.starts[row])
         for rule, mask in found.items():
             for box in np.nonzero(mask[start : start + len(item.labels)])[0]:
-                report.add(split, rule, f"{item.name} {np.round(item.boxes[box], 1).tolist()}", item.path)
+                sides = [round(side, 1) for side in item.boxes[box].tolist()]
+                report.add(split, rule, f"{item.name} {sides}", item.path)
         if not left[row]:
             report.add(split, "image without boxes", item.name, item.path)
     return keep, clipped
 
 
+@QUIET
 def _repeats(records: Records, rows: np.ndarray) -> np.ndarray:
     """[G] bool: boxes that repeat an earlier one of their image, with the same class and flags."""
     places = np.round(records.boxes, PLACES) + 0.0  # without a sign of zero
     kinds = np.stack([rows, records.labels, records.crowd, records.difficult])
     columns = [*places.T.copy().view(np.int64), *kinds.astype(np.int64)]
     mixed = np.zeros(len(rows), np.int64)
-    with np.errstate(over="ignore"):
-        for column in columns:
-            mixed = (mixed ^ column) * MIXER
-            mixed ^= mixed >> 29
+    for column in columns:
+        mixed = (mixed ^ column) * MIXER
+        mixed ^= mixed >> 29
     order = np.argsort(mixed, kind="stable")
     alike = np.zeros(len(rows), bool)  # these may repeat another; most that do not have another number
     same = np.diff(mixed[order]) == 0
@@ -221,6 +223,6 @@ def _with_facts(item: Record, fact: ImageFacts, split: str, report: AuditReport)
         report.add(split, f"{MODE_NAMES[fact.mode]} image", item.name, item.path)
     elif is_deep_mode(fact.mode):
         report.add(split, "16-bit image", item.name, item.path)
-    if fact.frames > 1:
-        report.add(split, "image of several frames", f"{item.name} ({fact.frames})", item.path)
+    if fact.several:
+        report.add(split, "image of several frames", item.name, item.path)
     return replace(item, size=size, rotate=rotate)

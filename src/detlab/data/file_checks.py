@@ -23,11 +23,11 @@ from detlab.data.jpeg_header import plain_jpeg_facts
 from detlab.data.progress import Progress
 from detlab.system.reading import ReadError, read_bytes
 
-FACTS_VERSION = 3  # of the cached facts
+FACTS_VERSION = 4  # of the cached facts
 AT_ONCE = 64  # files that a thread takes at once
 APPENDED = 5.0  # seconds after which new rows are written, and AT_ONCE files later
 DIGEST = 16  # bytes
-ROW = struct.Struct("<16s4qBI8sI")  # digest, (h, w), raw (h, w), rotated, frames, mode, checksum of all before
+ROW = struct.Struct("<16s4qBB8sI")  # digest, (h, w), raw (h, w), rotated, several, mode, checksum of all before
 
 
 class Unusable(NamedTuple):
@@ -135,14 +135,14 @@ class FactsCache:
         row = self.rows.get(key)
         if row is None or zlib.crc32(row[:-4]) != int.from_bytes(row[-4:], "little"):
             return None
-        _, height, width, raw_height, raw_width, rotated, frames, mode, _ = ROW.unpack(row)
+        _, height, width, raw_height, raw_width, rotated, several, mode, _ = ROW.unpack(row)
         name = mode.rstrip(b"\0").decode("ascii", "replace")
-        return ImageFacts((height, width), (raw_height, raw_width), name, bool(rotated), frames)
+        return ImageFacts((height, width), (raw_height, raw_width), name, bool(rotated), bool(several))
 
     def put(self, key: bytes, fact: ImageFacts) -> None:
         """Remember a file's facts; `append` writes them."""
         mode = fact.mode.encode("ascii", "replace")
-        row = ROW.pack(key, *fact.size, *fact.raw_size, fact.rotated, fact.frames, mode, 0)[:-4]
+        row = ROW.pack(key, *fact.size, *fact.raw_size, fact.rotated, fact.several, mode, 0)[:-4]
         self.new.append(row + zlib.crc32(row).to_bytes(4, "little"))
 
     def append_some(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,18 @@ COMPANIONS = {".txt", ".xml", ".json", ".jsonl", ".yaml", ".yml", ".csv", ".cach
 COMPANION_NAMES = {"thumbs.db", "desktop.ini"}
 
 
+def hush_pillow() -> None:
+    """Hide Pillow's warnings, which name no file; `ImageError` does.
+
+    For the whole process: threads that leave `warnings.catch_warnings` may restore each other's filters.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+
+
+hush_pillow()
+
+
 class ImageFacts(NamedTuple):
     """Facts of an image file."""
 
@@ -36,7 +49,7 @@ class ImageFacts(NamedTuple):
     raw_size: tuple[int, int]  # (height, width) as stored
     mode: str  # PIL's mode
     rotated: bool  # the EXIF orientation rotates or mirrors it
-    frames: int = 1  # pictures in the file; the first is read
+    several: bool = False  # the file holds more than one picture; the first is read
 
 
 class ImageError(ValueError):
@@ -64,15 +77,15 @@ def suffixes() -> frozenset[str]:
     return frozenset(named | {".mpo"})  # Pillow opens an MPO as a JPEG and registers no extension for it
 
 
-def list_images(folder: Path) -> Listing:
-    """Every image file below a folder, following links, and the other files.
+def list_images(folder: Path, top: Path | None = None) -> Listing:
+    """Every image file below a folder, following links (to folders below `top`), and the other files.
 
     A file with an unknown extension is an image if its header is one. Hidden files and files that usually lie beside
     images (labels, lists, notes) are left out.
     """
     images: list[Path] = []
     skipped: list[Path] = []
-    for path in files_below(folder):
+    for path in files_below(folder, top):
         suffix = path.suffix.lower()
         if suffix in COMPANIONS or path.name.lower() in COMPANION_NAMES:
             continue
@@ -92,7 +105,8 @@ def inspect(path: Path, *, decode: bool, max_pixels: int = MAX_PIXELS) -> ImageF
         ImageError: the file is no image, truncated, or larger than max_pixels.
     """
     with _opened(path, max_pixels) as (_, image):
-        frames = int(getattr(image, "n_frames", 1)) if image.format in MOVING else 1
+        # not n_frames: Pillow counts a TIFF's in quadratic time, an hour for a small file of empty ones
+        several = image.format in MOVING and bool(getattr(image, "is_animated", False))
         mode, deep = image.mode, is_deep(image)
         if decode:
             image.load()
@@ -102,7 +116,7 @@ def inspect(path: Path, *, decode: bool, max_pixels: int = MAX_PIXELS) -> ImageF
         width, height = image.size
         raw = (height, width)
         shown = (width, height) if orientation in (5, 6, 7, 8) else raw
-        return ImageFacts(shown, raw, mode, orientation in TURNED, frames)
+        return ImageFacts(shown, raw, mode, orientation in TURNED, several)
 
 
 def read_image(path: Path, *, rotate: bool = True, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -172,9 +186,7 @@ def _opened(path: Path, max_pixels: int) -> Iterator[tuple[BinaryIO, Image.Image
 
 def _recognised(file: BinaryIO, max_pixels: int) -> Image.Image:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image = Image.open(file, formats=formats())
+        image = Image.open(file, formats=formats())
     except Image.DecompressionBombError as error:
         raise ImageError(f"more pixels than data.max_pixels={max_pixels}") from error
     except Exception as error:  # PIL's plugins raise many kinds on damaged headers

@@ -12,6 +12,8 @@ from urllib.parse import unquote
 
 LINK_BYTES = 1000  # most bytes of a link that git wrote as a text file, which holds one path
 LINK_DEPTH = 8  # most links in a row
+LONGEST = 4096  # characters of a path; Linux opens none that is longer
+END_PARTS = 12  # most folders, with the name, of the end of another machine's path
 OUTSIDE = "data.outside_root=true follows links and paths that leave data.root, for data of your own"
 
 
@@ -58,9 +60,14 @@ def real_folder(path: Path) -> Path | None:
         return None
 
 
-def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, sorted, following links; hidden files and macOS's archive folders are left out."""
+def files_below(folder: Path, top: Path | None = None) -> Iterator[Path]:
+    """Every file below a folder, sorted, following links; hidden files and macOS's archive folders are left out.
+
+    Args:
+        top: links to folders outside of it are not followed, and given as if they were files; None follows all.
+    """
     seen: set[str] = set()
+    inner = top.resolve() if top is not None else None
     for place, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(place)
         if real in seen:  # a link to a folder above
@@ -68,6 +75,11 @@ def files_below(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         folders[:] = sorted(f for f in folders if not f.startswith(".") and f != "__MACOSX")
+        if inner is not None:
+            links = [f for f in folders if os.path.islink(os.path.join(place, f))]
+            leaving = {f for f in links if not Path(os.path.realpath(os.path.join(place, f))).is_relative_to(inner)}
+            folders[:] = [f for f in folders if f not in leaving]
+            names += leaving
         yield from (Path(place, name) for name in sorted(names) if not name.startswith("."))
 
 
@@ -113,6 +125,8 @@ class Finder:
         left, plain = False, slashed(name)
         if not plain or "\0" in plain:
             return Found(None, outside=True)
+        if len(plain) > LONGEST:
+            return Found(self.folders[0] / "a path that is too long")
         for path, as_written in self._candidates(name, plain):
             if not _is_file(path):
                 continue
@@ -142,6 +156,8 @@ class Finder:
         plain = slashed(name)
         head, _, last = plain.rpartition("/")
         if "\\" in name or "\0" in name or last in ("", ".", "..") or ".." in head.split("/") or plain[0] == "/":
+            return None
+        if len(plain) > LONGEST:
             return None
         for folder in self.folders:
             entries, files = self._content(f"{folder}/{head}" if head else str(folder))
@@ -173,7 +189,7 @@ class Finder:
                 yield folder / name, True  # a file system may allow it in names
             yield followed(folder / plain), True
         parts = [part for part in PurePosixPath(plain).parts if part not in ("/", "..")]
-        ends = [PurePosixPath(*parts[i:]) for i in range(len(parts))]
+        ends = ends_of(parts)
         written = PurePosixPath(plain)
         if "%" in plain and parts:
             ends.append(PurePosixPath(unquote(parts[-1])))
@@ -198,6 +214,11 @@ class Finder:
                     listing.setdefault(_folded(name[: -len(_suffix(name))]), []).append(name)
             self._listings[path.parent] = listing
         return [path.parent / name for name in self._listings[path.parent].get(_folded(path.name), ())]
+
+
+def ends_of(parts: Sequence[str]) -> list[PurePosixPath]:
+    """The ends of a path of another machine, the longest first."""
+    return [PurePosixPath(*parts[i:]) for i in range(max(0, len(parts) - END_PARTS), len(parts))]
 
 
 def _folded(name: str) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from detlab.data.audit import MANY
+from detlab.data.audit import names as listed
 from detlab.errors import DataError
+
+QUIET = np.errstate(over="ignore", invalid="ignore")  # for boxes at the end of a float's range, which will be dropped
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Record:
         return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
 
+@QUIET
 def record(*, id: int, name: str, path: Path | None, size: tuple[int, int], objects: list[dict[str, Any]]) -> Record:
     """Make a record from objects with keys box, label and, if known, area, crowd, difficult."""
     boxes = np.array([o["box"] for o in objects], np.float64).reshape(-1, 4)
@@ -67,15 +73,16 @@ class Classes:
         if wanted is None:
             return self, {i: i for i in range(len(self.names))}
         wanted = [str(name) for name in wanted]
-        unknown = [name for name in wanted if name not in self.names]
-        if unknown:
+        places = {name: i for i, name in enumerate(self.names)}
+        unknown = next((name for name in wanted if name not in places), None)
+        if unknown is not None:
             raise DataError(
-                f"data.classes names {unknown[0]!r}, which the data set lacks; it has {', '.join(self.names)}."
+                f"data.classes names {unknown!r}, which the data set lacks; it has {listed(self.names, MANY)}."
             )
-        twice = [name for i, name in enumerate(wanted) if name in wanted[:i]]
-        if twice:
-            raise DataError(f"data.classes names {twice[0]!r} twice; name each class once.")
-        old = [self.names.index(name) for name in wanted]
+        twice, count = Counter(wanted).most_common(1)[0] if wanted else ("", 0)
+        if count > 1:
+            raise DataError(f"data.classes names {twice!r} twice; name each class once.")
+        old = [places[name] for name in wanted]
         return (
             Classes(tuple(wanted), tuple(self.ids[i] for i in old)),
             {o: n for n, o in enumerate(old)},

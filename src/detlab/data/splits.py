@@ -10,6 +10,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from detlab.data.audit import MANY
+from detlab.data.audit import names as listed
 from detlab.data.flat import LABEL, Records
 from detlab.data.records import Classes, Record
 from detlab.errors import DataError
@@ -56,11 +58,12 @@ def renamed(
     Raises:
         DataError: no name in common.
     """
-    common = {name: i for i, name in enumerate(names) if name in classes.names}
+    places = {name: i for i, name in enumerate(classes.names)}
+    common = {name: i for i, name in enumerate(names) if name in places}
     if not common:
         raise DataError(
-            f"The data's classes ({', '.join(classes.names)}) and the model's ({', '.join(names)}) have no name in "
-            f"common; rename them in the data set, or evaluate on another one."
+            f"The data's classes ({listed(classes.names, MANY)}) and the model's ({listed(names, MANY)}) have no name "
+            f"in common; rename them in the data set, or evaluate on another one."
         )
     boxes: Counter[str] = Counter()
     for part in {id(part): part for part in splits.values()}.values():
@@ -68,8 +71,9 @@ def renamed(
         boxes.update(dict(zip(classes.names, counts, strict=True)))
     left_out = {name: boxes[name] for name in classes.names if name not in common}
     renumber = {i: common[name] for i, name in enumerate(classes.names) if name in common}
-    free = (i for i in itertools.count(1) if i not in classes.ids)
-    ids = tuple(classes.ids[classes.names.index(name)] if name in common else next(free) for name in names)
+    taken = set(classes.ids)
+    free = (i for i in itertools.count(1) if i not in taken)
+    ids = tuple(classes.ids[places[name]] if name in common else next(free) for name in names)
     chosen = {split: of_classes(part, renumber) for split, part in splits.items()}
     return Classes(tuple(names), ids), chosen, [name for name in names if name not in common], left_out
 

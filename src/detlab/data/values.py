@@ -38,13 +38,16 @@ def whole(value: object) -> int | None:
 
 
 def flag(value: object) -> bool | None:
-    """True for 1, 1.0, "1", true, "yes"; False for 0, "0", "no", "" and null; None for anything else."""
+    """True for 1, 1.0, "1", true, "yes"; False for 0, "0", "no", "" and null; None for anything else.
+
+    Open Images writes -1 for a flag that nobody has judged.
+    """
     if value is None or isinstance(value, bool):
         return bool(value)
     if isinstance(value, str) and value.strip().lower() in TRUE | FALSE:
         return value.strip().lower() in TRUE
     found = number(value)
-    return None if found is None else found != 0
+    return None if found is None or found < 0 else found != 0
 
 
 def words(value: object, most: int = 60) -> str:

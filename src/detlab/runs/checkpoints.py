@@ -12,7 +12,7 @@ from detlab.config.trusted import checked_config
 from detlab.detectors import Detector
 from detlab.errors import ConfigError
 from detlab.model.heads import RoIHead
-from detlab.tensors.archive import load_tensors
+from detlab.tensors.archive import load_tensors, not_finite
 
 CHECKPOINT_KEY = "detlab"  # key in a checkpoint of what is needed to rebuild its detector
 LAYOUT = 3  # version of configs and tensors in checkpoints; 3: classes in model/, detectors/, training/
@@ -52,13 +52,18 @@ def find_checkpoint(run: str | Path, ckpt: str = "best") -> Path:
 
 
 def read_checkpoint(
-    path: Path, trust: Sequence[str] | str = (), own: Mapping[str, Any] | Sequence[Mapping[str, Any]] = ()
+    path: Path,
+    trust: Sequence[str] | str = (),
+    own: Mapping[str, Any] | Sequence[Mapping[str, Any]] = (),
+    *,
+    finite: bool = True,
 ) -> Checkpoint:
     """Read a checkpoint with weights_only=True and check its config, see `checked_config`.
 
     Args:
         trust: the user's own packages that the config may name.
         own: the user's own configs; their targets are trusted at the places where they occur.
+        finite: refuse weights that are not finite: such a detector finds nothing, without a word.
 
     Raises:
         ConfigError: the file is no checkpoint of detlab, is damaged, or its config names an untrusted target.
@@ -77,6 +82,12 @@ def read_checkpoint(
         raise ConfigError(f"{path} is no checkpoint of detlab train: its class_names or category_ids are no such.")
     tensors = content["state_dict"]
     state = {k.removeprefix(PREFIX): v for k, v in tensors.items() if k.startswith(PREFIX)}
+    bad = not_finite(state) if finite else []
+    if bad:
+        raise ConfigError(
+            f"{path} holds weights that are not finite, in {len(bad)} of {len(state)} tensors (first: {bad[0]}), as "
+            f"after a training that diverged; take an earlier checkpoint, such as ckpt=best."
+        )
     return Checkpoint(path, config, tuple(names), tuple(ids), state)
 
 

@@ -13,6 +13,8 @@ import torch
 from detlab.config.compose import compose_config, make_detector, plain_config
 from detlab.config.parts import build_part
 from detlab.config.validate import validate_node
+from detlab.data.audit import MANY
+from detlab.data.audit import names as listed
 from detlab.data.dataset import Collate
 from detlab.data.images import MAX_PIXELS
 from detlab.data.proposals.store import Boxes, grid_proposals
@@ -153,7 +155,7 @@ class Loaded:
             raise ConfigError(
                 f"classes={wanted} "
                 + (f"names {unknown[0]!r}, which the model lacks" if unknown else "names no class")
-                + f"; it has {', '.join(self.names)}."
+                + f"; it has {listed(self.names, MANY)}."
             )
         return [self.names.index(name) for name in wanted]
 

@@ -45,7 +45,7 @@ def load_dumped_batch(path: str | Path, trust: Sequence[str] = ()) -> Dumped:
         raise ConfigError(
             f"batch={path} is not a file; a run that met a loss that is not finite writes nonfinite/*.ckpt."
         )
-    checkpoint = read_checkpoint(file, trust)
+    checkpoint = read_checkpoint(file, trust, finite=False)
     content = read_content(file)
     stored = content.get("batch")
     if not isinstance(stored, Mapping):

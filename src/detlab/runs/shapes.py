@@ -42,6 +42,8 @@ def check_shapes(model: Mapping[str, Any], num_classes: int, state: Mapping[str,
         name = min(own.keys() ^ state.keys())
         raise ConfigError(f"its model has {'a' if name in own else 'no'} tensor {name}, unlike its weights; {ANOTHER}.")
     for name, tensor in own.items():
+        if state[name].is_complex():
+            raise ConfigError(f"its weights have complex numbers in {name}; {ANOTHER}.")
         if tensor.shape != state[name].shape:
             raise ConfigError(
                 f"its model has {name} of {list(tensor.shape)}, but its weights have {list(state[name].shape)}; "

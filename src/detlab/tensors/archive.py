@@ -11,6 +11,7 @@ import io
 import pickletools
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -64,6 +65,14 @@ def load_tensors(path: Path) -> Any:
         if isinstance(value, torch.Tensor) and value.numel() * value.element_size() > size:
             raise ArchiveError(f"it holds a tensor of {list(value.shape)}, more than the file has bytes")
     return content
+
+
+def not_finite(state: Mapping[str, torch.Tensor]) -> list[str]:
+    """The names of tensors that hold NaN or an infinity in float32, as those of a training that diverged."""
+    usual = (torch.float32, torch.float16, torch.bfloat16)
+    floats = {name: value for name, value in state.items() if value.is_floating_point()}
+    as_used = {name: value if value.dtype in usual else value.float() for name, value in floats.items()}
+    return [name for name, value in as_used.items() if not bool(torch.isfinite(value).all())]
 
 
 def _check_zip(file: BinaryIO, size: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import LearningRateMonitor, ProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
 from detlab.config.compose import config_hash, make_detector
@@ -76,6 +76,8 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         if isinstance(callback, RunStatus):
             callback.note(config_hash=config.get("config_hash") or identity, data_fingerprint=fingerprint(data))
     loggers = [build_part(node, **logger_facts(node, start)) for node in config["logger"].values() if node]
+    if not loggers:  # Lightning's refuses to run without one
+        callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
     precision = resolve_precision(str(config["trainer"]["precision"]), config["trainer"]["accelerator"])
     trainer = build_part(
         config["trainer"],

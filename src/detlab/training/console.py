@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.table import Table
 
 from detlab.data import DetectionData
+from detlab.data.audit import MANY, names
 from detlab.metrics.summary import summary_rows
 from detlab.system.printing import say, show
 from detlab.training.callbacks import ValidationPictures
@@ -69,7 +70,7 @@ def print_results(results: Mapping[str, float], title: str) -> None:
 def say_audit(data: DetectionData) -> None:
     """Print the findings of the data audit."""
     counts = ", ".join(f"{s} {len(data.records(s))}" for s in ("train", "val", "test") if data.has(s))
-    say(f"data        {counts} images; {data.num_classes} classes: {', '.join(data.class_names)}")
+    say(f"data        {counts} images; {data.num_classes} classes: {names(data.class_names, MANY)}")
     for note in data.notes:
         say(f"note        {note}")
     rows = data.report.as_rows()

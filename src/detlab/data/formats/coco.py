@@ -152,6 +152,7 @@ def _document(finder: Finder, name: str, split: str, report: AuditReport, cache_
     rows = kept_rows(path, name, cache_dir) or _whole(path, option, name, split, report)
     categories: dict[Key, str] = {}
     headings: dict[str, str] = {}
+    keys: dict[str, Key] = {}  # of the names
     for row in rows.categories:
         key, title = id_of(row.get("id")), row.get("name")
         if key is None or isinstance(title, bool) or not isinstance(title, str | int | float) or not str(title).strip():
@@ -161,11 +162,10 @@ def _document(finder: Finder, name: str, split: str, report: AuditReport, cache_
             raise DataError(
                 f"{name}: categories {categories[key]!r} and {title!r} have the same id {key}; renumber one."
             )
-        other = next((k for k, n in categories.items() if n == title and k != key), None)
-        if other is not None:
+        if keys.setdefault(title, key) != key:
             raise DataError(
-                f"{name}: two categories are named {title!r}, ids {other} and {key}; rename one, or give both one id, "
-                f"so that their results can be told apart."
+                f"{name}: two categories are named {title!r}, ids {keys[title]} and {key}; rename one, or give both "
+                f"one id, so that their results can be told apart."
             )
         categories[key] = title
         headings[title] = str(row.get("supercategory") or "none").strip()
@@ -203,9 +203,10 @@ def _classes(files: Mapping[str, Document], report: AuditReport) -> Classes:
                 del ids[name]
                 report.add(split, "class that heads others", name)
     taken: set[int] = set()
-    numbers = []
+    numbers, highest = [], 0
     for key in ids.values():
-        free = key if isinstance(key, int) and key not in taken else max(taken, default=0) + 1
+        free = key if isinstance(key, int) and key not in taken else highest + 1
         taken.add(free)
+        highest = max(highest, free)
         numbers.append(free)
     return Classes(tuple(ids), tuple(numbers))

@@ -20,6 +20,7 @@ from detlab.data.records import Classes
 from detlab.data.values import flag, number, whole, words
 from detlab.errors import DataError
 
+LARGEST_AREA = 1e10  # px^2, the end of COCO's range of all areas
 Key = int | str  # an id: an integer if it can be read as one, else the text
 
 
@@ -101,7 +102,8 @@ class Reader:
         }
         with np.errstate(over="ignore", invalid="ignore"):
             sides = (fields["boxes"][:, 2:] - fields["boxes"][:, :2]).prod(1)
-        fields["area"] = np.where(np.isfinite(fields["area"]), fields["area"], sides)
+        area = fields["area"]  # of other areas, COCO's metric would count no box of the sort at all
+        fields["area"] = np.where((area >= 0) & (area <= LARGEST_AREA), area, sides)
         fields["difficult"] = np.zeros(len(row), bool)
         return merged(group[good], "group"), fields
 

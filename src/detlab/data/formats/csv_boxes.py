@@ -216,12 +216,13 @@ class CsvBoxes(Source):
         for split, pictures in listed.items():
             for picture in pictures:
                 places.setdefault(picture.path.parent, set()).add(split)
+        within = None if self.outside else root
         if self.images not in (AUTO, None):
             top = real_folder(root / Path(str(self.images)).expanduser())
-            found = list_images(top).images if top is not None else []
+            found = list_images(top, within).images if top is not None else []
         else:
             folders = [place for place in sorted(places) if place.is_dir()]
-            found = [p for place in folders for p in list_images(place).images if p.parent == place]
+            found = [p for place in folders for p in list_images(place, within).images if p.parent == place]
         allowed = Finder(root, [], outside=self.outside).allowed
         for path in (p for p in found if p.resolve() not in known and allowed(p)):
             own = places.get(path.parent, set())

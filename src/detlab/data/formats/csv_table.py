@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,20 +73,71 @@ def read_table(root: Path, name: str, split: str, report: AuditReport, *, outsid
     if not path.exists():
         raise DataError(f"{option} is not a file under data.root={root}; give its path.")
     try:
-        lines = [line for line in text_of(path, report, split).content.splitlines() if line.strip()]
+        lines = _lines(text_of(path, report, split).content)
         if not lines:
             raise ReadError("is empty")
         separator = max(",;\t|", key=lines[0].count)
-        cells = list(csv.reader(lines, delimiter=separator, skipinitialspace=True))
+        cells = _cells(lines, separator)
     except (ReadError, csv.Error) as error:
         raise DataError(f"{option} {error}.") from error
-    places, below = _columns(_from_via(cells), option)
+    cells = _from_via(cells)
+    places, below = _columns(cells, option)
     keys = next(k for k in (CORNERS, SIDES, CENTRES) if set(k) <= set(places))
-    rows = [{key: row[i].strip() if i < len(row) else "" for key, i in places.items()} for row in below]
+    rows = [_row(row, places, keys, len(cells[0])) for row in below]
     if separator != ",":
         for row in rows:
             row |= {key: row[key].replace(",", ".") for key in keys}  # 12,5 beside semicolons
     return Table(name, path, rows, keys, _are_shares(rows, keys, option))
+
+
+def _lines(text: str) -> list[str]:
+    """The lines that are not blank, with their ends; `str.splitlines` would also divide at characters within cells."""
+    return [line for line in io.StringIO(text, newline="").readlines() if line.strip()]
+
+
+def _cells(lines: list[str], separator: str) -> list[list[str]]:
+    """The cells of each row. A quoted cell may go on in later lines; a quote that no other closes takes none of them.
+
+    Raises:
+        csv.Error: a cell is too long.
+    """
+    options: dict[str, Any] = {"delimiter": separator, "skipinitialspace": True}
+    odd = [i for i, line in enumerate(lines) if line.count('"') % 2]  # these open or close a cell of several lines
+    if not odd:
+        return list(csv.reader(lines, **options))
+    found: list[list[str]] = []
+    at, width, closing = 0, len(next(csv.reader(lines, **options))), dict(itertools.pairwise(odd))
+    unclosed = set(odd)
+    while at < len(lines):
+        end = closing.get(at, at) + 1
+        row = _one_row(lines[at:end], options)
+        if end > at + 1 and (row is None or len(row) != width):
+            end = at + 1
+            row = _one_row(lines[at:end], options)
+        if row is None:
+            row = next(csv.reader([lines[at]], **options))
+            row += ["no end of a quote"] * max(1, 1 + width - len(row)) if at in unclosed else []  # to be counted
+        found.append(row)
+        at = end
+    return found
+
+
+def _one_row(lines: list[str], options: dict[str, Any]) -> list[str] | None:
+    """The cells of lines that are one row; None if they are not, or leave a quote open."""
+    try:
+        rows = list(csv.reader(lines, strict=True, **options))
+    except csv.Error:
+        return None
+    return rows[0] if len(rows) == 1 else None
+
+
+def _row(cells: list[str], places: Mapping[str, int], keys: tuple[str, ...], width: int) -> Row:
+    """The cells by the names of COLUMNS; in a row that has not `width` of them the box is none, to be counted."""
+    row = {key: cells[i].strip() if i < len(cells) else "" for key, i in places.items()}
+    short = len(cells) < width and bool(row["class"]) and not has_box(row, keys)
+    if short or any(cell.strip() for cell in cells[width:]):
+        row |= {"class": "", **dict.fromkeys(keys, ""), keys[0]: f"not {width} columns"}
+    return row
 
 
 def has_box(row: Mapping[str, str], keys: tuple[str, ...]) -> bool:
@@ -150,9 +203,12 @@ def _from_via(cells: list[list[str]]) -> list[list[str]]:
         return cells
     file, shape, attributes = (plain.index(title) for title in VIA)
     rows = [["filename", "x", "y", "w", "h", "class"]]
-    for row in (row for row in cells[1:] if len(row) == len(plain)):
-        sides = _sides(_object(row[shape]))
-        rows.append([row[file], *(words(side, 40) for side in sides), _name(_object(row[attributes]))])
+    for row in (row for row in cells[1:] if row):
+        cell = (*row, *[""] * len(plain))
+        sides = _sides(_object(cell[shape]))
+        if len(row) != len(plain) or (not any(map(str, sides)) and cell[shape].strip() not in ("", "{}")):
+            sides = [words(cell[shape], 40) or "no shape", "", "", ""]  # to be counted
+        rows.append([cell[file], *(words(side, 40) for side in sides), _name(_object(cell[attributes]))])
     return rows
 
 

@@ -67,7 +67,7 @@ def folder(root: str | Path | None, option: str, kind: str) -> Path:
     Raises:
         DataError: the option is not set or names no folder.
     """
-    if root is None:
+    if root is None or not str(root).strip():  # an unset variable of the shell must not mean the current folder
         raise DataError(f"{option} is not set; give the folder of your {kind}, {option}=PATH.")
     path = Path(root).expanduser().absolute()
     try:
@@ -111,16 +111,17 @@ def unique(names: Iterable[str], file: str) -> tuple[str, ...]:
     Raises:
         DataError: a name is empty or occurs twice.
     """
-    found = tuple(printable(name.strip()) for name in names)
-    for i, name in enumerate(found):
+    found: dict[str, int] = {}
+    for i, name in enumerate(printable(name.strip()) for name in names):
         if not name:
             raise DataError(f"{file}: class {i} has no name; give it one.")
-        if name in found[:i]:
+        if name in found:
             raise DataError(
-                f"{file} names two classes {name!r} (places {found.index(name)} and {i}); rename one, or give both "
+                f"{file} names two classes {name!r} (places {found[name]} and {i}); rename one, or give both "
                 f"the same id, so that their results can be told apart."
             )
-    return found
+        found[name] = i
+    return tuple(found)
 
 
 def left_the_root(option: str, value: str, root: Path) -> DataError:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NamedTuple
-from xml.etree import ElementTree as ET
 
 from detlab.data.audit import AuditReport
 from detlab.data.datamodule import DetectionData
 from detlab.data.formats.source import SPLITS, Source, Splits, folder, placed, unique
 from detlab.data.formats.voc_folders import Layout, layouts
-from detlab.data.formats.voc_xml import ObjectNode, annotation, parse
+from detlab.data.formats.voc_xml import Annotation, ObjectNode, annotation, parse
 from detlab.data.images import suffixes
 from detlab.data.places import Finder, Found, slashed
 from detlab.data.records import Classes, Record, record
@@ -27,7 +26,7 @@ class Entry(NamedTuple):
     """One image of a split."""
 
     stem: str
-    tree: ET.Element
+    facts: Annotation
 
 
 class Voc(Source):
@@ -107,7 +106,7 @@ class Voc(Source):
             else:
                 seen.add(found.path)
                 try:
-                    entries.append(Entry(stem, parse(found.path, split, report)))
+                    entries.append(Entry(stem, annotation(parse(found.path, split, report))))
                 except ReadError as error:
                     report.add(split, "broken annotation", f"{found.path.name} {error}")
         return entries
@@ -115,7 +114,7 @@ class Voc(Source):
     def _record(
         self, entry: Entry, image: Found, id: int, labels: dict[str, int], split: str, report: AuditReport
     ) -> Record | None:
-        facts = annotation(entry.tree)
+        facts = entry.facts
         path = placed(image, facts.filename or entry.stem, split, report)
         if path is None:
             return None
@@ -180,14 +179,13 @@ def voc(
 
 
 def _names_of(entries: dict[str, list[Entry]]) -> set[str]:
-    return {o.name for rows in entries.values() for row in rows for o in annotation(row.tree).objects} - {""}
+    return {o.name for rows in entries.values() for row in rows for o in row.facts.objects} - {""}
 
 
 def _images(finders: Mapping[str, Finder], entries: Mapping[str, Sequence[Entry]]) -> dict[str, list[Found]]:
     """The images of each split; one that several annotations lead to is only theirs whose name it bears."""
     found = {
-        split: [_image(finders[split], row.stem, annotation(row.tree).filename) for row in rows]
-        for split, rows in entries.items()
+        split: [_image(finders[split], row.stem, row.facts.filename) for row in rows] for split, rows in entries.items()
     }
     uses: dict[Path | None, set[str]] = {}  # the names that lead to each file; two splits may hold one image
     for split, images in found.items():

@@ -47,6 +47,7 @@ def layouts(
     Raises:
         DataError: a folder or a list that an option names does not exist, or there are no annotations.
     """
+    top = None if outside else root
     xmls = _folder(root, annotations, "data.annotations", ANNOTATIONS, outside, holding=".xml")
     pictures = _folder(root, images, "data.images", IMAGES, outside)
     places = [pictures] if images not in (AUTO, None) else [pictures, xmls]
@@ -61,10 +62,10 @@ def layouts(
         return found
     if not any(sets.get(s) for s in SPLITS):
         raise DataError("data.sets names no list; give data.sets.train=train, a file of ImageSets/Main.")
-    found = _by_folders(root, wanted, report) if annotations in (AUTO, None) and images in (AUTO, None) else {}
+    found = _by_folders(root, wanted, top, report) if annotations in (AUTO, None) and images in (AUTO, None) else {}
     if found:
         return found
-    stems = _annotated(xmls)
+    stems = _annotated(xmls, top)
     if not stems or "train" not in wanted:
         lists = sorted(p.stem for p in (root / LISTS).glob("*.txt"))
         raise DataError(
@@ -72,7 +73,7 @@ def layouts(
             + (f"the lists {names(lists)}, none of them for {', '.join(wanted)}; " if lists else "no annotations; ")
             + "give data.annotations=FOLDER with the XML files, or data.sets.train=LIST of ImageSets/Main."
         )
-    pictured = _below(places)
+    pictured = _below(places, top)
     by_split = _by_first_folder(stems)
     if by_split:
         for split in SPLITS:
@@ -91,7 +92,8 @@ def _folder(
     if given in (AUTO, None):
         places = [p for p in (real_folder(root / name) for name in usual) if p is not None]
         if holding:
-            places = [p for p in places if any(f.suffix.lower() == holding for f in files_below(p))]
+            top = None if outside else root
+            places = [p for p in places if any(f.suffix.lower() == holding for f in files_below(p, top))]
         return next((p for p in places if outside or Finder(root, []).allowed(p)), root)
     path = real_folder(root / Path(str(given)).expanduser())
     if path is None:
@@ -142,25 +144,25 @@ def _stem(line: str) -> str:
     return start if extension.lower() == ".xml" or extension.lower() in suffixes() else name
 
 
-def _by_folders(root: Path, wanted: Collection[str], report: AuditReport) -> dict[str, Layout]:
+def _by_folders(root: Path, wanted: Collection[str], top: Path | None, report: AuditReport) -> dict[str, Layout]:
     """Splits by folders, as Roboflow writes them; empty if train is wanted and has none."""
     found = {}
     for split in (s for s in SPLITS if s in wanted):
         for name in SPLIT_NAMES[split]:
             place = real_folder(root / name)
-            stems = _annotated(place) if place else []
+            stems = _annotated(place, top) if place else []
             if place and stems and split not in found:
                 found[split] = Layout(stems, place, [place, root / "images" / name], f"{split}: folder {name}/")
     if "train" in wanted and "train" not in found:
         return {}
     for split, layout in found.items():
-        _count_unannotated(_below(layout.images), layout.stems, split, report)
+        _count_unannotated(_below(layout.images, top), layout.stems, split, report)
     return found
 
 
-def _annotated(place: Path) -> list[str]:
-    """The XML files below a folder, without their extension."""
-    return [str(p.relative_to(place))[:-4] for p in files_below(place) if p.suffix.lower() == ".xml"]
+def _annotated(place: Path, top: Path | None) -> list[str]:
+    """The XML files below a folder, without their extension; links leave `top` only if it is None."""
+    return [str(p.relative_to(place))[:-4] for p in files_below(place, top) if p.suffix.lower() == ".xml"]
 
 
 def _by_first_folder(stems: list[str]) -> dict[str, list[str]]:
@@ -174,9 +176,9 @@ def _by_first_folder(stems: list[str]) -> dict[str, list[str]]:
     return found
 
 
-def _below(places: Sequence[Path]) -> dict[Path, Path]:
+def _below(places: Sequence[Path], top: Path | None) -> dict[Path, Path]:
     """Every file below some folders, with its path in the first of them that holds it."""
-    return {path: path.relative_to(place) for place in reversed(places) for path in files_below(place)}
+    return {path: path.relative_to(place) for place in reversed(places) for path in files_below(place, top)}
 
 
 def _count_unannotated(paths: Mapping[Path, Path], stems: list[str], split: str, report: AuditReport) -> None:

@@ -13,6 +13,7 @@ from detlab.errors import DataError
 from detlab.system.reading import ReadError, decode, read_bytes
 
 MAX_XML_BYTES = 10_000_000
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 DECLARATION = re.compile(r"<\?xml\b[^>]*\?>")
 DECLARED = re.compile(rb"<\?xml\b[^>]*\bencoding\s*=\s*[\"']([A-Za-z0-9._-]{1,40})[\"']")
 
@@ -38,7 +39,7 @@ def parse(path: Path, split: str, report: AuditReport) -> ET.Element:
     """The tree of an annotation file.
 
     Raises:
-        ReadError: the file is no regular file, not well formed, larger than MAX_XML_BYTES, or no annotation.
+        ReadError: the file is no regular file, not well formed, larger than MAX_XML_BYTES, or not one annotation.
         DataError: the file declares a DTD.
     """
     try:
@@ -63,21 +64,37 @@ def parse(path: Path, split: str, report: AuditReport) -> ET.Element:
         node.tag = node.tag.rpartition("}")[2]  # without its namespace
     if tree.tag != "annotation" and next(_objects(tree), None) is None:
         raise ReadError(f"is no VOC annotation: its root is <{tree.tag[:40]}>")
+    if sum(node.tag != "object" and node.find("object") is not None for node in tree.iter()) > 1:
+        raise ReadError("has objects in several places, as of several images; write a file for each")
     return tree
 
 
 def annotation(tree: ET.Element) -> Annotation:
     """The fields of an annotation that a detector needs."""
-    objects = [
-        ObjectNode(
-            name=printable((node.findtext("name") or "").strip()),
-            corners=tuple(node.findtext(f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")),
-            difficult=node.findtext("difficult"),
-        )
-        for node in _objects(tree)
-    ]
     name = (tree.findtext("filename") or "").strip()
+    objects = [_object(node) for node in _objects(tree)]
     return Annotation(name, tree.findtext("size/height"), tree.findtext("size/width"), objects)
+
+
+def _object(node: ET.Element) -> ObjectNode:
+    """An object; a field that it has twice, or with elements inside, is None, so that no value is chosen in silence."""
+    fields = _fields(node)
+    box = fields.get("bndbox")
+    corners = _fields(box) if box is not None else {}
+    name, difficult = fields.get("name"), fields.get("difficult")
+    return ObjectNode(
+        name=printable(((name.text if name is not None else None) or "").strip()),
+        corners=tuple(None if c is None or len(c) else c.text for c in map(corners.get, CORNERS)),
+        difficult=difficult.text if difficult is not None else None,
+    )
+
+
+def _fields(node: ET.Element) -> dict[str, ET.Element | None]:
+    """The elements in an element by their tag; None for a tag that occurs twice."""
+    found: dict[str, ET.Element | None] = {}
+    for child in node:
+        found[child.tag] = None if child.tag in found else child
+    return found
 
 
 def _objects(tree: ET.Element) -> Iterator[ET.Element]:

@@ -11,7 +11,7 @@ from detlab.data.audit import AuditReport, names, printable
 from detlab.data.formats.source import SPLIT_NAMES, SPLITS, left_the_root, placed, text_of
 from detlab.data.formats.yolo_rows import Row, parse_row
 from detlab.data.images import list_images
-from detlab.data.places import OUTSIDE, Finder, files_below, followed, only_named, real_folder, slashed
+from detlab.data.places import OUTSIDE, Finder, ends_of, files_below, followed, only_named, real_folder, slashed
 from detlab.data.values import whole, words
 from detlab.errors import DataError
 from detlab.system.reading import ReadError, load_yaml
@@ -79,7 +79,7 @@ def read_folders(
 
 def _top(root: str | None) -> tuple[Path, Path | None]:
     """The folder, and the data.yaml in it, if there is one."""
-    if root is None:
+    if root is None or not root.strip():
         raise DataError("data.root is not set; give your data.yaml, data.root=PATH/data.yaml.")
     path = Path(root).expanduser().absolute()
     try:
@@ -194,7 +194,7 @@ class _Walk:
                     return base, path, real
                 left = left or there
         parts = [part for part in Path(plain).parts if part not in ("/", "..")]
-        for end in (Path(*parts[i:]) for i in range(1, len(parts))):  # written for another machine
+        for end in ends_of(parts[1:]):  # written for another machine
             for base in self.bases:
                 near = real_folder(base / end)
                 if near is not None and (self.outside or Finder(base, []).allowed(near)) and not left:
@@ -207,9 +207,10 @@ class _Walk:
         )
 
     def _of_folder(self, base: Path, place: Path, real: Path) -> Iterator[Picture]:
-        listing = list_images(real)
+        listing = list_images(real, None if self.outside else base)
         for path in listing.skipped:
-            self.report.add(self.split, "file that is no image", str(path.relative_to(real)))
+            rule = "image outside the root" if path.is_dir() else "file that is no image"
+            self.report.add(self.split, rule, str(path.relative_to(real)))
         finder = Finder(base, [], outside=self.outside)
         inner = place.relative_to(base) if place.is_relative_to(base) else place
         self.label_folders += [followed(p.parent) for p in self._label_files(base, inner / "image")]
@@ -262,7 +263,7 @@ def _count_unused(
     folders = {folder: walk.split for walk in reversed(list(walks)) for folder in walk.label_folders}
     for folder in sorted(folders, key=lambda f: -len(f.parts)):  # the inner ones first: splits may share the outer ones
         below = folder.resolve()
-        for path in files_below(folder) if any(label.is_relative_to(below) for label in used) else ():
+        for path in files_below(folder, folder) if any(label.is_relative_to(below) for label in used) else ():
             if path.suffix.lower() == ".txt" and path.resolve() not in used and _has_boxes(path, key_points):
                 report.add(folders[folder], "label without image", str(path.relative_to(folder)))
                 used.add(path.resolve())
@@ -289,7 +290,7 @@ def _without_yaml(
     """A folder of LabelImg, Label Studio or CVAT: classes.txt or obj.names, images, labels, and optionally lists."""
     file = next((p for name in NAME_FILES for p in (top / name, top / "labels" / name) if p.is_file()), None)
     if file is None:
-        file = next((p for p in files_below(top) if p.name in NAME_FILES), None)
+        file = next((p for p in files_below(top, None if outside else top) if p.name in NAME_FILES), None)
     if file is None and not given_names:
         raise DataError(
             f"data.root={top} holds no data.yaml and no classes.txt; give the yaml, data.root=PATH/data.yaml, or the "

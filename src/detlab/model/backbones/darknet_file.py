@@ -67,8 +67,8 @@ class DarknetFile:
         start = 20 if long else 16
         if min(major, minor) < 0 or max(major, minor) > TRANSPOSED:
             raise WeightsError(
-                f"{option}={path} begins with version {major}.{minor}, which is none of darknet's; give a file that "
-                f"darknet wrote."
+                f"{option}={path} begins with version {major}.{minor}, which is none of darknet's up to {TRANSPOSED} "
+                f"(later ones store layers transposed); give a file that darknet wrote."
             )
         if len(data) < start or (len(data) - start) % 4:
             raise WeightsError(f"{option}={path} has {len(data)} bytes, no whole number of float32 behind its header.")
@@ -87,7 +87,7 @@ class DarknetFile:
         """Fill a module's convs, norms and connected layers, in the order of its children.
 
         Raises:
-            WeightsError: the file has too few numbers left.
+            WeightsError: the file has too few numbers left, or one that is not finite.
         """
         for tensor in tensors_of(module):
             if tensor.numel() > self.left:
@@ -96,6 +96,12 @@ class DarknetFile:
                     f"choose the network (and the number of classes) that the file was written for."
                 )
             part = self.floats[self.at : self.at + tensor.numel()].astype(np.float32)
+            if not np.isfinite(part).all():
+                place = self.at + int(np.nonzero(~np.isfinite(part))[0][0])
+                raise WeightsError(
+                    f"{self.option}={self.path} holds a number that is not finite (place {place} of "
+                    f"{len(self.floats)}); give a file that darknet wrote, or one of a training that did not diverge."
+                )
             tensor.copy_(torch.from_numpy(part).view(tensor.shape))
             self.at += tensor.numel()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchvision.models import get_model_weights
 
-from detlab.tensors.archive import load_tensors
+from detlab.tensors.archive import load_tensors, not_finite
 
 VERSION = "IMAGENET1K_V1"  # the papers' recipe; torchvision's V2 weights were trained with a later one
 
@@ -77,7 +77,7 @@ def fill(network: torch.nn.Module, state: dict[str, Tensor], option: str) -> Non
     """Load `state` into `network`; extra entries, such as a classifier, are ignored.
 
     Raises:
-        WeightsError: names the first few entries that are missing or of another shape.
+        WeightsError: names the first few entries that are missing, of another shape, or not finite.
     """
     own = network.state_dict()
     bad = [
@@ -89,5 +89,11 @@ def fill(network: torch.nn.Module, state: dict[str, Tensor], option: str) -> Non
         raise WeightsError(
             f"{option} does not fit this network: {len(bad)} of {len(own)} entries are missing or of another shape "
             f"(first: {', '.join(bad[:3])}); choose the backbone and norm the weights were made with."
+        )
+    bad = not_finite({name: state[name] for name in own if name in state})
+    if bad:
+        raise WeightsError(
+            f"{option} holds weights that are not finite, in {len(bad)} of {len(own)} entries (first: {bad[0]}); give "
+            f"the file of a training that did not diverge."
         )
     network.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
