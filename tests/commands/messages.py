@@ -28,7 +28,7 @@ PARTS = [
     (f"{RETINA} model.backbone.weights=/nope.pth", r"model\.backbone\.weights=/nope\.pth is neither 'imagenet' nor a file"),
     (f"{RETINA} model.backbone.weights={{tmp}}/text.pth", r"weights=.*text\.pth is not a checkpoint that loads"),
     (f"{RETINA} model.backbone.weights={{tmp}}/list.pth", r"weights=.*list\.pth holds no state dict"),
-    (f"{RETINA} model.backbone.weights={{tmp}}/nan.pth", r"model\.backbone\.weights holds weights that are not finite, in 1 of \d+ entries \(first: conv1\.weight\)"),
+    (f"{RETINA} model.backbone.weights={{tmp}}/nan.pth", r"model\.backbone\.weights holds weights that are not finite or variances below 0, in 1 of \d+ entries \(first: conv1\.weight\)"),
     (f"{RETINA} model.backbone.weights={{tmp}}/other.pth", r"model\.backbone\.weights.* does not fit this network"),
     (f"{RETINA} model.backbone.norm=foo", r"model\.backbone\.norm=foo must be bn, frozen_bn, sync_bn or gn; use model\.backbone\.norm=bn"),
     (f"{RETINA} model.backbone.width=32 model.backbone.weights=imagenet", r"model\.backbone\.width=32 cannot take the weights of a network of width 64; use model\.backbone\.weights=null"),

@@ -81,11 +81,13 @@ FILES = [
     (f"{DARK} model.backbone.weights={{tmp}}/odd.weights", r"model\.backbone\.weights=.*/odd\.weights has 23 bytes, no whole number of float32 behind its header"),
     (f"{DARK} model.backbone.weights={{tmp}}/few.weights", r"model\.backbone\.weights=.*/few\.weights ends after 100 numbers, but the network needs more"),
     (f"{DARK} model.backbone.weights={{tmp}}/nan.weights", r"model\.backbone\.weights=.*/nan\.weights holds a number that is not finite \(place 0 of 100\)"),
-    ("predict run={tmp}/nan.ckpt source={tmp}/JPEGImages", r"/nan\.ckpt holds weights that are not finite, in 1 of 108 tensors \(first: backbone\.conv1\.weight\)"),
-    ("predict run={tmp}/double.ckpt source={tmp}/JPEGImages", r"/double\.ckpt holds weights that are not finite, in 1 of 108 tensors"),
+    ("predict run={tmp}/nan.ckpt source={tmp}/JPEGImages", r"/nan\.ckpt holds weights that are not finite or variances below 0, in 1 of 108 tensors \(first: backbone\.conv1\.weight\)"),
+    ("predict run={tmp}/double.ckpt source={tmp}/JPEGImages", r"/double\.ckpt holds weights that are not finite or variances below 0, in 1 of 108 tensors"),
     ("predict run={tmp}/complex.ckpt source={tmp}/JPEGImages", r"/complex\.ckpt: its weights have complex numbers in backbone\.conv1\.weight; give a checkpoint"),
-    ("evaluate run={tmp}/nan.ckpt", r"/nan\.ckpt holds weights that are not finite, in 1 of 108 tensors"),
-    ("train model=retinanet init_from={tmp}/nan.ckpt", r"/nan\.ckpt holds weights that are not finite, in 1 of 108 tensors"),
+    ("evaluate run={tmp}/variance.ckpt", r"/variance\.ckpt holds weights that are not finite or variances below 0, in 1 of 108 tensors"),
+    ("evaluate run={tmp}/precision.ckpt", r"/precision\.ckpt was trained with trainer\.precision=99-x, which is none; use trainer\.precision=auto"),
+    ("evaluate run={tmp}/nan.ckpt", r"/nan\.ckpt holds weights that are not finite or variances below 0, in 1 of 108 tensors"),
+    ("train model=retinanet init_from={tmp}/nan.ckpt", r"/nan\.ckpt holds weights that are not finite or variances below 0, in 1 of 108 tensors"),
     ("predict run={tmp}/wide.ckpt source={tmp}/JPEGImages", r"/wide\.ckpt: its model has head\.cls_tower\.0\.weight of \[1000000000, 64, 3, 3\], but its weights"),
     ("predict run={tmp}/deep.ckpt source={tmp}/JPEGImages", r"/deep\.ckpt: its model has more than 4960 layers, but its weights are 108 tensors; give a"),
     ("predict run={tmp}/unlike.ckpt source={tmp}/JPEGImages", r"/unlike\.ckpt: its model has a tensor head\.box_tower\.2\.bias, unlike its weights; give a"),
@@ -266,6 +268,7 @@ def write_checkpoints(folder: Path, facts: dict[str, Any], state: dict[str, torc
         "nosize": changed("data.size", None),
         "notrainer": changed("trainer", None),
         "metrics": changed("metrics", 5),
+        "precision": changed("trainer.precision", "99-x"),
     }
     for name, part in wrong.items():
         torch.save({"state_dict": state, CHECKPOINT_KEY: facts | part}, folder / f"{name}.ckpt")
@@ -274,6 +277,8 @@ def write_checkpoints(folder: Path, facts: dict[str, Any], state: dict[str, torc
     odd = {"nan": state[first] / 0, "double": state[first].double() + 1e300, "complex": state[first] * 1j}
     for name, value in odd.items():
         torch.save({"state_dict": state | {first: value}, CHECKPOINT_KEY: facts}, folder / f"{name}.ckpt")
+    variance = next(name for name in state if name.endswith("running_var"))
+    torch.save({"state_dict": state | {variance: state[variance] * 0 - 1}, CHECKPOINT_KEY: facts}, folder / "variance.ckpt")
     trunk = ResNet(depth=18).state_dict()
     torch.save({"state_dict": trunk | {"conv1.weight": trunk["conv1.weight"] / 0}}, folder / "nan.pth")
     torch.save({"state_dict": state, CHECKPOINT_KEY: facts, "batch": {"x": 1}, "step": 1}, folder / "batch.ckpt")

@@ -13,9 +13,11 @@ from lightning.pytorch.callbacks import ProgressBar
 
 from detlab.commands.app import on_plain_config, run_app
 from detlab.config.compose import config_dir
+from detlab.config.keys import PRECISIONS
 from detlab.config.parts import build_part
 from detlab.config.validate import validate_node
 from detlab.data import DetectionData
+from detlab.data.values import words
 from detlab.errors import ConfigError
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
@@ -60,6 +62,12 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     unknown = sorted(set(config["data"]) - set(run["data"]) - {"_target_", "voc_ap", "max_detections"})
     if unknown:
         raise ConfigError(f"There is no option data.{unknown[0]}; the run's data has {', '.join(run['data'])}.")
+    precision = str(config["trainer"].get("precision") or run["trainer"].get("precision"))
+    if precision not in PRECISIONS:
+        raise ConfigError(
+            f"{checkpoint.path} was trained with trainer.precision={words(precision)}, which is none; use "
+            f"trainer.precision=auto."
+        )
     data_config = {k: v for k, v in run["data"].items() if k not in PLACES} | config["data"]
     validate_node(data_config, "data")
     if config["split"] == "train":
@@ -94,7 +102,6 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
         WorstImages(str(run_dir), config["worst"], threshold),
     ]
     options = dict(config["trainer"])
-    precision = str(options.get("precision") or run["trainer"]["precision"])
     options["precision"] = resolve_precision(precision, options["accelerator"])
     bar = progress_bar()
     trainer = L.Trainer(

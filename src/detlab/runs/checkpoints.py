@@ -85,8 +85,8 @@ def read_checkpoint(
     bad = not_finite(state) if finite else []
     if bad:
         raise ConfigError(
-            f"{path} holds weights that are not finite, in {len(bad)} of {len(state)} tensors (first: {bad[0]}), as "
-            f"after a training that diverged; take an earlier checkpoint, such as ckpt=best."
+            f"{path} holds weights that are not finite or variances below 0, in {len(bad)} of {len(state)} tensors "
+            f"(first: {bad[0]}), as after a training that diverged; take an earlier checkpoint, such as ckpt=best."
         )
     return Checkpoint(path, config, tuple(names), tuple(ids), state)
 

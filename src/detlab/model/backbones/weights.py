@@ -93,7 +93,7 @@ def fill(network: torch.nn.Module, state: dict[str, Tensor], option: str) -> Non
     bad = not_finite({name: state[name] for name in own if name in state})
     if bad:
         raise WeightsError(
-            f"{option} holds weights that are not finite, in {len(bad)} of {len(own)} entries (first: {bad[0]}); give "
-            f"the file of a training that did not diverge."
+            f"{option} holds weights that are not finite or variances below 0, in {len(bad)} of {len(own)} entries "
+            f"(first: {bad[0]}); give the file of a training that did not diverge."
         )
     network.load_state_dict({name: state[name] for name in own if name in state}, strict=False)
