@@ -61,7 +61,7 @@ def sheet(root: str, prefix: str, runs: dict[str, Path]) -> None:
     for name, folder in runs.items():
         loaded = detlab.load(folder)
         given = None
-        if loaded.detector.needs_proposals:
+        if loaded.detector.box_source == "proposals":
             data.proposal_source = loaded.config["data"]["proposals"]
             data.proposal_count = loaded.config["data"]["proposal_count"]
             given = [data._open_proposals()(record)[0] for record in records]

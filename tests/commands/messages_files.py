@@ -278,7 +278,9 @@ def write_checkpoints(folder: Path, facts: dict[str, Any], state: dict[str, torc
     for name, value in odd.items():
         torch.save({"state_dict": state | {first: value}, CHECKPOINT_KEY: facts}, folder / f"{name}.ckpt")
     variance = next(name for name in state if name.endswith("running_var"))
-    torch.save({"state_dict": state | {variance: state[variance] * 0 - 1}, CHECKPOINT_KEY: facts}, folder / "variance.ckpt")
+    torch.save(
+        {"state_dict": state | {variance: state[variance] * 0 - 1}, CHECKPOINT_KEY: facts}, folder / "variance.ckpt"
+    )
     trunk = ResNet(depth=18).state_dict()
     torch.save({"state_dict": trunk | {"conv1.weight": trunk["conv1.weight"] / 0}}, folder / "nan.pth")
     torch.save({"state_dict": state, CHECKPOINT_KEY: facts, "batch": {"x": 1}, "step": 1}, folder / "batch.ckpt")
