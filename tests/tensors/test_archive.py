@@ -11,9 +11,10 @@ from typing import Any, BinaryIO
 import pytest
 import torch
 
+from detlab.model.backbones import ResNet
 from detlab.system.files import Sink
 from detlab.system.foreign import ForeignFileError
-from detlab.tensors.archive import ArchiveError, load_tensors, save_tensors
+from detlab.tensors.archive import ArchiveError, load_tensors, not_finite, save_tensors
 
 
 def rewritten(path: Path, pickle: bytes = b"", compression: int = zipfile.ZIP_STORED) -> Path:
@@ -152,3 +153,25 @@ def test_a_disk_that_fills_while_a_tensor_is_written_says_so(tmp_path: Path, mon
         save_tensors(tmp_path / "a.ckpt", {f"w{i}": torch.randn(1 << 16) for i in range(20)})
     assert (tmp_path / "a.ckpt").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+def test_tensors_that_no_training_ends_with_are_named() -> None:
+    """Tensors without numbers, of a network that is only measured, cannot be judged."""
+    state = {
+        "whole": torch.ones(2),
+        "counted": torch.ones(2, dtype=torch.int64),
+        "half": torch.full((2,), torch.nan, dtype=torch.float16),
+        "large": torch.full((2,), 1e300, dtype=torch.float64),
+        "bn.running_var": torch.tensor([1.0, -1e-3]),
+        "bn.running_mean": torch.tensor([1.0, -1e-3]),
+        "shape": torch.empty(2, device="meta"),
+    }
+    assert not_finite(state) == ["half", "large", "bn.running_var"]
+
+
+@pytest.mark.filterwarnings("ignore:.*meta parameter")
+def test_weights_fill_a_network_without_numbers(tmp_path: Path) -> None:
+    file = tmp_path / "resnet18.pth"
+    torch.save(ResNet(depth=18).state_dict(), file)
+    with torch.device("meta"):
+        assert ResNet(depth=18, weights=str(file)).conv1.weight.is_meta

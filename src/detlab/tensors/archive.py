@@ -70,7 +70,7 @@ def load_tensors(path: Path) -> Any:
 def not_finite(state: Mapping[str, torch.Tensor]) -> list[str]:
     """Names of tensors that hold NaN, an infinity in float32 or a variance below 0, as after a diverged training."""
     usual = (torch.float32, torch.float16, torch.bfloat16)
-    floats = {name: value for name, value in state.items() if value.is_floating_point()}
+    floats = {name: value for name, value in state.items() if value.is_floating_point() and not value.is_meta}
     as_used = {name: value if value.dtype in usual else value.float() for name, value in floats.items()}
     least = {name: 0.0 if name.endswith("running_var") else -torch.inf for name in as_used}
     return [name for name, value in as_used.items() if not bool((torch.isfinite(value) & (value >= least[name])).all())]
