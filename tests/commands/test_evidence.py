@@ -38,6 +38,7 @@ def test_a_sweep_is_run_and_kept_and_the_page_written(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[list[str]] = []
+    elsewhere = folder.parent / "elsewhere"
 
     def ablate(words: list[str], **_: Any) -> SimpleNamespace:
         seen.append(words[3:])
@@ -46,6 +47,8 @@ def test_a_sweep_is_run_and_kept_and_the_page_written(
         (runs / "0" / "checkpoints").mkdir()
         (runs / "0" / "checkpoints" / "best.ckpt").write_bytes(b"weights")
         shutil.copytree(runs / "0", runs / "99")
+        shutil.copytree(runs / "0", elsewhere)
+        (runs / "98").symlink_to(elsewhere)
         status = json.loads((runs / "99" / "status.json").read_text())
         (runs / "99" / "status.json").write_text(json.dumps(status | {"state": "stopped"}))
         return SimpleNamespace(returncode=0)
@@ -60,11 +63,22 @@ def test_a_sweep_is_run_and_kept_and_the_page_written(
     assert {"hydra.launcher.n_jobs=2", "trainer=gpu"} <= {*words}
     (unfinished,) = Path("outputs/evidence/necks-shapes").rglob("*.ckpt")
     assert unfinished.parts[-3] == "99"
+    assert (elsewhere / "checkpoints" / "best.ckpt").is_file()
     kept = read_kept(folder / "necks-shapes")
     assert kept is not None
     assert kept.measured.values.shape == (2, 4)
     assert kept.measured.draws is not None
-    assert [run["seed"] for run in kept.facts["runs"] if run["row"] == 0] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert [run["seed"] for run in kept.facts["runs"] if run["row"] == 0] == [
+        0,
+        0,
+        0,
+        1,
+        1,
+        2,
+        2,
+        3,
+        3,
+    ]  # and the linked
     assert "Which neck?" in folder.with_suffix(".md").read_text()
     monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: pytest.fail("run=false runs nothing"))
     assert command.main([str(folder), "run=false"]) == 0

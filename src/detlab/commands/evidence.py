@@ -143,10 +143,14 @@ def keep(folder: Path, claim: Claim, data: str, request: Request) -> bool:
 
 
 def drop_checkpoints(sweep: Path) -> None:
-    """Delete the checkpoints of a sweep's finished jobs, whose verdicts follow from their detections."""
+    """Delete the checkpoints of a sweep's finished jobs, whose verdicts follow from their detections.
+
+    Nothing outside the sweep's folder is touched, where links may lead.
+    """
+    top = sweep.resolve()
     for run in find_runs([sweep]):
         if run.done:
-            for file in run.folder.rglob("*.ckpt"):
+            for file in (f for f in run.folder.rglob("*.ckpt") if f.resolve().is_relative_to(top)):
                 file.unlink()
 
 
