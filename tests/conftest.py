@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -47,6 +48,20 @@ def logging_as_it_was() -> Iterator[None]:
         handler.close()
     for handler in handlers:
         root.addHandler(handler)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folders_of_a_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a file's own fixtures wrote goes with the file, unless a test failed; pytest would keep gigabytes."""
+    base, failed = tmp_path_factory.getbasetemp(), request.session.testsfailed
+    before = set(base.iterdir())
+    yield
+    if request.session.testsfailed == failed:
+        for folder in set(base.iterdir()) - before:
+            if folder.is_symlink():
+                folder.unlink()
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

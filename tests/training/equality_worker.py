@@ -7,6 +7,7 @@ variables set for several processes.
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,7 @@ def main(out: Path, families: list[str]) -> None:
         results["judged"] = run(family, "64-true", 1, out, judged=True)
         if int(os.environ.get("RANK", 0)) == 0:
             torch.save(results, out / f"{family}.pt")
+            shutil.rmtree(out / family)  # checkpoints, up to half a gigabyte a family
 
 
 if __name__ == "__main__":
