@@ -6,11 +6,12 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 
-ONE_STAGE, TWO_STAGE = ("rpn", "retinanet", "ssd", "refinedet", "yolo"), ("faster_rcnn",)
+YOLO = ("yolo", "yolov2", "yolov1")
+ONE_STAGE, TWO_STAGE = ("rpn", "retinanet", "ssd", "refinedet", *YOLO), ("faster_rcnn",)
 ON_PROPOSALS = ("fast_rcnn", "sppnet", "rcnn")
-PER_LEVEL = ("ssd", "refinedet", "yolo")  # families whose head may have other numbers of boxes on each level
+PER_LEVEL = ("ssd", "refinedet", "yolo", "yolov2")  # families whose head may have other numbers of boxes on each level
 ONE_MAP = ("none", "spp", "passthrough")
-YOLO_ALONE = ("softmax", "cell")  # losses that need objectness, or logits of a place in a cell
+YOLO_ALONE = {"softmax": YOLO, "cell": ("yolo", "yolov2")}  # losses that need objectness, logits of a place in a cell
 GRID: dict[str, tuple[str | None, ...]] = {
     "model": (*ONE_STAGE, *TWO_STAGE, *ON_PROPOSALS),
     "model/backbone": (
@@ -43,10 +44,10 @@ def fits(one: Item, other: Item) -> bool:
         if group == "model/pool":
             return (model in ONE_STAGE) == (option is None) and (model == "rcnn") == (option == "warp")
         if group == "model/obj_loss":
-            return (model == "yolo") == (option is not None)
+            return (model in YOLO) == (option is not None)
         if group == "model/neck":
-            return model != "rcnn" or option in ONE_MAP
-        return model == "yolo" or option not in YOLO_ALONE
+            return model not in ("rcnn", "yolov1") or option in ONE_MAP
+        return option not in YOLO_ALONE or model in YOLO_ALONE[option]
     return not (chosen.get("model/anchors") == "ssd" and chosen.get("model/neck") in ONE_MAP)
 
 
