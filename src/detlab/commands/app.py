@@ -74,7 +74,7 @@ def run_app(main: Callable[[], Any], name: str) -> None:
     try:
         _check_flags(name)
         typed = [word for word in words if "=" in word]
-        check_overrides(typed)
+        check_overrides(typed, name)
         check_once(typed)
         sys.argv[1:] = open_keys(name, sys.argv[1:])
         main()

@@ -12,12 +12,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import detlab.config.resolvers  # noqa: F401 - registers what conf/ names
+from detlab.config.catalogue import group_comments, group_options
 from detlab.config.explaining import explain
 from detlab.config.parts import build_part
 from detlab.config.places import choices_among, compose_quietly, config_dir
 from detlab.config.rules import check
 from detlab.config.typed import check_overrides
-from detlab.config.validate import has_option, validate, validate_node, written
+from detlab.config.validate import MISSING, has_option, refuse_faults, validate, validate_node, written
 from detlab.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def compose_config(name: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         ConfigError: a key or option does not exist; the message suggests the most similar name.
     """
-    check_overrides(overrides)
+    check_overrides(overrides, name)
     try:
         return compose_quietly(name, open_keys(name, overrides))
     except (HydraException, OmegaConfBaseException) as error:
@@ -88,7 +89,12 @@ def valid_config(config: DictConfig, command: str, overrides: Sequence[str] = ()
         ConfigError: the first wrong key or value.
     """
     _refuse_taken(config, command, overrides)
-    plain = plain_config(config, keys=[str(key) for key in config if key != "hydra"])
+    _refuse_idle(config, command, overrides)
+    keys = [str(key) for key in config if key != "hydra"]
+    written: Any = OmegaConf.to_container(config, resolve=False)
+    own = _own_values({key: written[key] for key in keys})
+    refuse_faults(own, command, lambda: _shipped(command, overrides))  # paths=5, not a key that reads ${paths.run_dir}
+    plain = plain_config(config, keys=keys)
     validate(plain, command, lambda: _shipped(command, overrides))
     return plain
 
@@ -114,6 +120,53 @@ def _refuse_taken(config: DictConfig, command: str, overrides: Iterable[str]) ->
                 node = node.get(part) if isinstance(node, Mapping) else None
             works = f"{key}={written(node)}" if isinstance(node, str | int | float) else "a value or an option of it"
             raise ConfigError(f"{key} was taken away, and {target or f'detlab {command}'} needs it; use {works}.")
+
+
+def _refuse_idle(config: DictConfig, command: str, overrides: Iterable[str]) -> None:
+    """Refuse KEY={} where KEY has keys: Hydra changes the keys that the braces name, none here, and keeps the others.
+
+    Raises:
+        ConfigError: names the option and what would change something.
+    """
+    for text in overrides:
+        key, _, value = text.lstrip("+").partition("=")
+        if "".join(value.split()) != "{}":
+            continue
+        node = OmegaConf.select(config, key, throw_on_resolution_failure=False)
+        if not isinstance(node, DictConfig) or not len(node):
+            continue
+        options = group_options().get(key, ()) if key in group_comments(command) else ()
+        works = [f"{key}=none" if "none" in options else f"an option, {key}={options[0]}"] if options else []
+        inside = _first_value(node)
+        works += [f"single keys, {key}.{inside}=VALUE"] if inside and "none" not in options else []
+        raise ConfigError(
+            f"{key}={{}} changes nothing, since all its keys keep their values; use {', or '.join(works)}."
+        )
+
+
+def _first_value(node: DictConfig) -> str:
+    """The first key of a node, or of the nodes inside it, that holds no node; empty if there is none."""
+    for name in map(str, node):
+        inner = node._get_node(name)
+        inside = _first_value(inner) if isinstance(inner, DictConfig) else ""
+        if inside or (not isinstance(inner, DictConfig) and not name.startswith("_")):
+            return f"{name}.{inside}" if inside else name
+    return ""
+
+
+def _own_values(node: Any) -> Any:
+    """A node in plain containers without the values that are read from elsewhere (`${...}`) or must be given (???)."""
+    if not isinstance(node, Mapping):
+        return node
+    return {key: _own_values(value) for key, value in node.items() if not _is_open(value)}
+
+
+def _is_open(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return _is_open(value.get("_target_"))
+    if isinstance(value, list):
+        return any(_is_open(one) or (isinstance(one, Mapping) and one != _own_values(one)) for one in value)
+    return isinstance(value, str) and ("${" in value or value == MISSING)
 
 
 def plain_config(config: DictConfig, keys: Iterable[str] | None = None) -> dict[str, Any]:

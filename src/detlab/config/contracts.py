@@ -127,7 +127,7 @@ def entries_of(contract: Any) -> tuple[dict[str, Any], Any] | None:
         return next((found for one in get_args(base) if (found := entries_of(one)) is not None), None)
     if typing.is_typeddict(base):
         return typing.get_type_hints(base, include_extras=True), None
-    if get_origin(base) in (dict, Mapping) and not admits_all(get_args(base)[1]):
+    if get_origin(base) in (dict, Mapping):
         return {}, get_args(base)[1]
     return None
 

@@ -22,7 +22,7 @@ from omegaconf.errors import (
 )
 
 from detlab.config.places import choices_among, compose_quietly, config_dir, groups
-from detlab.config.typed import swept, unreadable
+from detlab.config.typed import swept, unchosen, unreadable
 from detlab.errors import ConfigError, DataError
 
 PLACING = re.compile(r"(full_key|reference_type|object_type)\s*[:=]")  # OmegaConf's lines below its reason
@@ -155,12 +155,7 @@ def _no_group(key: str, name: str) -> str:
         return f"{key} is refused: the chosen family has no objectness apart from its classes; use model=yolo."
     known = groups()
     if key in known and not key.startswith("model/"):
-        works = "leave it out"
-        if name == "evaluate":
-            works = f"change single keys of the run's own, {key}.KEY=VALUE"
-        elif name in ("train", "check"):
-            works = f"add it with a plus, +{key}=CHOICE"
-        return f"detlab {name} chooses no {key}; {works}."
+        return f"detlab {name} chooses no {key}; {unchosen(key, name)}."
     if key in known:
         return f"{key} is not part of the chosen model; use model=faster_rcnn, or leave it out."
     return f"There is no option {key}{_nearest(key, known)}."
@@ -169,6 +164,9 @@ def _no_group(key: str, name: str) -> str:
 def _no_key(key: str, name: str, overrides: Sequence[str]) -> str:
     """The message for a key that the composed config does not have."""
     parent, _, last = key.rpartition(".")
+    group = key.split(".")[0]
+    if group in groups() and group in _unset(name):
+        return f"No option of the group {group} is chosen; add {group}=NAME; detlab options {group} lists them."
     try:
         config = OmegaConf.to_container(compose_quietly(name, choices_among(overrides)), resolve=False)
         for part in parent.split(".") if parent else []:

@@ -98,7 +98,7 @@ class Judging(TypedDict):
     """The trainer of detlab evaluate."""
 
     accelerator: Annotated[str, OneOf(("auto", "cpu", "gpu", "cuda", "mps"))]
-    devices: Count | Annotated[int, Range(-1, -1)] | Sequence[Natural] | Literal["auto"]
+    devices: Count | Annotated[int, Range(-1, -1)] | Annotated[Sequence[Natural], Size(1)] | Literal["auto"]
     precision: Precision | None
 
 
@@ -119,8 +119,8 @@ class Evaluate(OnRun, Views):
     """detlab evaluate; its `data` and `detect` keys are checked against the run's config."""
 
     split: Split
-    data: Any
-    detect: Any
+    data: Mapping[str, Any]
+    detect: Mapping[str, Any]
     worst: Natural
     score_threshold: Fraction | None
     trainer: Judging

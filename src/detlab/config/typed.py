@@ -8,7 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 
-from detlab.config.places import config_dir, groups
+from detlab.config.catalogue import group_comments, group_options
+from detlab.config.places import groups
 from detlab.errors import ConfigError
 
 MODEL_PARTS = {  # keys under model that are groups, wherever they stand
@@ -29,6 +30,7 @@ MODEL_PARTS = {  # keys under model that are groups, wherever they stand
     "criterion",
 }
 
+NO_NAMES = ("null", "true", "false")  # words that name no option
 LONGEST = 20_000  # characters of an override; Hydra's parser reads some 1,000 a second, several times
 
 
@@ -44,10 +46,14 @@ def read_override(text: str) -> Override:
         raise ConfigError(unreadable(text)) from error
 
 
-def check_overrides(overrides: Iterable[str]) -> None:
+def check_overrides(overrides: Iterable[str], command: str = "train") -> None:
     """Refuse overrides that Hydra cannot parse, a group without the name of an option, and a dot in place of a slash.
 
     model.box_loss=giou would overwrite the whole group with text; model/box_loss=giou chooses an option.
+
+    Args:
+        overrides: as typed by the user.
+        command: chooses some of the groups; Hydra refuses the others.
 
     Raises:
         ConfigError: the message shows the right form.
@@ -59,7 +65,7 @@ def check_overrides(overrides: Iterable[str]) -> None:
                 f"{key[:100]} is given {len(override):,} characters, and Hydra would take minutes to read more than "
                 f"{LONGEST:,}; write the value into an option of your own, --config-dir=FOLDER."
             )
-        _check_group(read_override(override))
+        _check_group(read_override(override), command)
         if not key.strip("+~"):
             raise ConfigError(unreadable(override))
         parts = key.lstrip("+~").split(".")
@@ -68,11 +74,14 @@ def check_overrides(overrides: Iterable[str]) -> None:
             continue
         group = f"model/{parts[-1]}"
         slash = group if len(parts) == 2 else f"{group}@{'.'.join(parts)}"
+        options = group_options().get(group, ())
+        if options and (not value.isidentifier() or value in NO_NAMES):
+            raise ConfigError(f"{key}={value} would overwrite a whole group; use {slash}=OPTION, {_listed(options)}.")
         raise ConfigError(f"{key}={value} would overwrite a whole group by a word; use {slash}={value}.")
 
 
-def _check_group(override: Override) -> None:
-    """Refuse null, a number or a boolean as the option of a group, such as debug=true.
+def _check_group(override: Override, command: str) -> None:
+    """Refuse null, a number, a boolean or an empty list as the option of a group, such as debug=true.
 
     Raises:
         ConfigError: the message lists the options.
@@ -80,9 +89,25 @@ def _check_group(override: Override) -> None:
     group = str(override.key_or_group)
     if override.is_sweep_override() or override.is_delete() or group not in groups():
         return
-    if not isinstance(override.value(), str | list | dict):
-        options = ", ".join(sorted(file.stem for file in (config_dir() / group).glob("*.yaml")))
-        raise ConfigError(f"{override.input_line} names no option of the group {group}; use one of {options}.")
+    value = override.value()
+    if isinstance(value, str | dict) or (isinstance(value, list) and value and all(isinstance(v, str) for v in value)):
+        return
+    if "/" not in group and group not in group_comments(command):
+        raise ConfigError(f"detlab {command} chooses no {group}; {unchosen(group, command)}.")
+    options = group_options().get(group, ())
+    raise ConfigError(f"{override.input_line} names no option of the group {group}; use {_listed(options)}.")
+
+
+def unchosen(group: str, command: str) -> str:
+    """What to write in place of a group that a command does not choose."""
+    if command == "evaluate" and group in ("data", "trainer"):
+        own = " of the run's own" if group == "data" else ""
+        return f"change single keys{own}, {group}.KEY=VALUE"
+    return f"add it with a plus, +{group}=CHOICE" if command in ("train", "check") else "leave it out"
+
+
+def _listed(options: Sequence[str]) -> str:
+    return f"one of {', '.join(options)}" if len(options) > 1 else "".join(options)
 
 
 def check_once(overrides: Iterable[str]) -> None:

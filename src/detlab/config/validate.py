@@ -58,6 +58,13 @@ def validate(
             works = (shipped() if shipped is not None else {}).get(key)
             hint = f"; use {key}={written(works)}" if fits(works, TOP[command][key]) and works is not None else ""
             raise ConfigError(f"{key} was taken away, and detlab {command} needs it{hint}.")
+    refuse_faults(config, command, shipped)
+
+
+def refuse_faults(
+    config: Mapping[str, Any], command: str, shipped: Callable[[], Mapping[str, Any]] | None = None
+) -> None:
+    """Refuse the first wrong value among the keys that a config has; arguments and error as of `validate`."""
     for key, value in config.items():
         contract = TOP[command].get(str(key))
         if contract is None:
@@ -152,16 +159,19 @@ def _works(fault: Fault, shipped: Mapping[str, Any]) -> str:
         return f"'{key}=\"{value}\"'"
     if fits([value], contract):
         return f"{key}=[{written(value)}]"
+    if (known := entries_of(contract)) is not None and not isinstance(value, Mapping):
+        return f"{key}.{next(iter(known[0]), 'NAME')}=VALUE"
     default: Any = shipped
     for part in key.split("."):
         default = default.get(part, _ABSENT) if isinstance(default, Mapping) else _ABSENT
-    if default is _ABSENT or not fits(default, contract) or default == value:
+    if default in (_ABSENT, MISSING) or not fits(default, contract) or default == value:
         return f"{key}=null" if value is not None and fits(None, contract) else ""
     quoted = isinstance(default, list | str) and any(c in written(default) for c in " ,[]{}$()")
     return f"'{key}={written(default)}'" if quoted else f"{key}={written(default)}"
 
 
 _ABSENT = object()
+MISSING = "???"  # the default of an option that must be given
 
 
 def written(value: Any) -> str:

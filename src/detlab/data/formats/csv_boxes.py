@@ -26,7 +26,7 @@ from detlab.data.places import Finder, real_folder
 from detlab.data.records import Classes, Record, record
 from detlab.data.values import flag, whole, words
 from detlab.errors import DataError
-from detlab.ranges import OneOf, OptionsOf
+from detlab.ranges import OneOf, OptionsOf, Size
 
 OF_SPLIT = (
     "{}.csv",
@@ -240,7 +240,7 @@ def csv_boxes(
     root: str | None = None,
     annotations: Mapping[str, str | None] | str,
     images: str | None = "auto",
-    names: Sequence[str] | None = None,
+    names: Annotated[Sequence[str], Size(1)] | None = None,
     one_based: bool = False,
     unlisted: Annotated[str, OneOf(UNLISTED)] = "ignore",
     outside_root: bool = False,

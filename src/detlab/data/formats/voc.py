@@ -16,7 +16,7 @@ from detlab.data.places import Finder, Found, slashed
 from detlab.data.records import Classes, Record, record
 from detlab.data.values import flag, number
 from detlab.errors import DataError
-from detlab.ranges import OptionsOf
+from detlab.ranges import OptionsOf, Size
 from detlab.system.reading import ReadError
 
 LARGEST_SIDE = 1_000_000  # px; a larger size in an XML file is ignored
@@ -158,7 +158,7 @@ def voc(
     sets: Mapping[str, str | None],
     images: str | None = "auto",
     annotations: str | None = "auto",
-    names: list[str] | None = None,
+    names: Annotated[list[str], Size(1)] | None = None,
     one_based: bool = True,
     point_boxes: bool = True,
     outside_root: bool = False,

@@ -15,7 +15,7 @@ from detlab.data.images import ImageError, inspect
 from detlab.data.records import Classes, Record, record
 from detlab.data.values import words
 from detlab.errors import DataError
-from detlab.ranges import OptionsOf
+from detlab.ranges import OptionsOf, Size
 from detlab.system.reading import ReadError
 
 
@@ -122,7 +122,7 @@ def yolo(
     root: str | None = None,
     images: str | None = None,
     labels: str | None = None,
-    names: list[str] | None = None,
+    names: Annotated[list[str], Size(1)] | None = None,
     outside_root: bool = False,
     **loading: Annotated[Any, OptionsOf(DetectionData)],
 ) -> DetectionData:
