@@ -82,6 +82,8 @@ Workers = Annotated[int, Range(0, 256)]  # processes
 Side = Annotated[int, Range(1, 65_535)]  # px of an image's side; JPEG's largest
 Divisor = Annotated[int, Range(1, 1024)]  # of a canvas's sides
 PerImage = Annotated[int, Range(1, 100_000)]  # boxes of an image, each a row of a padded tensor, used or not
+Factor = Annotated[float, Range(0, 16, open_low=True)]  # of an image's or a canvas's sides
+Layers = Annotated[int, Range(0, 256)]  # alike, one after another
 OddCount = Annotated[int, Range(1, 255), Odd()]
 Positive = Annotated[float, Range(0, open_low=True)]
 NonNegative = Annotated[float, Range(0)]

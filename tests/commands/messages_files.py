@@ -250,7 +250,7 @@ def write_checkpoints(folder: Path, facts: dict[str, Any], state: dict[str, torc
         nested = [nested]
     wrong: dict[str, dict[str, Any]] = {
         "wide": changed("model.head.width", 10**9),
-        "deep": changed("model.head.depth", 10**9),
+        "deep": changed("model.neck.spp_kernels", [3] * 6000),
         "unlike": changed("model.head.depth", 3),
         "words": changed("model.head.width", "abc"),
         "noclasses": {"class_names": [], "category_ids": []},

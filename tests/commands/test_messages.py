@@ -84,6 +84,17 @@ def test_hydra_s_refusals_are_told_in_one_sentence(
     check(said, told)
 
 
+def test_memory_that_runs_out_is_told_in_one_sentence(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a batch of a size that was not absurd by itself does not fit."""
+    monkeypatch.setattr("detlab.commands.predict.find_images", lambda source: torch.empty(2**50))
+    said = say("predict", [f"run={files}/run", "source=x", "batch_size=900"], tmp_path, monkeypatch)
+    check(
+        said, r"Memory ran out when 4503599\.6 GB more were asked for, with batch_size=900; use a smaller batch_size\."
+    )
+
+
 OWN_START = [c for c in HERE if c[0].split()[0] not in PLAIN]
 
 

@@ -23,11 +23,19 @@ from detlab.config.trusted import trusted_packages
 from detlab.config.typed import check_once, check_overrides
 from detlab.errors import ConfigError, DataError
 from detlab.runs.folder import remove_unused
+from detlab.system.memory import ran_out
 from detlab.system.text import complain, write_lines
 
 MISTAKES = (HydraException, OmegaConfBaseException, ConfigError, DataError)
 FULL = "HYDRA_FULL_ERROR"  # Hydra's variable; 1: show tracebacks
 SET_HERE = "DETLAB_FULL_ERROR"  # marks that FULL was set here, not by the user; child processes inherit it
+SIZES = {  # options by which a command needs less memory
+    "predict": ("batch_size",),
+    "export": ("batch", "canvas"),
+    "proposals": ("batch_size", "workers"),
+    "evaluate": ("data.eval_batch_size", "data.size", "data.canvas", "data.num_workers"),
+}
+SIZES_OF_TRAINING = ("data.batch_size", "data.eval_batch_size", "data.size", "data.canvas", "data.num_workers")
 Result = TypeVar("Result")
 
 
@@ -118,6 +126,16 @@ def _sentence(error: Exception, name: str, overrides: list[str]) -> str:
         return explain(error, name, overrides)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}."
+    if lacking := ran_out(error):
+        return _too_large(lacking, name, overrides)
     if type(error).__name__ == "MisconfigurationException":  # compared by name to avoid importing Lightning
         return one_line(error)
     return ""
+
+
+def _too_large(lacking: str, name: str, overrides: list[str]) -> str:
+    """The sentence for memory that ran out, with the sizes that the command line sets."""
+    sizes = SIZES.get(name, SIZES_OF_TRAINING)
+    typed = [word for word in overrides if word.lstrip("+").partition("=")[0] in sizes]
+    given = f", with {' '.join(typed)}" if typed else ""
+    return f"{lacking[0].upper()}{lacking[1:]}{given}; use a smaller {' or '.join(sizes)}."

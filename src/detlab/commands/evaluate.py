@@ -22,7 +22,7 @@ from detlab.errors import ConfigError
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
 from detlab.system.printing import say
-from detlab.training.build import make_data, measures_of
+from detlab.training.build import check_memory, make_data, measures_of
 from detlab.training.callbacks import ResultWriter, ValidationPictures, WorstImages, progress_bar
 from detlab.training.console import print_results, say_audit, split_notes
 from detlab.training.environment import quieten
@@ -75,6 +75,7 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     if "classes" not in config["data"]:
         data_config["classes"] = None  # match_classes below selects the model's classes that this data set has
     data = make_data(run | {"data": data_config}, (config["split"],))
+    check_memory(data, (config["split"],))
     say_audit(data)
     for note in match_classes(data, checkpoint.class_names):
         say(f"classes     {note}")

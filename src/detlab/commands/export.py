@@ -10,10 +10,12 @@ import torch
 
 from detlab.commands.app import on_plain_config, run_app
 from detlab.config.compose import config_dir
+from detlab.data.images import MAX_PIXELS
 from detlab.detectors.graph import FORMATS, TOLERANCE, disagreement, example, export, latency
 from detlab.errors import ConfigError
 from detlab.runs.checkpoints import find_checkpoint, read_checkpoint
 from detlab.runs.loading import detector_of
+from detlab.system.memory import physical_bytes
 from detlab.system.printing import say
 from detlab.tensors.norms import fold_norms
 from detlab.tensors.structures import Batch
@@ -40,7 +42,9 @@ def run(config: dict[str, Any]) -> Path:
     detector = fold_norms(detector_of(checkpoint))
     canvas = tuple(config["canvas"] or _canvas(checkpoint.config["data"]))
     any_batch = config["batch"] == "any"
-    inputs = example(2 if any_batch else config["batch"], canvas)
+    number = 2 if any_batch else config["batch"]
+    check_memory(number, canvas)
+    inputs = example(number, canvas)
     format = str(config["format"])
     path = Path(config["file"] or Path(config["paths"]["run_dir"]) / f"detector{FORMATS.get(format, '')}").absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +67,26 @@ def run(config: dict[str, Any]) -> Path:
     say(f"file        {path}")
     check_difference(format, difference)
     return path
+
+
+def check_memory(batch: int, canvas: tuple[int, int]) -> None:
+    """Refuse images that are larger than any that detlab reads, or a batch that this machine's memory cannot hold.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    height, width = canvas
+    if height * width > MAX_PIXELS:
+        raise ConfigError(
+            f"canvas=[{height},{width}] (canvas=null takes the run's) is more than {MAX_PIXELS:,} px; use a smaller "
+            f"canvas=[HEIGHT,WIDTH]."
+        )
+    least, memory = batch * height * width * 3 * 5, physical_bytes()  # uint8 and float32
+    if memory is not None and least > memory:
+        raise ConfigError(
+            f"batch={batch} images of {height} x {width} px take {least / 1e9:.0f} GB, and this machine has "
+            f"{memory / 1e9:.0f} GB; use a smaller batch or canvas."
+        )
 
 
 def check_difference(format: str, difference: float) -> None:

@@ -24,6 +24,7 @@ from omegaconf.errors import (
 from detlab.config.places import choices_among, compose_quietly, config_dir, groups
 from detlab.config.typed import swept, unchosen, unreadable
 from detlab.errors import ConfigError, DataError
+from detlab.system.memory import ran_out
 
 PLACING = re.compile(r"(full_key|reference_type|object_type)\s*[:=]")  # OmegaConf's lines below its reason
 MERGED = "Cannot merge DictConfig with ListConfig"
@@ -64,6 +65,8 @@ def of_part(error: BaseException) -> str:
         return one_line(cause)
     if isinstance(cause, InstantiationException):
         return one_line(cause)
+    if lacking := ran_out(cause):
+        return f"{_target_of(error)} is too large for this machine, {lacking}; use smaller widths and depths."
     return f"{one_line(cause)} ({type(cause).__name__} in {_target_of(error)})"
 
 

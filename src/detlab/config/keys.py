@@ -6,7 +6,22 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypedDict
 
-from detlab.ranges import Count, Fraction, Like, Natural, NonNegative, OneOf, Positive, Range, Seed, Share, Size
+from detlab.ranges import (
+    Count,
+    Fraction,
+    Images,
+    Like,
+    Natural,
+    NonNegative,
+    OneOf,
+    PerImage,
+    Positive,
+    Range,
+    Seed,
+    Share,
+    Side,
+    Size,
+)
 
 Split = Annotated[str, OneOf(("train", "val", "test"))]
 Stored = Annotated[str, OneOf(("best", "last"))]
@@ -133,7 +148,7 @@ class Predict(OnRun, Views):
     classes: Annotated[Sequence[str], Size(1)] | None
     score_threshold: Fraction
     save_txt: bool
-    batch_size: Count
+    batch_size: Images
     device: str
     runtime: Annotated[str, OneOf(("torch", "onnxruntime", "openvino"))]
     precision: Annotated[str, OneOf(("fp32", "bf16"))]
@@ -143,8 +158,8 @@ class Export(OnRun):
     """detlab export."""
 
     format: Annotated[str, OneOf(("onnx", "torch_export"))]
-    canvas: Annotated[Sequence[Count], Size(2, 2)] | None
-    batch: Count | Literal["any"]
+    canvas: Annotated[Sequence[Side], Size(2, 2)] | None
+    batch: Images | Literal["any"]
     file: str | None
     repeats: Count
 
@@ -155,14 +170,14 @@ class Proposals(Shared):
     data: Part
     method: Annotated[str, OneOf(("grid", "selective_search", "rpn"))]
     mode: Annotated[str, OneOf(("fast", "quality"))]
-    side: Count | None
+    side: Side | None
     run: str | None
     ckpt: Stored
     splits: Annotated[Sequence[Split], Size(1)]
-    count: Count
+    count: PerImage
     recall: str | None
-    workers: Count | None
-    batch_size: Count
+    workers: Annotated[int, Range(1, 256)] | None
+    batch_size: Images
     device: str
     seed: Seed
 
@@ -208,7 +223,7 @@ class ZoomOut(Flip):
     """torchvision's RandomZoomOut."""
 
     fill: Annotated[Sequence[Annotated[float, Range(0, 255)]], Size(3, 3)] | Annotated[float, Range(0, 255)]
-    side_range: Annotated[Sequence[Annotated[float, Range(1)]], Size(2, 2)]
+    side_range: Annotated[Sequence[Annotated[float, Range(1, 16)]], Size(2, 2)]
 
 
 class Jitter(TypedDict):

@@ -120,7 +120,7 @@ class DetectionData(L.LightningDataModule):
         self.num_workers, self.worker_timeout_s = num_workers, worker_timeout_s
         self.resize = Resize(mode=resize or resize_default, size=size, max_size=max_size)
         fixed = self.resize.canvas if canvas is None else (int(canvas[0]), int(canvas[1]))
-        self.collate = Collate(divisor=size_divisor, canvas=fixed)
+        self.collate = Collate(divisor=size_divisor, canvas=fixed, most=max(max_pixels, MAX_PIXELS))
         self.wanted, self.split_seed = classes, split_seed
         self.val_fraction, self.test_fraction = val_fraction, test_fraction
         self.required: Collection[str] = TRAINING  # splits that `setup` must find

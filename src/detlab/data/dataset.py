@@ -143,13 +143,14 @@ class Collate:
     Args:
         divisor: canvas sides are rounded up to multiples of it.
         canvas: fixed (height, width), or None for the largest image of the batch.
+        most: px of the largest canvas that `check` allows.
     """
 
-    def __init__(self, *, divisor: int = 32, canvas: tuple[int, int] | None = None) -> None:
-        self.divisor, self.canvas = divisor, canvas
+    def __init__(self, *, divisor: int = 32, canvas: tuple[int, int] | None = None, most: float = math.inf) -> None:
+        self.divisor, self.canvas, self.most = divisor, canvas, most
 
     def check(self, sizes: Iterable[Sequence[int]]) -> None:
-        """Refuse images, resized to these (height, width), that a fixed canvas cannot hold.
+        """Refuse images, resized to these (height, width), that a fixed canvas cannot hold, and too large canvases.
 
         Raises:
             DataError: names the first.
@@ -160,6 +161,12 @@ class Collate:
                 raise DataError(
                     f"data.canvas=[{height}, {width}] is smaller than an image of {tuple(size)}; enlarge it, or lower "
                     f"data.size or data.max_size."
+                )
+            rows, columns = self.canvas or size
+            if rows * columns > self.most:
+                raise DataError(
+                    f"data.size or data.canvas makes {rows} x {columns} px of an image, more than {self.most:,} px; "
+                    f"use a smaller one, or a larger data.max_pixels."
                 )
 
     def __call__(self, samples: list[Sample]) -> Batch:

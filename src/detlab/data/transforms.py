@@ -11,7 +11,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's own convention
 
-from detlab.ranges import BelowOne, Positive, Range, Size
+from detlab.ranges import BelowOne, Factor, Range, Size
 
 MODES = ("short_side", "letterbox", "warp")
 
@@ -77,7 +77,7 @@ class LargeScaleJitter(v2.Transform):
         scale_range: smallest and largest factor.
     """
 
-    def __init__(self, scale_range: Annotated[Sequence[Positive], Size(2, 2)] = (0.5, 2.0)) -> None:
+    def __init__(self, scale_range: Annotated[Sequence[Factor], Size(2, 2)] = (0.5, 2.0)) -> None:
         super().__init__()
         self.scale_range = tuple(scale_range)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from detlab.metrics.collected import Measure
 from detlab.model.proposals import RPN
 from detlab.runs.checkpoints import find_checkpoint, initialise_from, read_checkpoint
 from detlab.runs.resuming import NEW, Start, logger_facts
+from detlab.system.memory import physical_bytes
 from detlab.system.printing import say
 from detlab.tensors.boxes import within
 from detlab.training.callbacks import CheckpointFiles, RunStatus, SameConfig
@@ -46,6 +48,7 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
     limit = [] if most is None else [TimeLimit(most)]
     data = make_data(config)
     say_audit(data)
+    check_memory(data)
     detector = make_detector(config["model"], data.num_classes)
     config["monitor"] = config["monitor"] or MONITORS[detector.class_agnostic]
     check_boxes(data, config["monitor"])
@@ -138,6 +141,30 @@ def check_anchors(detector: Detector, data: DetectionData) -> None:
         f"model.anchors.sizes, or drop_crossing=false (model.drop_crossing, of a Faster R-CNN "
         f"model.proposals.drop_crossing)."
     )
+
+
+def check_memory(data: DetectionData, splits: Collection[str] = ("train", "val", "test")) -> None:
+    """Refuse batches whose images alone do not fit into this machine's memory.
+
+    Raises:
+        DataError: names the option and the amounts.
+    """
+    memory = physical_bytes()
+    bytes_per_pixel = 3 * (1 if torch.cuda.is_available() else 1 + 4)  # uint8, and the float32 of a CPU
+    for split in splits:
+        records = data.records(split) if data.has(split) else ()
+        option = "data.batch_size" if split == "train" else "data.eval_batch_size"
+        batch = min(data.batch_size if split == "train" else data.eval_batch_size, len(records))
+        if memory is None or not batch:
+            continue
+        sizes = {data.collate.canvas or data.resize.target(shape) for shape in data.records(split).shapes()}
+        height, width = min(sizes, key=math.prod)
+        least = batch * height * width * bytes_per_pixel
+        if least > memory:
+            raise DataError(
+                f"{option} makes batches of {batch} images of at least {height} x {width} px, {least / 1e9:.0f} GB, "
+                f"and this machine has {memory / 1e9:.0f} GB; use a smaller {option}, data.size or data.canvas."
+            )
 
 
 def make_data(config: Mapping[str, Any], required: Collection[str] | None = None) -> DetectionData:

@@ -12,7 +12,7 @@ from typing import Annotated
 import torch
 from torchvision.transforms.v2 import functional as F  # noqa: N812 - torch's own convention
 
-from detlab.ranges import Count, Natural, Positive, Size
+from detlab.ranges import Count, Factor, Natural, Side, Size
 from detlab.tensors.structures import Batch
 
 
@@ -30,8 +30,8 @@ class MultiScale:
     def __init__(
         self,
         *,
-        sizes: Annotated[Sequence[Count], Size(1)] | None = None,
-        factors: Annotated[Sequence[Positive], Size(1)] | None = None,
+        sizes: Annotated[Sequence[Side], Size(1)] | None = None,
+        factors: Annotated[Sequence[Factor], Size(1)] | None = None,
         every: Count = 10,
         last: Natural = 0,
         divisor: Count = 32,

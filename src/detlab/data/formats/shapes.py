@@ -192,7 +192,7 @@ class Shapes(Source):
 def shapes(
     *,
     counts: dict[str, Annotated[int, Range(0, 1_000_000)]],
-    side: Side,
+    side: Annotated[int, Range(1, 10_000)],
     objects: Annotated[Sequence[Annotated[int, Range(0, 1000)]], Size(2, 2)],
     sizes: Annotated[Sequence[Side], Size(2, 2)],
     max_overlap: Fraction,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from detlab.model.losses import ClassificationLoss
-from detlab.ranges import Count, Natural, OddCount, OpenFraction, Positive
+from detlab.ranges import Count, Layers, OddCount, OpenFraction, Positive
 from detlab.tensors.convs import SparseConv2d
 from detlab.tensors.norms import LayerNorm, norm_layer
 from detlab.tensors.structures import Level, Prediction
@@ -45,7 +45,7 @@ class DenseHead(nn.Module):
         cls_loss: ClassificationLoss,
         num_classes: int,
         width: Count | None = 256,
-        depth: Natural = 4,
+        depth: Layers = 4,
         shared: bool = False,
         predictor_kernel: OddCount = 3,
         norm: LayerNorm | None = None,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from detlab.model.backbones import Backbone
 from detlab.model.losses import ClassificationLoss
 from detlab.model.pools import Pool
-from detlab.ranges import BelowOne, Count, Natural, OneOf
+from detlab.ranges import BelowOne, Count, Layers, OneOf
 from detlab.tensors.norms import LayerNorm, norm_layer
 from detlab.tensors.structures import Level, Prediction
 
@@ -114,9 +114,9 @@ def roi_head(
     num_classes: int,
     body: Annotated[str, OneOf(("auto", "tail", "fc"))] = "auto",
     width: Count = 1024,
-    depth: Natural = 2,
+    depth: Layers = 2,
     dropout: BelowOne = 0.0,
-    convs: Natural = 0,
+    convs: Layers = 0,
     norm: LayerNorm | None = None,
     size: Count | None = None,
     class_agnostic: bool = False,

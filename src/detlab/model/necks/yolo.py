@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from detlab.model.necks.neck import Neck, pick
-from detlab.ranges import Count, Natural, OneOf, Share, Size
+from detlab.ranges import Count, Layers, Natural, OneOf, Share, Size
 from detlab.tensors.leaky import MOMENTUM, leaky_conv
 from detlab.tensors.norms import LeakyNorm
 from detlab.tensors.structures import Level
@@ -96,7 +96,7 @@ class Passthrough(Neck):
         levels: Sequence[Level],
         squeeze: Natural | None = 64,
         width: Count = 1024,
-        convs: Natural = 2,
+        convs: Layers = 2,
         reorg: Annotated[str, OneOf(REORGS)] = "darknet",
         norm: LeakyNorm = "bn",
         norm_momentum: Share = MOMENTUM,
