@@ -277,6 +277,9 @@ def write_checkpoints(folder: Path, facts: dict[str, Any], state: dict[str, torc
     odd = {"nan": state[first] / 0, "double": state[first].double() + 1e300, "complex": state[first] * 1j}
     for name, value in odd.items():
         torch.save({"state_dict": state | {first: value}, CHECKPOINT_KEY: facts}, folder / f"{name}.ckpt")
+    last = "detector.head.cls.weight"
+    large = state | {last: torch.full_like(state[last], 3e38)}
+    torch.save({"state_dict": large, CHECKPOINT_KEY: facts}, folder / "overflow.ckpt")
     variance = next(name for name in state if name.endswith("running_var"))
     torch.save(
         {"state_dict": state | {variance: state[variance] * 0 - 1}, CHECKPOINT_KEY: facts}, folder / "variance.ckpt"

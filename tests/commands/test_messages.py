@@ -95,6 +95,29 @@ def test_memory_that_runs_out_is_told_in_one_sentence(
     )
 
 
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (
+            "predict run={tmp}/overflow.ckpt source={tmp}/JPEGImages",
+            r"overflow\.ckpt gives .* for 1 of 1 images, in which",
+        ),
+        (
+            "evaluate run={tmp}/overflow.ckpt worst=0",
+            r"overflow\.ckpt gives values that are not finite .* for 2 of 2 images",
+        ),
+    ],
+)
+def test_weights_that_overflow_are_told(
+    line: str, told: str, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are finite, so they load, and every score that is NaN seems to be below the threshold."""
+    command, words = words_of(line, files)
+    said = say(command, words, tmp_path, monkeypatch)
+    assert said.status == 0, said
+    assert re.search(told, said.errors), said.errors
+
+
 OWN_START = [c for c in HERE if c[0].split()[0] not in PLAIN]
 
 

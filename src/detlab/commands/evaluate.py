@@ -24,7 +24,7 @@ from detlab.runs.loading import detector_of
 from detlab.system.printing import say
 from detlab.training.build import check_memory, make_data, measures_of
 from detlab.training.callbacks import ResultWriter, ValidationPictures, WorstImages, progress_bar
-from detlab.training.console import print_results, say_audit, split_notes
+from detlab.training.console import overflow_notes, print_results, say_audit, split_notes
 from detlab.training.environment import quieten
 from detlab.training.lightning_module import DetectionModule
 from detlab.training.precision import resolve_precision
@@ -123,6 +123,8 @@ def evaluate(config: dict[str, Any]) -> dict[str, float]:
     print_results(results, f"{module.test_split} split, {checkpoint.path.name}")
     for note in split_notes(data, module.test_split, config["split"]):
         say(f"note        {note}")
+    for note in overflow_notes(module, "test", str(checkpoint.path)):
+        say(f"note        {note}", stderr=True)
     say(f"results     {run_dir}")
     return results
 

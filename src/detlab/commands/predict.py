@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from detlab.data.audit import printable
 from detlab.data.images import ImageError, read_image
 from detlab.data.unlabelled import find_images
 from detlab.drawing.pictures import Boxes, draw_boxes
-from detlab.runs.loading import Loaded, load
+from detlab.model.overflow import overflow_note, overflowed
+from detlab.runs.loading import Loaded, OverflowWarning, load
 from detlab.system.files import write_json, write_whole
 from detlab.system.printing import say
 
@@ -70,7 +72,9 @@ def predict(config: dict[str, Any]) -> Path:
                 part.append((file, read_image(file)))
             except ImageError as error:
                 unreadable.append(f"{file.name}: {error}")
-        found = loaded.predict([image for _, image in part], classes=config["classes"], batch_size=size)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", OverflowWarning)  # said once, at the end
+            found = loaded.predict([image for _, image in part], classes=config["classes"], batch_size=size)
         for (file, image), detections in zip(part, found, strict=True):
             number = len(images) + 1
             images.append({"id": number, "file_name": str(file), "height": image.shape[1], "width": image.shape[2]})
@@ -84,6 +88,8 @@ def predict(config: dict[str, Any]) -> Path:
     write_json(out / "predictions.json", {"images": images, "categories": categories, "annotations": results})
     for line in [*unreadable, *(f"{path.name}: no image that Pillow reads" for path in skipped)]:
         say(f"not read    {line}")
+    if count := overflowed(loaded.detector):
+        say(f"note        {overflow_note(count, len(images), str(loaded.checkpoint.path))}", stderr=True)
     left_out = f", {len(unreadable) + len(skipped)} files not read" if unreadable or skipped else ""
     say(f"results     {out} ({len(images)} pictures, {len(results)} detections{left_out})")
     return out

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from detlab.model.coders import BoxCoder
 from detlab.model.nms import first_kept, first_kept_at_once, kept, kept_at_once, kept_in_graph
+from detlab.model.overflow import Overflow
 from detlab.ranges import Count, Fraction, NonNegative, PerImage
 from detlab.tensors.boxes import at_least_float32, clip, sides
 from detlab.tensors.structures import PADDING, Batch, Detections, Proposals, in_graph
@@ -56,6 +57,7 @@ class Detect(nn.Module):
         self.score_threshold, self.topk, self.nms_threshold = score_threshold, topk, nms_threshold
         self.topk_per_class = topk_per_class
         self.max_detections, self.min_size, self.nms_first = max_detections, min_size, nms_first
+        self.overflow = Overflow()
 
     @torch.no_grad()
     def forward(
@@ -78,6 +80,8 @@ class Detect(nn.Module):
             counts: anchors of each level, if top-k is per level.
             activation: makes the scores of some images of the batch from their logits.
         """
+        if not in_graph():
+            self.overflow.see(scores, deltas)
         top, index, classes = self._best(scores, counts or [scores.shape[1]], activation)
         label = index % classes
         per_class = deltas.dim() == 4 and deltas.shape[2] > 1
@@ -191,6 +195,7 @@ class ProposalDetect(nn.Module):
         self.pre_nms = {True: pre_nms_train, False: pre_nms_test}
         self.post_nms = {True: post_nms_train, False: post_nms_test}
         self.nms_threshold, self.min_size = nms_threshold, min_size
+        self.overflow = Overflow()
 
     @property
     def max_detections(self) -> int:
@@ -215,6 +220,8 @@ class ProposalDetect(nn.Module):
         for_training: bool,
     ) -> Proposals:
         """Proposals without gradient from scores [B, A], deltas [B, A, 4], anchors [1, A, 4]; by falling score."""
+        if not for_training and not in_graph():
+            self.overflow.see(scores, deltas)
         scores = at_least_float32(scores)
         top, row = _top_per_level(scores[..., None], counts, self.pre_nms[for_training])
         offsets = deltas.gather(1, row[..., None].expand(-1, -1, 4))

@@ -24,6 +24,7 @@ from detlab.detectors import Detector
 from detlab.detectors.runtimes import TORCH, Detects, InRuntime, check_runtime
 from detlab.errors import ConfigError
 from detlab.model.detect import to_original
+from detlab.model.overflow import overflow_note, overflowed
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, model_without_download, read_checkpoint
 from detlab.runs.shapes import check_shapes
 from detlab.tensors.norms import cast_weights, fold_norms
@@ -31,6 +32,10 @@ from detlab.tensors.structures import Batch, Detections
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 LONGEST = 8  # longer sides are bounded by so many times data.size where the run bounds them by no max_size
+
+
+class OverflowWarning(UserWarning):
+    """Some images have no detections because the network's values are not finite."""
 
 
 class Loaded:
@@ -102,8 +107,11 @@ class Loaded:
             ConfigError: a path does not exist, a folder or pattern has no image, or a class is unknown.
             ImageError: a file is no readable image; the message names it.
             ValueError: pixels of another type or shape.
+
+        Warns:
+            OverflowWarning: the network's values are not finite for some images.
         """
-        names, wanted = self.names, self.labels_of(classes)
+        names, wanted, before = self.names, self.labels_of(classes), overflowed(self.detector)
         pictures = as_pictures(images)
         results: list[dict[str, Any]] = []
         for _, found in self.batches(pictures, batch_size, proposals):
@@ -121,6 +129,9 @@ class Loaded:
                         "file": str(picture) if isinstance(picture, str | Path) else None,
                     }
                 )
+        if count := overflowed(self.detector) - before:
+            note = overflow_note(count, len(results), str(self.checkpoint.path))
+            warnings.warn(note, OverflowWarning, stacklevel=2)
         return results
 
     def _in(self, runtime: str) -> Detects:

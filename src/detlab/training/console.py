@@ -13,6 +13,7 @@ from rich.table import Table
 from detlab.data import DetectionData
 from detlab.data.audit import MANY, names
 from detlab.metrics.summary import summary_rows
+from detlab.model.overflow import overflow_note
 from detlab.system.printing import say, show
 from detlab.training.callbacks import ValidationPictures
 from detlab.training.lightning_module import DetectionModule
@@ -30,7 +31,7 @@ def report(run: Run, run_dir: Path) -> None:
         return
     split = run.module.test_split if judged else "val"
     print_results(results, f"{split} split" + (", selected and judged on val" if split == "val" else ""))
-    for line in split_notes(run.data, split):
+    for line in [*split_notes(run.data, split), *overflow_notes(run.module, "test" if judged else "val", "The model")]:
         say(f"note        {line}")
     say(f"run folder  {run_dir}")
     pictures = next((c for c in callbacks_of(run.trainer) if isinstance(c, ValidationPictures)), None)
@@ -54,6 +55,12 @@ def split_notes(data: DetectionData, split: str, wanted: str = "test") -> list[s
     if not data.counted(split):
         notes.append(f"The {split} split has no box that counts, so its AP is not defined.")
     return notes
+
+
+def overflow_notes(module: DetectionModule, loop: str, source: str) -> list[str]:
+    """A note on images whose values were not finite in the last validation or test; empty if all were."""
+    count, images = module.overflowed.get(loop, 0), len(module.found[loop].truth.image_ids)
+    return [overflow_note(count, images, source)] if count else []
 
 
 def print_results(results: Mapping[str, float], title: str) -> None:

@@ -19,9 +19,10 @@ from detlab.detectors.compiling import Compiled
 from detlab.errors import ConfigError
 from detlab.metrics.collected import CollectedDetections, Found, Measure
 from detlab.model.detect import to_original
+from detlab.model.overflow import forget_overflow, overflowed
 from detlab.model.samplers import draw_keys
 from detlab.runs.checkpoints import CHECKPOINT_KEY, LAYOUT
-from detlab.tensors.ranks import mean_of_all
+from detlab.tensors.ranks import mean_of_all, of_all
 from detlab.tensors.structures import PADDING, Batch, Detections, Proposals
 from detlab.training.batch_losses import BatchLosses
 from detlab.training.multiscale import MultiScale
@@ -86,6 +87,7 @@ class DetectionModule(L.LightningModule):
         self.test_split = "test"  # the split that `trainer.test` evaluates
         self._metric: CollectedDetections | None = None
         self._proposals: CollectedDetections | None = None
+        self.overflowed: dict[str, int] = {}  # {split: images whose values were not finite}
         self._losses = BatchLosses()
 
     def on_fit_start(self) -> None:
@@ -190,6 +192,7 @@ class DetectionModule(L.LightningModule):
         }
 
     def _start(self, split: str) -> None:
+        forget_overflow(self.detector)
         data = data_of(self.trainer)
         truth = data.ground_truth(self.test_split if split == "test" else split)
         limit = self.trainer.limit_test_batches if split == "test" else self.trainer.limit_val_batches
@@ -220,6 +223,7 @@ class DetectionModule(L.LightningModule):
         results = metric.compute()
         if not self.trainer.sanity_checking:
             self.results[split] = results
+            self.overflowed[split] = sum(of_all(overflowed(self.detector)))
             self.found[split] = metric.merged()
             self.log_dict(self._losses.means())
             said = self.final_name if split == "test" else split
