@@ -156,6 +156,7 @@ DATA = [
     ("train data=coco data.root={tmp} data.annotations.train=text.json", r"is not readable as json"),
     ("train data=coco data.root={tmp} data.annotations.train=list.json", r"holds a list, not a COCO object"),
     ("train data=coco data.root={tmp} data.annotations.train=empty.json", r"has no list of objects under 'images'"),
+    ("train data=coco data.root={tmp} data.annotations.train=longname.json", r"The class 'x+\.\.\.\(10,001 characters\)\.\.\.x+' has a name of more than 10,000 characters"),
     ("train data=voc data.root={tmp}", r"No object is annotated in"),
     ("train data=yolo", r"data\.root is not set; give your data\.yaml"),
     ("train data=yolo data.root={tmp}/none.yaml", r"is neither a data\.yaml nor a folder with one"),
@@ -294,6 +295,7 @@ def make_files(folder: Path) -> None:
     """Small damaged files, folders and checkpoints for the cases above."""
     texts = {
         "text.pth": "text", "text.json": "{", "list.json": "[]", "empty.json": "{}", "text.npz": "text",
+        "longname.json": json.dumps({"images": [], "annotations": [], "categories": [{"id": 1, "name": 10_001 * "x"}]}),
         "nonames.yaml": "train: a\n", "badnames.yaml": "names: 3\ntrain: a\n", "notrain.yaml": "names: [a]\n",
         "nofolder.yaml": "names: [a]\ntrain: nope\nval: nope\n", "broken.yaml": "names: [\n",
         "words/.hydra/overrides.yaml": "3", "words/.hydra/config.yaml": "{}",

@@ -61,6 +61,22 @@ def test_long_lines_stay_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "w" * 500 + "\n"
 
 
+def test_a_name_of_a_megabyte_is_shortened(capsys: pytest.CaptureFixture[str]) -> None:
+    """In lines, mistakes and tables, with and without blanks; its ends and its length stay."""
+    for name in ("a" + "x" * 999_998 + "b", "a " + "y " * 499_998 + " b"):
+        say(f"class {name}")
+        complain(ConfigError(f"There is no class {name}; use another."))
+        table = Table("class", title=name)
+        table.add_row(name)
+        show(table, width=200)
+        said = capsys.readouterr()
+        assert len(said.out) < 20_000
+        assert "characters)..." in said.out
+        assert len(said.err) < 5_000
+        assert said.err.startswith("detlab: There is no class a")
+        assert said.err.endswith("b; use another.\n")
+
+
 def test_what_is_seen_stays() -> None:
     for text in ("plain", "größe", "猫", "x\u200cy", "👩\u200d🚀", "a b"):  # joiners belong to scripts and pictures
         assert visible(text) == text

@@ -17,6 +17,8 @@ from detlab.config.keys import PRECISIONS
 from detlab.config.parts import build_part
 from detlab.config.validate import validate_node
 from detlab.data import DetectionData
+from detlab.data.audit import MANY
+from detlab.data.audit import names as listed
 from detlab.data.values import words
 from detlab.errors import ConfigError
 from detlab.runs.checkpoints import Checkpoint, find_checkpoint, read_checkpoint
@@ -141,9 +143,9 @@ def match_classes(data: DetectionData, names: Sequence[str]) -> list[str]:
     missing, left_out = data.match_classes(names)
     notes = []
     if missing:
-        notes.append(f"the data set lacks {', '.join(missing)}: no AP of theirs, and none in the mean")
+        notes.append(f"the data set lacks {listed(missing, MANY)}: no AP of theirs, and none in the mean")
     if left_out:
-        named = ", ".join(f"{name} ({count} boxes)" for name, count in left_out.items())
+        named = listed((f"{name} ({count} boxes)" for name, count in left_out.items()), MANY)
         notes.append(f"the model does not know {named}: left out, their images are judged by the other classes")
     return notes
 

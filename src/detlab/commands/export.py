@@ -10,6 +10,8 @@ import torch
 
 from detlab.commands.app import on_plain_config, run_app
 from detlab.config.compose import config_dir
+from detlab.data.audit import MANY
+from detlab.data.audit import names as listed
 from detlab.data.images import MAX_PIXELS
 from detlab.detectors.graph import FORMATS, TOLERANCE, disagreement, example, export, latency
 from detlab.errors import ConfigError
@@ -61,7 +63,7 @@ def run(config: dict[str, Any]) -> Path:
     number = "any" if any_batch else len(images)
     shape = ", ".join(str(n) for n in (number, *images.shape[1:]))
     say(f"inputs      images uint8 [{shape}], sizes int64 [{number}, 2]")
-    say(f"outputs     boxes, scores, labels (-1: padding): {', '.join(names)}")
+    say(f"outputs     boxes, scores, labels (-1: padding): {listed(names, MANY)}")
     say(f"difference  {difference:.1e} over {int(expected.real.sum())} boxes")
     say(f"latency     eager {eager:.1f} ms, {format} {graph:.1f} ms, {torch.get_num_threads()} threads")
     say(f"file        {path}")

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from detlab.system.text import visible
+from detlab.system.text import shown
 
 AFTER = 0.5  # seconds without a line, so that small data sets show none
 EVERY = 0.2  # seconds between two changes
@@ -23,7 +23,7 @@ class Progress:
     """
 
     def __init__(self, title: str, total: int) -> None:
-        self.title, self.total, self.done = visible(title), max(1, total), 0
+        self.title, self.total, self.done = shown(title), max(1, total), 0
         self.start = time.monotonic()
         self.next = self.start + AFTER
         self.shown = False

@@ -12,7 +12,9 @@ import numpy as np
 from detlab.data.audit import MANY
 from detlab.data.audit import names as listed
 from detlab.errors import DataError
+from detlab.system.text import shortened
 
+LONGEST_NAME = 10_000  # characters of a class's name; a reader of metrics.csv allows cells of 131,072
 QUIET = np.errstate(over="ignore", invalid="ignore")  # for boxes at the end of a float's range, which will be dropped
 
 
@@ -63,6 +65,19 @@ class Classes:
 
     names: tuple[str, ...]
     ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        """Refuse a name that no table, picture or name of a metric can hold.
+
+        Raises:
+            DataError: the name's beginning and end.
+        """
+        longest = max(self.names, key=len, default="")
+        if len(longest) > LONGEST_NAME:
+            raise DataError(
+                f"The class {shortened(longest, 80)!r} has a name of more than {LONGEST_NAME:,} characters; give it a "
+                f"shorter one in the annotations."
+            )
 
     def chosen(self, wanted: list[str] | None) -> tuple[Classes, dict[int, int]]:
         """Only the wanted classes, in the wanted order, and the map from old label to new.

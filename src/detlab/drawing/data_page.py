@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from detlab.drawing.pictures import PALETTE, fitted
-from detlab.system.text import visible
+from detlab.system.text import shown
 
 SIDE = 400  # px, longer side of a picture
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -56,7 +56,7 @@ def data_page(
     source = files("detlab.drawing")
     style, script = (source.joinpath(f"data_page.{kind}").read_text() for kind in ("css", "js"))
     content = {
-        "classes": [visible(name) for name in class_names],
+        "classes": [shown(name) for name in class_names],
         "sizes": list(size_names),
         "palette": PALETTE,
         "pictures": [_as_json(picture) for picture in pictures],
@@ -86,7 +86,7 @@ def thumbnail(image: np.ndarray | Tensor) -> str:
 def _as_json(picture: Picture) -> dict[str, Any]:
     return {
         "split": picture.split,
-        "file": visible(picture.file),
+        "file": shown(picture.file),
         "size": picture.size,
         "uri": picture.uri,
         "boxes": [[*(round(v, 2) for v in box[:4]), *box[4:]] for box in picture.boxes],
@@ -111,7 +111,7 @@ def _kind(cell: str) -> str:
 
 
 def _html(text: str) -> str:
-    return escape(visible(text))
+    return escape(shown(text))
 
 
 def _in_script(value: Any) -> str:

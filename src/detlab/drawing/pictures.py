@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from detlab.drawing.fonts import default_font, legible
-from detlab.system.text import visible
+from detlab.system.text import shortened, visible
 
 # Okabe and Ito's palette without black: distinguishable for all common types of colour vision
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
@@ -27,6 +27,7 @@ SHORTEST_SIDE = 320  # px; smaller pictures are enlarged before drawing
 LONGEST_SIDE = 1333  # px; largest side of an enlarged picture
 TEXT_SHARE = 1 / 32  # font size as a share of the shorter side
 SMALLEST_FONT, LARGEST_FONT = 11, 240  # px; a picture of 7680 px is still legible when fitted to a screen
+LONGEST_NAME = 80  # characters of a class's name in a picture
 GAP = 6  # px between pictures of a sheet
 
 
@@ -58,7 +59,7 @@ def draw_boxes(
     order = range(len(boxes.labels)) if boxes.scores is None else np.argsort(boxes.scores)
     for i in order:
         colour = PALETTE[int(boxes.labels[i]) % len(PALETTE)]
-        text = str(class_names[int(boxes.labels[i])])
+        text = shortened(str(class_names[int(boxes.labels[i])]), LONGEST_NAME)
         if boxes.scores is not None:
             text += f" {boxes.scores[i]:.2f}"
         _draw_one(canvas, picture.size, (np.asarray(boxes.boxes[i]) * scale).tolist(), text, colour, line, font)
@@ -90,7 +91,7 @@ def picture_sheet(pictures: Sequence[Image.Image], captions: Sequence[str], colu
     cells = []
     for picture, caption in zip(pictures, captions, strict=True):
         cell = Image.new("RGB", (picture.width, picture.height + height), "white")
-        words, face = legible(visible(caption), font.size)
+        words, face = legible(visible(shortened(caption, LONGEST_NAME)), font.size)
         ImageDraw.Draw(cell).text((2, 1), words, "black", font=face)
         cell.paste(picture, (0, height))
         cells.append(cell)

@@ -12,7 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from detlab.drawing.pictures import ERROR_COLOURS, PALETTE
+from detlab.drawing.pictures import ERROR_COLOURS, LONGEST_NAME, PALETTE
+from detlab.system.text import shortened
 
 MOST_CLASSES = 10  # most lines in a panel, and most classes with which a confusion matrix shows its counts
 GREY = "#7F7F7F"
@@ -93,7 +94,7 @@ def pr_curves(curves: Mapping[str, Any], thresholds: Sequence[float] = (0.5, 0.7
 
 def confusion(matrix: Mapping[str, Any]) -> Figure:
     """Confusion matrix: share of each true class (row) by predicted class, with the counts where there is room."""
-    counts, names = np.asarray(matrix["counts"]), matrix["classes"]
+    counts, names = np.asarray(matrix["counts"]), [shortened(name, LONGEST_NAME) for name in matrix["classes"]]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.75 * len(names) + 1.5, 3.6, 12))
     figure, axes = _figure(side + 0.6, side)

@@ -17,7 +17,7 @@ from rich.text import Text
 from detlab.config.overrides import short_names
 from detlab.sweeps.job import GOOD, OPEN, Job, read_progress
 from detlab.system.printing import PlainConsole
-from detlab.system.text import visible
+from detlab.system.text import shown
 
 STYLES = {"done": "green", "running": "cyan", "queued": "dim", "pruned": "yellow"}
 AT_MOST = 24  # largest number of rows in the live table; running and failed jobs come first
@@ -137,7 +137,7 @@ def print_front(found: Mapping[str, Any], console: Console | None = None) -> Non
 
 def plain(text: str) -> Text:
     """Literal text: no markup, no colours, control characters escaped."""
-    return Text(visible(text))
+    return Text(shown(text))
 
 
 def _choices(choices: dict[str, str]) -> str:
