@@ -208,7 +208,7 @@ RUNS = [
     ("predict run={tmp}/run source={tmp}/JPEGImages runtime=onnxruntime device=cuda", r"device=cuda does not fit runtime=onnxruntime, which runs on a CPU; use device=cpu"),
     ("predict run={tmp}/run source={tmp}/JPEGImages runtime=openvino precision=bf16", r"precision=bf16 does not fit runtime=openvino, which computes in float32; use precision=fp32"),
     ("predict run={tmp}/run source={tmp}/JPEGImages runtime=onnxruntime tta=flip", r"tta does not fit runtime=onnxruntime, which sees each image once; use tta=none"),
-    ("export run={tmp}/run batch=0", r"batch=0 must be a whole number of at least 1, or any; use batch=1"),
+    ("export run={tmp}/run batch=0", r"batch=0 must be a whole number from 1 to 10000, or any; use batch=1"),
     ("export run={tmp}/run format=foo", r"format=foo must be onnx or torch_export; use format=onnx"),
     ("proposals method=foo", r"method=foo must be grid, selective_search or rpn; use method=grid"),
     ("proposals method=rpn", r"method=rpn needs run=FOLDER\|FILE"),
