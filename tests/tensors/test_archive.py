@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
+import pickletools
 import time
 import zipfile
 from pathlib import Path
@@ -14,6 +16,7 @@ import torch
 from detlab.model.backbones import ResNet
 from detlab.system.files import Sink
 from detlab.system.foreign import ForeignFileError
+from detlab.tensors import pickles
 from detlab.tensors.archive import ArchiveError, load_tensors, not_finite, save_tensors
 
 
@@ -38,6 +41,14 @@ def called(name: str, argument: bytes) -> bytes:
     return b"\x80\x02c" + name.replace(" ", "\n").encode() + b"\n" + argument + b"\x85R."
 
 
+def wide() -> bytes:
+    """A tuple of 250 times a tuple of 250 times ..., four deep: memo 3 weighs four billion."""
+    tuples = (b"(" + item * 250 + b"tq" + bytes([i]) for i, item in enumerate((b"N", b"h\0", b"h\1", b"h\2")))
+    return b"".join(tuples)
+
+
+WIDE = wide()
+LONG = (100_000).to_bytes(4, "little") + b"x" * 100_000
 HUGE = b"\x8a\x06" + (10**12).to_bytes(6, "little")
 HARMFUL = [
     (doubled(40), "tuples within tuples"),
@@ -50,6 +61,13 @@ HARMFUL = [
     (b"\x80\x02R.", "no pickle"),
     (b"\x80\x02(((((((", "no pickle"),
     (b"nonsense", "no pickle"),
+    (b"\x80\x02" + WIDE + b"}h\x03K\x01s.", "steps of hashing"),
+    (b"\x80\x02" + WIDE + b"(h\x03tQ.", "steps of hashing"),
+    (b"\x80\x02c_codecs\nencode\nq\x00X" + LONG + b"\x85q\x01" + b"h\x00h\x01R" * 1000 + b".", "steps of hashing"),
+    (b"\x80\x02]q\x00\x85](K\x01eh\x00K\x01a.", "lies in another one"),
+    (b"\x80\x02\x8c\x01x.", "no instruction SHORT_BINUNICODE"),
+    (called("torch._tensor _rebuild_from_type_v2", b"K\x01"), "calls torch._tensor._rebuild_from_type_v2"),
+    (b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\0\0\0itemsK\x01sb.", "an attribute of its own, items"),
 ]
 
 
@@ -59,6 +77,70 @@ def test_pickles_are_followed_before_they_are_obeyed(tmp_path: Path, pickle: byt
     with pytest.raises(ArchiveError, match=message):
         load_tensors(rewritten(tmp_path / "a.pt", pickle))
     assert time.monotonic() - start < 5
+
+
+LONGER = [
+    (called("collections OrderedDict", b"](" + b"K\x01" * 10 + b"e"), "more than 9 keys that are no text"),
+    (b"\x80\x02}(" + b"K\x01K\x01" * 10 + b"u.", "more than 9 keys that are no text"),
+    (b"\x80\x02" + b"N" * 61 + b".", "more than 60 instructions"),
+]
+
+
+@pytest.mark.parametrize(("pickle", "message"), LONGER, ids=range(len(LONGER)))
+def test_keys_and_instructions_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pickle: bytes, message: str
+) -> None:
+    """Numbers may be chosen to have one hash, so that n of them take n^2 steps."""
+    monkeypatch.setattr(pickles, "MAX_KEYS", 9)
+    monkeypatch.setattr(pickles, "MAX_OPCODES", 60)
+    with pytest.raises(ArchiveError, match=message):
+        load_tensors(rewritten(tmp_path / "a.pt", pickle))
+
+
+def before_archives(path: Path, content: bytes, names: bytes) -> Path:
+    """A file of torch before 1.6: three pickles about torch, the content, and the names of the tensors' data."""
+    torch.save({}, path, _use_new_zipfile_serialization=False)
+    file = io.BytesIO(path.read_bytes())
+    for _ in range(3):
+        list(pickletools.genops(file))
+    path.write_bytes(file.getvalue()[: file.tell()] + content + names)
+    return path
+
+
+@pytest.mark.parametrize("content", [b"\x80\x02}.", doubled(40)])
+def test_every_pickle_of_an_old_file_is_followed(tmp_path: Path, content: bytes) -> None:
+    """The last of five as well, and though an archive follows, by which zipfile would take the file for one."""
+    file = before_archives(tmp_path / "a.pt", content, doubled(40))
+    file.write_bytes(file.read_bytes() + rewritten(tmp_path / "b.pt").read_bytes())
+    with pytest.raises(ArchiveError, match="tuples within tuples"):
+        load_tensors(file)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_torch_reads_what_was_checked(tmp_path: Path) -> None:
+    """torch finds DATA.PKL as data.pkl, data/a as data/A, and the directory where the end says, other than Python."""
+    file = tmp_path / "a.pt"
+    for name in ("DATA.PKL", "data/a", "DATA/0", "version"):
+        rewritten(file)
+        with zipfile.ZipFile(file, "a") as archive:
+            archive.writestr(f"a/{name}", "3")
+        with pytest.raises(ArchiveError, match="which torch never writes" if name != "version" else "two parts"):
+            load_tensors(file)
+    whole = rewritten(file).read_bytes()
+    for content, message in (
+        (whole + whole, "directory is not where"),
+        (whole + b"\0", "no whole archive"),
+        (whole[:30], "no whole archive"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(ArchiveError, match=message):
+            load_tensors(file)
+
+
+def test_too_many_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("detlab.tensors.archive.MAX_PARTS", 2)
+    with pytest.raises(ArchiveError, match="more than 2 parts"):
+        load_tensors(rewritten(tmp_path / "a.pt"))
 
 
 def test_sixteen_tuples_are_still_read(tmp_path: Path) -> None:

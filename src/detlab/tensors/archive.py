@@ -1,15 +1,15 @@
 """Tensor files: written atomically, and loaded from untrusted sources after a check of their pickle.
 
 `weights_only=True` stops a pickle from calling arbitrary functions. It bounds neither time nor memory: a tuple that
-holds the next tuple twice, forty levels deep, takes 2^40 steps to hash; `bytearray(10**12)` or a tensor of stride 0
-asks for more memory than the machine has; a compressed part can grow a thousandfold.
+holds the next tuple twice, forty levels deep, takes 2^40 steps to hash; a tensor of stride 0 asks for more memory than
+the machine has; a compressed part can grow a thousandfold. `detlab.tensors.pickles` checks the pickle; this module sees
+to it that torch reads the very pickle that was checked, since torch and Python may read two archives in one file.
 """
 
 from __future__ import annotations
 
 import io
-import pickletools
-import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,16 +19,13 @@ import torch
 
 from detlab.system.files import write_whole
 from detlab.system.foreign import open_regular, walk
+from detlab.tensors.pickles import MAX_PICKLE, PickleError, check_pickle
 
-MAX_PICKLE = 64 << 20  # bytes without the tensors' data; a ResNet-152 with its optimiser needs about 1 million
-MAX_TUPLES = 16  # nesting depth of tuples; torch's own files reach 3
-CALLED = re.compile(  # the globals that a pickle of tensors, sizes and plain containers needs
-    r"collections (OrderedDict|Counter)|(__)?builtins?(__)? set|_codecs encode|torch\.serialization _get_layout"
-    r"|torch\._utils _rebuild_(tensor(_v2|_v3)?|parameter(_with_state)?)|torch\._tensor _rebuild_from_type_v2"
-    r"|torch\.nn\.parameter Parameter|torch (Size|device|[A-Z][A-Za-z0-9]*Storage)"
-    r"|torch (u?int\d+|float\d+|bfloat16|bool|complex\d+|float8_\w+)"
-)
-LEGACY_PICKLES = 4  # in a file of torch before 1.6: magic number, version, system, content
+MAX_PARTS = 50_000  # of an archive: one for each tensor; a ResNet-152 with its optimiser has 2,000
+LEGACY_PICKLES = 5  # in a file of torch before 1.6: magic number, version, system, content, names of the tensors' data
+ZIP = b"PK\3\4"  # how torch.load tells an archive from a file of torch before 1.6
+END = struct.Struct("<4s4H2LH")  # the end of an archive: mark, disks, parts, size and offset of its directory, comment
+END64, LOCATOR64 = struct.Struct("<4sQ2H2L4Q"), struct.Struct("<4sLQL")  # the same of large ones, before it
 
 
 class ArchiveError(ValueError):
@@ -53,15 +50,21 @@ def load_tensors(path: Path) -> Any:
     with open_regular(path) as file:
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
-        if zipfile.is_zipfile(file):
-            _check_zip(file, size)
-        else:
-            file.seek(0)
-            for _ in range(LEGACY_PICKLES):
-                _check_pickle(file)
+        try:
+            if file.read(len(ZIP)) == ZIP:
+                _check_zip(file, size)
+            else:
+                file.seek(0)
+                for _ in range(LEGACY_PICKLES):
+                    check_pickle(file)
+        except PickleError as error:
+            raise ArchiveError(str(error)) from error
         file.seek(0)
         content = torch.load(file, map_location="cpu", weights_only=True)
     for _, value in walk(content, str(path)):
+        attributes = sorted(getattr(value, "__dict__", {}).keys() - {"_metadata"})  # of a module's state_dict
+        if attributes:
+            raise ArchiveError(f"it gives a {type(value).__name__} an attribute of its own, {attributes[0]}")
         if isinstance(value, torch.Tensor) and value.numel() * value.element_size() > size:
             raise ArchiveError(f"it holds a tensor of {list(value.shape)}, more than the file has bytes")
     return content
@@ -80,79 +83,53 @@ def _check_zip(file: BinaryIO, size: int) -> None:
     """Check a torch zip archive: its pickle, and its checksums, which torch writes but never verifies.
 
     Raises:
-        ArchiveError: a part is compressed, overlaps another, or is an unsafe pickle.
+        ArchiveError: a part is compressed, overlaps another, or has a name that torch.save never gives.
+        PickleError: its pickle is unsafe.
         zipfile.BadZipFile: a part differs from its checksum; the message names it.
     """
+    _check_directory(file, size)
     with zipfile.ZipFile(file) as archive:
         parts = archive.infolist()
         if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
             raise ArchiveError("its parts are compressed, which torch never does")
         if sum(part.file_size for part in parts) > size:
             raise ArchiveError("its parts overlap")
+        names = [part.orig_filename.partition("/")[2] for part in parts]
+        for name in names:  # torch finds parts in capitals too, and might so read one that is not checked, or one twice
+            if name != name.lower() or (name.startswith("data/") and not name[5:].isdecimal()):
+                raise ArchiveError(f"it has a part {name[:60]!r}, which torch never writes")
+        if len(set(names)) != len(names):
+            raise ArchiveError("it has two parts of one name")
         if (damaged := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"bytes of {damaged} have changed since they were written")
-        for part in parts:
-            if part.filename.rpartition("/")[2] == "data.pkl":
+        for part, name in zip(parts, names, strict=True):
+            if name == "data.pkl":
                 if part.file_size > MAX_PICKLE:
                     raise ArchiveError(f"its pickle is larger than {MAX_PICKLE:,} bytes")
-                _check_pickle(io.BytesIO(archive.read(part)))
+                check_pickle(io.BytesIO(archive.read(part)))
 
 
-def _check_pickle(file: BinaryIO) -> None:
-    """Walk through a pickle's opcodes up to its end without executing them.
+def _check_directory(file: BinaryIO, size: int) -> None:
+    """Check that an archive's directory lies where its end says: Python looks before the end, torch where it says.
 
     Raises:
-        ArchiveError: it imports a global outside CALLED, nests tuples too deep, or is no pickle.
+        ArchiveError: there is no such directory, or it lists too many parts.
     """
-    try:
-        _follow(file)
-    except ArchiveError:
-        raise
-    except Exception as error:  # pickletools and an empty stack raise many kinds
-        raise ArchiveError(f"it is no pickle ({type(error).__name__})") from error
-
-
-def _follow(file: BinaryIO) -> None:
-    """Simulate the pickle's stack; an entry is an object's depth of nested tuples, or None for a mark."""
-    stack: list[int | None] = []
-    memo: dict[int, int | None] = {}
-    start = file.tell()
-
-    def pop_to_mark() -> list[int]:
-        items = []
-        while (item := stack.pop()) is not None:
-            items.append(item)
-        return items
-
-    for op, argument, position in pickletools.genops(file):
-        name, word = op.name, str(argument)
-        if position is not None and position - start > MAX_PICKLE:
-            raise ArchiveError(f"its pickle is larger than {MAX_PICKLE:,} bytes")
-        if name == "GLOBAL" and not CALLED.fullmatch(word):
-            raise ArchiveError(f"it calls {word.replace(' ', '.')}, which no checkpoint needs")
-        if name == "MARK":
-            stack.append(None)
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            memo[int(word)] = stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[int(word)])
-        elif name.startswith("TUPLE") or name == "EMPTY_TUPLE":
-            count = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}.get(name)
-            items = pop_to_mark() if count is None else [stack.pop() or 0 for _ in range(count)]
-            depth = 1 + max(items, default=0)
-            if depth > MAX_TUPLES:
-                raise ArchiveError(f"it holds tuples within tuples, more than {MAX_TUPLES} deep")
-            stack.append(depth)
-        elif name != "STOP":
-            _apply(op, stack, pop_to_mark)
-
-
-def _apply(op: pickletools.OpcodeInfo, stack: list[int | None], pop_to_mark: Any) -> None:
-    """Apply the effect of any other opcode on the stack, as pickletools describes it."""
-    before = op.stack_before
-    if pickletools.stackslice in before:
-        pop_to_mark()
-        before = before[: before.index(pickletools.markobject)]
-    for _ in before:
-        stack.pop()
-    stack.extend(0 for _ in op.stack_after)
+    before = LOCATOR64.size + END64.size
+    file.seek(max(0, size - END.size - before))
+    tail = file.read()
+    if len(tail) < END.size:
+        raise ArchiveError("it is no whole archive")
+    mark, *_, parts, length, offset, comment = END.unpack(tail[-END.size :])
+    end = size - END.size
+    if len(tail) == END.size + before and tail[END64.size :].startswith(b"PK\6\7"):
+        end -= before
+        mark64, *_, parts, length, offset = END64.unpack(tail[: END64.size])
+        if mark64 != b"PK\6\6" or LOCATOR64.unpack(tail[END64.size : before])[2] != end:
+            raise ArchiveError("its directory is not where it says")
+    if mark != b"PK\5\6" or comment:
+        raise ArchiveError("it is no whole archive")
+    if offset + length != end:
+        raise ArchiveError("its directory is not where it says")
+    if parts > MAX_PARTS or length > MAX_PICKLE:
+        raise ArchiveError(f"it has more than {MAX_PARTS:,} parts")
