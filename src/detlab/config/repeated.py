@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,9 @@ WRITTEN = ("run_dir", "dirpath", "save_dir", "default_root_dir")  # keys that ho
 PLACES = (*WRITTEN, "cache_dir", "url")
 MOST = 500  # largest number of overrides
 LONGEST = 2000  # largest number of characters in one override
+ALTOGETHER = 10_000  # of all: Hydra parses some 2000 characters a second
+DEEPEST = 20  # brackets within brackets, which Hydra follows by recursion
+LONGEST_KEY = 200  # which Hydra looks for as the name of a file
 
 
 @cache
@@ -68,6 +72,8 @@ def repeated(words: Sequence[Any], out: Path, trust: Sequence[str], source: str)
     """
     if len(words) > MOST or not all(isinstance(word, str) for word in words):
         raise ConfigError(f"{source} is not a list of overrides.")
+    if (length := sum(map(len, words))) > ALTOGETHER:
+        raise ConfigError(f"{source} holds overrides of {length} characters; a run's are no longer than {ALTOGETHER}.")
     kept: list[str] = []
     left_out: list[str] = []
     for word in words:
@@ -87,6 +93,9 @@ def repeated(words: Sequence[Any], out: Path, trust: Sequence[str], source: str)
 def _parsed(word: str, source: str) -> Override:
     if len(word) > LONGEST:
         raise ConfigError(f"{source} holds an override of {len(word)} characters; none is longer than {LONGEST}.")
+    brackets = accumulate((mark in "[{(") - (mark in "]})") for mark in word)
+    if "\0" in word or max(brackets, default=0) > DEEPEST or len(word.partition("=")[0]) > LONGEST_KEY:
+        raise ConfigError(f"{source} holds {word[:120]!r}, which no override of a run is.")
     if "${" in word:  # checked before Hydra parses it: resolvers run code and read the environment
         raise ConfigError(f"{source} holds {word[:120]!r}; an interpolation of a stranger's is not taken.")
     try:
