@@ -58,9 +58,10 @@ from detlab.report.results import measure
 from detlab.runs.checkpoints import Checkpoint
 from detlab.runs.darknet import from_darknet
 from detlab.runs.loading import detector_of
+from detlab.runs.resuming import Start
 from detlab.tensors.norms import norm_layer
 from detlab.tensors.structures import Batch, Detections, Level, Prediction
-from detlab.training.build import make_data
+from detlab.training.build import check_same_data, make_data
 from detlab.training.callbacks.agreement import SameConfig
 from detlab.training.callbacks.checkpoint import RunCheckpoint
 from detlab.training.callbacks.nonfinite import NonFiniteGuard
@@ -277,6 +278,10 @@ CALLS: list[tuple[Callable[[Path], Any], str]] = [
     ),
     (lambda _: check_difference("onnx", 1.0), r"format=onnx gives other detections"),
     (lambda _: patched("pathlib.Path.is_file", lambda _: False, config_dir), r"The configs are not where they belong"),
+    (
+        lambda _: check_same_data(Start(Path("x.ckpt"), 1, ("a", "b")), ("a", "c"), "f"),
+        r"resume=true would go on with x\.ckpt on data with other classes \(class 2 is c, not b\); give the data set of",
+    ),
     (lambda _: make_data({"augment": ONE, "model": ONE}), r"model\._target_=torch\.nn\.Identity is no family"),
     (unlike, r"ended with exit status 3"),
     (lambda _: read_image(Path("/nope.jpg")), r"cannot be opened"),

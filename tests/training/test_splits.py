@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from detlab.commands.evaluate import evaluate
 from detlab.config.compose import compose_config, plain_config
 from detlab.errors import DataError
+from detlab.runs.checkpoints import LAYOUT
+from detlab.runs.resuming import NEW, Start, start_of
+from detlab.training.build import check_same_data
 from detlab.training.fit import train
 from tests.data.writing import coco_json, picture, row
 
@@ -130,6 +134,25 @@ def test_a_test_split_without_boxes_is_named_as_such(tmp_path: Path, capsys: pyt
     assert result["split"] == "test"
     assert "map" not in result["metrics"]
     assert "The test split has no box that counts" in said
+
+
+@pytest.mark.parametrize(("then", "now", "said"), [("f", "f", False), (None, "f", False), ("f", "g", True)])
+def test_resuming_on_other_data_says_so(
+    capsys: pytest.CaptureFixture[str], then: str | None, now: str, said: bool
+) -> None:
+    check_same_data(Start(Path("x.ckpt"), 3, ("a",), then), ["a"], now)
+    check_same_data(NEW, ["b"], now)
+    assert ("before and after step 3 do not compare" in " ".join(capsys.readouterr().out.split())) == said
+
+
+def test_a_checkpoint_is_resumed_with_its_classes_and_data(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "status.json").write_text('{"data_fingerprint": "f"}')
+    facts = {"config": {"model": {}}, "class_names": ["a", "b"], "category_ids": [1, 2], "layout": LAYOUT}
+    content = {"state_dict": {}, "global_step": 4, "detlab": facts, "optimizer_states": [], "loops": {}}
+    torch.save(content, tmp_path / "checkpoints" / "last.ckpt")
+    start = start_of({"resume": True, "paths": {"run_dir": str(tmp_path)}, "model": {}})
+    assert start[1:] == (4, ("a", "b"), "f")
 
 
 def test_a_run_that_fails_in_its_first_evaluation_keeps_its_weights(

@@ -25,6 +25,8 @@ class Start(NamedTuple):
 
     checkpoint: Path | None = None  # None: start at the first step
     keep_steps: int | None = None  # log rows of earlier steps are kept; None for a run that is not resumed
+    class_names: tuple[str, ...] = ()  # of the checkpoint
+    data: str | None = None  # fingerprint of the data of before; None if the run left none
 
 
 NEW = Start()
@@ -51,7 +53,8 @@ def start_of(config: Mapping[str, Any]) -> Start:
             _say(f"resume      {error} It is left out.")
             continue
         _say(f"resume      {file}, step {content['global_step']}")
-        return Start(file, _kept_steps(content))
+        names = tuple(map(str, content[CHECKPOINT_KEY]["class_names"]))
+        return Start(file, _kept_steps(content), names, read_status(folder.parent).get("data_fingerprint"))
     if refused:
         raise ConfigError(
             f"resume=true found no checkpoint to go on from in {folder}: {refused[0]} Start afresh in another folder, "

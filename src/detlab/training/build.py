@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -49,6 +50,8 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
     data = make_data(config)
     say_audit(data)
     check_memory(data)
+    given = fingerprint(data)
+    check_same_data(start, data.class_names, given)
     detector = make_detector(config["model"], data.num_classes)
     config["monitor"] = config["monitor"] or MONITORS[detector.class_agnostic]
     check_boxes(data, config["monitor"])
@@ -77,7 +80,7 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
     callbacks = [build_part(node) for node in _with_monitor(config["callbacks"], config["monitor"]) if node]
     for callback in callbacks:
         if isinstance(callback, RunStatus):
-            callback.note(config_hash=config.get("config_hash") or identity, data_fingerprint=fingerprint(data))
+            callback.note(config_hash=config.get("config_hash") or identity, data_fingerprint=given)
     loggers = [build_part(node, **logger_facts(node, start)) for node in config["logger"].values() if node]
     if not loggers:  # Lightning's refuses to run without one
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
@@ -96,6 +99,34 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         logger.log_hyperparams(flat(config))
     say_plan(config, identity, trainer, module, data)
     return Run(trainer, module, data)
+
+
+def check_same_data(start: Start, class_names: Sequence[str], given: str) -> None:
+    """Refuse to go on with other classes, whose rows in the weights would change their meaning; name other data.
+
+    Args:
+        start: where training goes on from; nothing is checked at the first step.
+        class_names: of the data set.
+        given: its fingerprint.
+
+    Raises:
+        ConfigError: the checkpoint has other classes, or in another order.
+    """
+    if start.checkpoint is None:
+        return
+    if start.class_names != tuple(class_names):
+        pairs = zip_longest(start.class_names, class_names, fillvalue="none")
+        number, (then, now) = next((i, pair) for i, pair in enumerate(pairs, 1) if pair[0] != pair[1])
+        raise ConfigError(
+            f"resume=true would go on with {start.checkpoint} on data with other classes (class {number} is {now}, not "
+            f"{then}); give the data set of before, or start another run with init_from={start.checkpoint}, which "
+            f"matches classes by name."
+        )
+    if start.data not in (None, given):
+        rank_zero_only(say)(
+            f"resume      the data set is not that of before (its images or boxes differ): metrics from before and "
+            f"after step {start.keep_steps} do not compare"
+        )
 
 
 def check_boxes(data: DetectionData, monitor: str) -> None:
