@@ -162,6 +162,11 @@ def test_run_folders_from_strangers(
     assert set(tmp_path.rglob("*")) == before
 
 
+def test_no_folder_is_made_beside_what_is_no_run(tmp_path: Path) -> None:
+    assert rerun([str(tmp_path / "no" / "such" / "run")]) == 2
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("file", ["overrides.yaml", "result.json", "status.json", "metrics.csv"])
 def test_run_folders_with_pipes(tmp_path: Path, file: str) -> None:
     folder = run_folder(tmp_path / "run", "[model=rpn]\n")

@@ -73,11 +73,14 @@ def main(arguments: list[str]) -> int:
     if unknown or len(options) != len(arguments) - 1:
         complain(f"rerun takes out=FOLDER and trust=[...] only. {HELP}")
         return 2
+    if not (run / ".hydra").is_dir():  # before a folder is made beside it
+        complain(f"{arguments[0]} is not a run folder with .hydra/overrides.yaml.")
+        return 2
     name = re.sub(r"[^\w.-]", "_", run.name) + f"-again-{datetime.now():%H-%M-%S}"
     given = options.get("out")
     trust = tuple(word for word in options.get("trust", "").strip("[]").split(",") if word)
     try:
-        out = Path(given).expanduser().resolve() if given else make_free(run.with_name(name))
+        out = Path(given).expanduser().resolve() if given else make_free(run.parent / name)
     except ConfigError as error:
         complain(error)
         return 2

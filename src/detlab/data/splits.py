@@ -100,9 +100,10 @@ def with_shares(
     counts = {name: round(len(train) * share) for name, share in missing.items()}
     for name, count in counts.items():
         if (name in required and not count) or sum(counts.values()) >= len(train):
+            given = " and ".join(f"data.{option}_fraction={share}" for option, share in missing.items())
             raise DataError(
-                f"data.{name}_fraction={missing[name]} of {len(train)} training images leaves one side empty; the data "
-                f"set has no {name} split of its own, so give a fraction between 0 and 1."
+                f"{given} of {len(train)} training images leaves {'train' if count else name} empty; the data set has "
+                f"no {name} split of its own, so give {'smaller' if count else 'larger'} fractions, or more images."
             )
     drawn = {name: count for name, count in counts.items() if count}
     if not drawn:
