@@ -28,6 +28,7 @@ PARTS = [
     (f"{RETINA} model.backbone.weights=/nope.pth", r"model\.backbone\.weights=/nope\.pth is neither 'imagenet' nor a file"),
     (f"{RETINA} model.backbone.weights={{tmp}}/text.pth", r"weights=.*text\.pth is not a checkpoint that loads"),
     (f"{RETINA} model.backbone.weights={{tmp}}/list.pth", r"weights=.*list\.pth holds no state dict"),
+    (f"{RETINA} model.backbone.weights={{tmp}}/whole.pth", r"model\.backbone\.weights holds int8 numbers in 1 of \d+ entries \(first: conv1\.weight\), where the network has real"),
     (f"{RETINA} model.backbone.weights={{tmp}}/nan.pth", r"model\.backbone\.weights holds weights that are not finite or variances below 0, in 1 of \d+ entries \(first: conv1\.weight\)"),
     (f"{RETINA} model.backbone.weights={{tmp}}/other.pth", r"model\.backbone\.weights.* does not fit this network"),
     (f"{RETINA} model.backbone.norm=foo", r"model\.backbone\.norm=foo must be bn, frozen_bn, sync_bn or gn; use model\.backbone\.norm=bn"),

@@ -84,6 +84,7 @@ FILES = [
     ("predict run={tmp}/nan.ckpt source={tmp}/JPEGImages", r"/nan\.ckpt holds weights that are not finite or variances below 0, in 1 of 108 tensors \(first: backbone\.conv1\.weight\)"),
     ("predict run={tmp}/double.ckpt source={tmp}/JPEGImages", r"/double\.ckpt holds weights that are not finite or variances below 0, in 1 of 108 tensors"),
     ("predict run={tmp}/complex.ckpt source={tmp}/JPEGImages", r"/complex\.ckpt: its weights have complex numbers in backbone\.conv1\.weight; give a checkpoint"),
+    ("predict run={tmp}/whole.ckpt source={tmp}/JPEGImages", r"/whole\.ckpt: its weights have whole numbers in backbone\.conv1\.weight; give a checkpoint"),
     ("evaluate run={tmp}/variance.ckpt", r"/variance\.ckpt holds weights that are not finite or variances below 0, in 1 of 108 tensors"),
     ("evaluate run={tmp}/precision.ckpt", r"/precision\.ckpt was trained with trainer\.precision=99-x, which is none; use trainer\.precision=auto"),
     ("evaluate run={tmp}/nan.ckpt", r"/nan\.ckpt holds weights that are not finite or variances below 0, in 1 of 108 tensors"),
@@ -275,6 +276,7 @@ def write_checkpoints(folder: Path, facts: dict[str, Any], state: dict[str, torc
     torch.save({"state_dict": state, CHECKPOINT_KEY: facts, "global_step": "x"}, folder / "step.ckpt")
     first = "detector.backbone.conv1.weight"
     odd = {"nan": state[first] / 0, "double": state[first].double() + 1e300, "complex": state[first] * 1j}
+    odd["whole"] = state[first].to(torch.int8)
     for name, value in odd.items():
         torch.save({"state_dict": state | {first: value}, CHECKPOINT_KEY: facts}, folder / f"{name}.ckpt")
     last = "detector.head.cls.weight"
@@ -286,6 +288,7 @@ def write_checkpoints(folder: Path, facts: dict[str, Any], state: dict[str, torc
     )
     trunk = ResNet(depth=18).state_dict()
     torch.save({"state_dict": trunk | {"conv1.weight": trunk["conv1.weight"] / 0}}, folder / "nan.pth")
+    torch.save(trunk | {"conv1.weight": trunk["conv1.weight"].to(torch.int8)}, folder / "whole.pth")
     torch.save({"state_dict": state, CHECKPOINT_KEY: facts, "batch": {"x": 1}, "step": 1}, folder / "batch.ckpt")
     for name in ("othermodel/checkpoints", "stages/stages", "nostage/stages/1-rpn"):
         (folder / name).mkdir(parents=True)

@@ -74,6 +74,7 @@ UNSAID: dict[tuple[str, str], tuple[str, str]] = {
     ),
     ("config/repeated.py", "{source} puts {value[:80]!r} at {'.'.join(map(st"): (SECOND, STRANGERS),
     ("config/repeated.py", "{source} holds an override of {len(word)} charac"): (SECOND, STRANGERS),
+    ("config/repeated.py", "{source} holds overrides of {length} characters;"): ("told by another test", STRANGERS),
     ("config/repeated.py", "{source} sets {where}={shown}; where to write an"): (
         "takes the longest way around what is left out",
         STRANGERS,

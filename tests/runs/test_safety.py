@@ -15,6 +15,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -35,11 +36,12 @@ from detlab.data.images import ImageError, inspect, read_image
 from detlab.data.places import inside
 from detlab.data.proposals.store import read_proposals
 from detlab.errors import ConfigError, DataError
-from detlab.model.backbones.weights import WeightsError, load_weights
+from detlab.model.backbones.weights import WeightsError, fill, load_weights
 from detlab.report.runs import find_runs, read_run
 from detlab.runs.checkpoints import LAYOUT, find_checkpoint, read_checkpoint
 from detlab.runs.replay import load_dumped_batch
 from detlab.runs.resuming import read_status, start_of
+from detlab.runs.shapes import check_shapes
 from detlab.system.files import read_json
 from tests.data.writing import picture, simple_voc, simple_yolo
 
@@ -70,6 +72,23 @@ def test_pickles_in_checkpoints_do_not_run(tmp_path: Path, place: str) -> None:
     with pytest.raises(WeightsError, match="weights_only=True"):
         load_weights("resnet18", str(file))
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool, torch.complex64])
+def test_weights_of_other_numbers_are_not_filled_in(kind: torch.dtype) -> None:
+    """torch copies them without a word, or drops the imaginary parts."""
+    net = torch.nn.Linear(2, 2)
+    state = {name: value.to(kind) for name, value in net.state_dict().items()}
+    with pytest.raises(
+        WeightsError, match=r"X holds (int8|bool|complex64) numbers in 2 of 2 entries \(first: weight\)"
+    ):
+        fill(net, state, "X")
+    if not kind.is_complex:
+        with (
+            patch("detlab.runs.shapes.make_detector", lambda *_: net),
+            pytest.raises(ConfigError, match="whole numbers in weight"),
+        ):
+            check_shapes({}, 1, state)
 
 
 def test_pickles_in_proposal_files_do_not_run(tmp_path: Path) -> None:

@@ -149,7 +149,14 @@ def test_a_checkpoint_is_resumed_with_its_classes_and_data(tmp_path: Path) -> No
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "status.json").write_text('{"data_fingerprint": "f"}')
     facts = {"config": {"model": {}}, "class_names": ["a", "b"], "category_ids": [1, 2], "layout": LAYOUT}
-    content = {"state_dict": {}, "global_step": 4, "detlab": facts, "optimizer_states": [], "loops": {}}
+    content = {
+        "state_dict": {},
+        "global_step": 4,
+        "detlab": facts,
+        "optimizer_states": [],
+        "loops": {},
+        "callbacks": [1],
+    }
     torch.save(content, tmp_path / "checkpoints" / "last.ckpt")
     start = start_of({"resume": True, "paths": {"run_dir": str(tmp_path)}, "model": {}})
     assert start[1:] == (4, ("a", "b"), "f")

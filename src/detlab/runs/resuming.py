@@ -132,8 +132,9 @@ def _same_model(file: Path, content: Mapping[str, Any], config: Mapping[str, Any
 
 def _kept_steps(content: Mapping[str, Any]) -> int:
     """Number of steps whose log rows are complete; the last row may be missing after a stop."""
-    states = content.get("callbacks", {}).values()
-    owed = any(isinstance(state, Mapping) and state.get("row") for state in states)
+    states = content.get("callbacks")
+    found = states.values() if isinstance(states, Mapping) else ()
+    owed = any(isinstance(state, Mapping) and state.get("row") for state in found)
     return int(content["global_step"]) - int(owed)
 
 

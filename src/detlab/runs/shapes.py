@@ -44,6 +44,8 @@ def check_shapes(model: Mapping[str, Any], num_classes: int, state: Mapping[str,
     for name, tensor in own.items():
         if state[name].is_complex():
             raise ConfigError(f"its weights have complex numbers in {name}; {ANOTHER}.")
+        if tensor.is_floating_point() and not state[name].is_floating_point():
+            raise ConfigError(f"its weights have whole numbers in {name}; {ANOTHER}.")
         if tensor.shape != state[name].shape:
             raise ConfigError(
                 f"its model has {name} of {list(tensor.shape)}, but its weights have {list(state[name].shape)}; "

@@ -77,7 +77,7 @@ def fill(network: torch.nn.Module, state: dict[str, Tensor], option: str) -> Non
     """Load `state` into `network`; extra entries, such as a classifier, are ignored.
 
     Raises:
-        WeightsError: names the first few entries that are missing, of another shape, or not finite.
+        WeightsError: names the first entries that are missing, of another shape, no real numbers, or not finite.
     """
     own = network.state_dict()
     bad = [
@@ -89,6 +89,12 @@ def fill(network: torch.nn.Module, state: dict[str, Tensor], option: str) -> Non
         raise WeightsError(
             f"{option} does not fit this network: {len(bad)} of {len(own)} entries are missing or of another shape "
             f"(first: {', '.join(bad[:3])}); choose the backbone and norm the weights were made with."
+        )
+    bad = [n for n, v in own.items() if n in state and v.is_floating_point() and not state[n].is_floating_point()]
+    if bad:
+        raise WeightsError(
+            f"{option} holds {str(state[bad[0]].dtype).removeprefix('torch.')} numbers in {len(bad)} of {len(own)} "
+            f"entries (first: {bad[0]}), where the network has real ones; give weights in float32."
         )
     bad = not_finite({name: state[name] for name in own if name in state})
     if bad:
