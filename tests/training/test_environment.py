@@ -14,6 +14,8 @@ from detlab.training.environment import quieten
     [
         ("It is recommended to use `self.log('test/map', ..., sync_dist=True)` when logging on epoch level", 0),
         ("The 'test_dataloader' does not have many workers which may be a bottleneck.", 0),
+        ("This DataLoader will create 2 worker processes in total. Our suggested max number", 0),
+        ("This DataLoader will create 16 worker processes in total. Our suggested max number", 1),
         ("Something that no list names", 1),
     ],
 )

@@ -18,6 +18,7 @@ NOISE = (  # warnings of libraries about things that detlab decides itself or ca
     "Trying to infer the `batch_size`",
     "Found .* in eval mode at the start of training",  # frozen layers are in eval mode on purpose
     "You are using a custom batch sampler",
+    "This DataLoader will create [12] worker",  # the default's two on one core: they mostly wait
     "It is recommended to use .self.log\\(.*sync_dist=True",  # losses and metrics are those of all ranks
     "could not find the monitored key",  # before the first evaluation; after it, a missing metric is an error
 )
