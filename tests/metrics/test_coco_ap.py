@@ -237,9 +237,9 @@ def test_recall_ignores_classes() -> None:
 
 
 def test_summary_puts_totals_before_classes() -> None:
-    found = {"ap/cat": 0.5, "own": 0.125, "mar_small": 0.75, "mar_10": 1.0, "map": 0.25}
+    found = {"ap_voc07/cat": 0.625, "ap/cat": 0.5, "own": 0.125, "mar_small": 0.75, "mar_10": 1.0, "map": 0.25}
     totals = [("mAP", "0.250"), ("AR small", "0.750"), ("AR@10", "1.000"), ("own", "0.125")]
-    assert summary_rows(found) == [*totals, ("AP cat", "0.500")]
+    assert summary_rows(found) == [*totals, ("AP cat", "0.500"), ("AP VOC 2007 cat", "0.625")]
 
 
 def in_processes(work: Callable[[int, int, str], None], world: int, folder: Path) -> None:

@@ -21,14 +21,15 @@ TITLES = {
     "mar_medium": "AR medium",
     "mar_large": "AR large",
 }
-BY_CLASS = "ap/"  # before a class's name
+BY_CLASS = {"ap/": "AP", "ap_voc07/": "AP VOC 2007", "ap_voc12/": "AP VOC 2012"}  # before a class's name
 RECALL_AT = re.compile(r"m?ar_(\d+)")  # mar_100: COCO's AR; ar_100: recall of proposals
 
 
 def summary_rows(results: Mapping[str, float]) -> list[tuple[str, str]]:
     """(title, value) of a metric's result: totals in the usual order, then metrics of your own, then classes."""
     titles = TITLES | {key: f"AR@{m[1]}" for key in results if (m := RECALL_AT.fullmatch(key))}
-    titles |= {key: key for key in results if key not in titles and not key.startswith(BY_CLASS)}
-    rows = [(title, f"{results[key]:.3f}") for key, title in titles.items() if key in results]
-    classes = [(f"AP {key[len(BY_CLASS) :]}", f"{v:.3f}") for key, v in results.items() if key.startswith(BY_CLASS)]
-    return rows + classes
+    own = (key for key in results if key not in titles and not key.startswith(tuple(BY_CLASS)))
+    titles |= {key: key for key in own}
+    for start, title in BY_CLASS.items():
+        titles |= {key: f"{title} {key[len(start) :]}" for key in results if key.startswith(start)}
+    return [(title, f"{results[key]:.3f}") for key, title in titles.items() if key in results]
