@@ -30,6 +30,8 @@ from detlab.errors import ConfigError, DataError
 from tests.data.mutated import (
     coco,
     coco_mutations,
+    csv_mutations,
+    csv_tables,
     oracle,
     refusals,
     shared,
@@ -40,8 +42,8 @@ from tests.data.mutated import (
 )
 from tests.data.mutated.facts import Facts, draw_facts, put
 
-FORMATS: dict[str, ModuleType] = {"coco": coco, "voc": voc, "yolo": yolo}
-OWN = {"coco": coco_mutations, "voc": voc_mutations, "yolo": yolo_mutations}
+FORMATS: dict[str, ModuleType] = {"coco": coco, "voc": voc, "yolo": yolo, "csv": csv_tables}
+OWN = {"coco": coco_mutations, "voc": voc_mutations, "yolo": yolo_mutations, "csv": csv_mutations}
 LONGEST = 1500  # characters of a message
 
 

@@ -48,6 +48,8 @@ def write(root: Path, text: str | bytes, name: str = "annotations.csv") -> Path:
         'file,xmin,ymin,xmax,ymax,class\n"a.png","4","5","24","15"," cat "\n',
         "a.png,4,5,24,15,cat\n",
         "C:\\me\\images\\a.png,4,5,24,15,cat\n",
+        "me,too/a.png;4,0;5,0;24,0;15,0;cat\n",  # as many commas as semicolons
+        HEADER + "a.png,60,40,cat,4,5,24,15\n" + HEADER + ",,,,,,,\na.png,60,40,NA,NA,NA,NA,NA\n",
         "filename,x,y,width,height,label\na.png,4,5,20,10,cat\n",
         ",path,left,top,width,height,class\n0,a.png,4,5,20,10,cat\n",
         "label_name,bbox_x,bbox_y,bbox_width,bbox_height,image_name,image_width,image_height\ncat,4,5,20,10,a.png,60,40\n",
@@ -129,6 +131,40 @@ def test_a_broken_row_takes_no_other_with_it(
     picture(root / "images" / "b.png")
     assert read(data_of(root)) == {"a.png": boxes, "b.png": NEXT}
     assert counts(data_of(root)) == found
+
+
+def test_a_broken_row_keeps_the_split_of_its_image(tmp_path: Path) -> None:
+    """Its column has another place; by the word found there, the table would be refused, or the row be train's."""
+    rows = "a.png,cat,4,5,24,15,val\na.png,cat,4,5,24,15,9,val\na.png,dog,4\nb.png,dog,3,4,20,30,train\n"
+    root = write(tmp_path, "filename,class,xmin,ymin,xmax,ymax,split\n" + rows)
+    picture(root / "images" / "b.png")
+    data = data_of(root)
+    assert (read(data), read(data, "val")) == ({"b.png": NEXT}, {"a.png": BOX})
+    assert data.report.counts("val") == {"malformed box": 2}
+
+
+def test_shares_with_a_box_far_outside_and_with_the_image_s_size(tmp_path: Path) -> None:
+    """One number above 1 must not turn all shares into pixels; a size that is not the image's is counted."""
+    rows = "a.png,60,40,cat,0.066666667,0.125,0.4,0.375\n" * 2 + "a.png,60,40,cat,0.2,0.2,20,0.5\n"
+    root = write(tmp_path, HEADER + rows + "b.png,61,40,cat,0.2,0.2,0.5,0.5\n")
+    picture(root / "images" / "b.png")
+    data = data_of(root)
+    assert {name: [[*map(round, b[:4]), b[4]] for b in boxes] for name, boxes in read(data).items()} == {
+        "a.png": [*BOX, [12, 8, 60, 20, "cat"]]
+    }
+    assert counts(data) == {
+        "duplicate box": 1,
+        "box across the border": 1,
+        "image size differs from annotation": 1,
+    }
+
+
+def test_rows_of_an_image_that_is_gone_are_not_another_one_s(tmp_path: Path) -> None:
+    """sub/a.png is not a.png, which other rows name; ../images/a.png is."""
+    rows = "a.png,60,40,cat,4,5,24,15\nsub/a.png,60,40,cat,1,1,9,9\n../images/a.png,60,40,cat,3,4,20,30\n"
+    data = data_of(write(tmp_path, HEADER + rows, "data/train_labels.csv"))
+    assert read(data) == {"a.png": [*BOX, [3, 4, 20, 30, "cat"]]}
+    assert counts(data) == {"missing image": 1}
 
 
 def test_splits_of_files_and_of_a_column(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from detlab.data import checks
 from detlab.data.audit import AuditReport
 from detlab.data.flat import Records
-from detlab.data.formats import coco_rows, yolo_folders
+from detlab.data.formats import coco_rows, csv_boxes, yolo_folders
 from tests.data import mutations
 from tests.data.mutated import refusals, shared
 
@@ -51,6 +51,12 @@ def _lost_rows(report: AuditReport, split: str, rule: str, example: str) -> None
         REAL_ADD(report, split, rule, example)
 
 
+def _moved_corners(*args: Any) -> Any:
+    found = REAL_CORNERS(*args)
+    return None if found is None else [found[0] + 0.01, *found[1:]]
+
+
+REAL_CORNERS = csv_boxes.corners
 REAL_PLAIN, REAL_ADD = coco_rows._plain, AuditReport.add
 
 
@@ -62,6 +68,8 @@ REAL_PLAIN, REAL_ADD = coco_rows._plain, AuditReport.add
         ("voc", AuditReport, "add", _lost_rows),
         ("voc", checks, "check_boxes", _without_borders),
         ("yolo", checks, "check_boxes", _without_borders),
+        ("csv", AuditReport, "add", _lost_rows),
+        ("csv", csv_boxes, "corners", _moved_corners),
         ("yolo", yolo_folders, "_count_unused", _without_borders),
     ],
 )

@@ -36,6 +36,17 @@ def slashed(name: str) -> str:
     return re.sub(r"(?:^|(?<=/))(?:\./+)+", "", name)
 
 
+def straight(path: Path) -> Path:
+    """The path without "..", where that is the same file, so that two ways to it are one path."""
+    if ".." not in path.parts:
+        return path
+    plain = Path(os.path.normpath(path))
+    try:
+        return plain if plain.samefile(path) else path
+    except (OSError, ValueError):
+        return path
+
+
 def followed(path: Path) -> Path:
     """The path with text-file links resolved: a git checkout without symlinks writes them as files with the target."""
     for _ in range(LINK_DEPTH):

@@ -13,6 +13,8 @@ TOLERANCE = 1e-3  # px
 NOTES = {  # findings that lose nothing; all others are errors with data.on_error=raise
     "missing label file",
     "label without image",
+    "image without a row",
+    "unlisted image",
     "file that is no image",
     "image at another path",
     "image file in two entries",

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from tests.data.mutated import coco
+from tests.data.mutated import coco, csv_tables
 from tests.data.mutated.facts import Facts
 from tests.data.mutated.shared import Mutation
 
@@ -205,6 +205,48 @@ YOLO: list[Mutation] = [
 ]
 
 
+def _table(*contents: bytes) -> Callable[[Facts, random.Random], None]:
+    def apply(facts: Facts, draw: random.Random) -> None:
+        facts.files[csv_tables.table_of(facts, draw.choice(list(facts.splits)))] = draw.choice(contents)
+
+    return apply
+
+
+def _no_tables(facts: Facts, draw: random.Random) -> bool:
+    if "root" in facts.options:
+        return False
+    facts.removed += [csv_tables.table_of(facts, split) for split in facts.splits]
+    return True
+
+
+CSV: list[Mutation] = [
+    refused("table_that_is_empty", "is empty", _table(b"", b"\n \n", b"\xef\xbb\xbf")),
+    refused(
+        "titles_missing",
+        "has the columns .*; it needs the titles filename, class",
+        _table(b"filename,class\na.png,cat\n", b"a.png cat 1 2 3 4\n", b"a.png,cat,1,2,3,4\n", b"{}"),
+    ),
+    refused(
+        "shares_of_a_corner_or_centre",
+        "may be a corner or the centre",
+        _table(b"path;x;y;w;h;class\na;,1;,1;,5;,5;b\n"),
+    ),
+    refused(
+        "split_of_another_name",
+        "split 'holdout', which is not",
+        _table(b"path,x,y,w,h,class,set\na,1,1,9,9,b,holdout\n"),
+    ),
+    refused("endless_quote", "field larger than", _table(b'path,x,y,w,h,class\n"' + b"a" * 200_000)),
+    refused("no_tables", "data.annotations names no file|is not a file under", _no_tables),
+    refused("no_such_file", "is not a file under data.root", _set(root="", annotations={"train": "gone.csv"})),
+    refused("table_outside", "leaves data.root", _set(root="", annotations={"train": "/etc/passwd"})),
+    refused("no_such_folder", "data.images=gone is not a folder", _set(images="gone")),
+    refused("folder_outside", "leaves .*data.outside_root=true", _set(images="..")),
+    refused("names_twice", "data.names names two classes 'cat'", _set(names=["cat", "dog", " cat"])),
+    refused("no_root", "data.root=.* is not a folder", _set(root="gone")),
+]
+
+
 def _no_train(facts: Facts, draw: random.Random) -> bool:
     """No image of train can be read; `detlab data` shows that, training refuses it."""
     if "in_train_too" in facts.done:
@@ -216,4 +258,4 @@ def _no_train(facts: Facts, draw: random.Random) -> bool:
 
 
 FOR_ALL = [refused("nothing_to_train_on", "^The train split has no usable image|^No object is|^None of the", _no_train)]
-OF = {"coco": [*COCO, *FOR_ALL], "voc": [*VOC, *FOR_ALL], "yolo": [*YOLO, *FOR_ALL]}
+OF = {kind: [*own, *FOR_ALL] for kind, own in {"coco": COCO, "csv": CSV, "voc": VOC, "yolo": YOLO}.items()}

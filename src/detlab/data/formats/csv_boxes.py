@@ -157,7 +157,7 @@ class CsvBoxes(Source):
         """An image with its boxes; None if its size is needed and cannot be read."""
         height, width = (whole(picture.rows[0][1].get(key)) or 0 for key in ("height", "width"))
         size = (height, width) if min(height, width) > 0 else (0, 0)
-        if any(table.shares for table, _ in picture.rows) and picture.path.is_file():
+        if size == (0, 0) and any(table.shares for table, _ in picture.rows) and picture.path.is_file():
             try:
                 size = inspect(picture.path, decode=False, max_pixels=self.max_pixels).size
             except ImageError as error:
@@ -277,15 +277,14 @@ def _classes_of(tables: Iterable[Table]) -> list[str]:
 
 def _pictures(rows: list[tuple[Table, Row]], finder: Finder, split: str, report: AuditReport) -> list[Picture]:
     """The images that rows name, in the order in which they come; two spellings of a file are one image."""
-    places: dict[str, Path | None] = {}
+    files = list(dict.fromkeys(row["file"] for _, row in rows if row["file"]))
+    places = {name: placed(one, name, split, report) for name, one in zip(files, finder.find_all(files), strict=True)}
     found: dict[Path, Picture] = {}
     for table, row in rows:
         name = row["file"]
         if not name:
             report.add(split, "annotation without image", f"{table.name}: a row without a file name")
             continue
-        if name not in places:
-            places[name] = placed(finder.find(name), name, split, report)
         path = places[name]
         if path is not None:
             found.setdefault(path, Picture(name, path, [])).rows.append((table, row))

@@ -44,7 +44,9 @@ WORDS = {  # of a split column
     **{"training": "train", "validate": "val", "dev": "val", "testing": "test"},
 }
 OPEN = ("", "unassigned")  # words of a split column that leave the row to its file's split
-BLANK = ("", "nan", "null", "none")  # cells without a value; pandas writes nan
+LOST = "lost\0"  # the split of a row that has too few or too many cells; no cell's word
+BLANK = ("", "nan", "null", "none", "na", "n/a", "<na>")  # cells without a value; pandas writes nan, R NA
+SEPARATORS = ",;\t|"
 SHARE = 1.01  # largest coordinate that may be a share of an image; rounding exceeds 1
 
 Row = dict[str, str]  # cells by the names of COLUMNS
@@ -76,23 +78,37 @@ def read_table(root: Path, name: str, split: str, report: AuditReport, *, outsid
         lines = _lines(text_of(path, report, split).content)
         if not lines:
             raise ReadError("is empty")
-        separator = max(",;\t|", key=lines[0].count)
+        separator = _separator(lines)
         cells = _cells(lines, separator)
     except (ReadError, csv.Error) as error:
         raise DataError(f"{option} {error}.") from error
     cells = _from_via(cells)
     places, below = _columns(cells, option)
     keys = next(k for k in (CORNERS, SIDES, CENTRES) if set(k) <= set(places))
-    rows = [_row(row, places, keys, len(cells[0])) for row in below]
+    rows = [_row(row, places, keys, len(cells[0])) for row in below if any(map(str.strip, row))]
     if separator != ",":
-        for row in rows:
-            row |= {key: row[key].replace(",", ".") for key in keys}  # 12,5 beside semicolons
+        for row in rows:  # 12,5 beside semicolons
+            row |= {key: row[key].replace(",", ".") for key in (*keys, "width", "height") if key in row}
+    _split_again(rows)
     return Table(name, path, rows, keys, _are_shares(rows, keys, option))
 
 
 def _lines(text: str) -> list[str]:
     """The lines that are not blank, with their ends; `str.splitlines` would also divide at characters within cells."""
     return [line for line in io.StringIO(text, newline="").readlines() if line.strip()]
+
+
+def _separator(lines: list[str]) -> str:
+    """The most frequent separator of the first line under which it has the columns of a box, else the most frequent.
+
+    Without titles, decimal commas and those of a file's name may be as many as the separators.
+    """
+    likely = sorted(SEPARATORS, key=lines[0].count, reverse=True)
+    for separator in likely:
+        row = next(csv.reader(lines[:1], delimiter=separator, skipinitialspace=True))
+        if _found(row) is not None:
+            return separator
+    return likely[0]
 
 
 def _cells(lines: list[str], separator: str) -> list[list[str]]:
@@ -135,9 +151,20 @@ def _row(cells: list[str], places: Mapping[str, int], keys: tuple[str, ...], wid
     """The cells by the names of COLUMNS; in a row that has not `width` of them the box is none, to be counted."""
     row = {key: cells[i].strip() if i < len(cells) else "" for key, i in places.items()}
     short = len(cells) < width and bool(row["class"]) and not has_box(row, keys)
-    if short or any(cell.strip() for cell in cells[width:]):
+    broken = short or any(cell.strip() for cell in cells[width:])
+    if broken:
         row |= {"class": "", **dict.fromkeys(keys, ""), keys[0]: f"not {width} columns"}
+    if "split" in places and (broken or places["split"] >= len(cells)):
+        row["split"] = LOST
     return row
+
+
+def _split_again(rows: list[Row]) -> None:
+    """Give rows that lost their split that of the same image's other rows, else none, which is their file's."""
+    if any(row.get("split") == LOST for row in rows):
+        known = {row["file"]: row["split"] for row in rows if row["split"].lower() in WORDS}
+        for row in (row for row in rows if row["split"] == LOST):
+            row["split"] = known.get(row["file"], "")
 
 
 def has_box(row: Mapping[str, str], keys: tuple[str, ...]) -> bool:
@@ -170,8 +197,24 @@ def split_of(row: Mapping[str, str], own: str, file: str) -> str:
 
 
 def _columns(cells: list[list[str]], option: str) -> tuple[dict[str, int], list[list[str]]]:
-    """Place of each column, and the rows below the titles."""
-    plain = [_plain(title) for title in cells[0]]
+    """Place of each column, and the rows below the titles, without titles that are repeated (of tables joined as text).
+
+    Raises:
+        DataError: columns that are needed are not there.
+    """
+    found = _found(cells[0])
+    if found is None:
+        raise DataError(
+            f"{option} has the columns {names(map(printable, cells[0]), 12)}; it needs the titles filename, class, and "
+            f"xmin, ymin, xmax, ymax (or x, y, w, h), in any order."
+        )
+    places, titled = found
+    return places, [row for row in cells[1:] if row[: len(cells[0])] != cells[0]] if titled else cells
+
+
+def _found(first: list[str]) -> tuple[dict[str, int], bool] | None:
+    """Place of each column, and whether the first row is one of titles; None if columns are missing."""
+    plain = [_plain(title) for title in first]
     found = {}
     for key, titles in COLUMNS.items():
         title = next((t for t in titles if t in plain), None)
@@ -181,16 +224,15 @@ def _columns(cells: list[list[str]], option: str) -> tuple[dict[str, int], list[
         found |= {short: found.pop(key) for short, key in (("x", "x1"), ("y", "y1")) if key in found}  # left, top
         if not {"w", "h"} & set(found) and {"width", "height"} <= set(found):
             found |= {"w": found.pop("width"), "h": found.pop("height")}  # beside x and y they are the box's
+            image = [(key, t) for key in ("width", "height") for t in COLUMNS[key][1:] if t in plain]
+            found |= {key: plain.index(title) for key, title in image}
     if {"file", "class"} <= set(found) and any(set(keys) <= set(found) for keys in (CORNERS, SIDES, CENTRES)):
-        return found, cells[1:]
-    if len(cells[0]) > AUTOML["y2"] and cells[0][0].strip().lower() in (*WORDS, *OPEN):
-        return dict(AUTOML), cells
-    if len(cells[0]) == len(RETINANET) and all(_is_number(cell) for cell in cells[0][1:5]):
-        return {key: i for i, key in enumerate(RETINANET)}, cells
-    raise DataError(
-        f"{option} has the columns {names(map(printable, cells[0]), 12)}; it needs the titles filename, class, and "
-        f"xmin, ymin, xmax, ymax (or x, y, w, h), in any order."
-    )
+        return found, True
+    if len(first) > AUTOML["y2"] and first[0].strip().lower() in (*WORDS, *OPEN):
+        return dict(AUTOML), False
+    if len(first) == len(RETINANET) and all(_is_number(cell.replace(",", ".")) for cell in first[1:5]):
+        return {key: i for i, key in enumerate(RETINANET)}, False
+    return None
 
 
 def _from_via(cells: list[list[str]]) -> list[list[str]]:
@@ -255,13 +297,15 @@ def _is_number(cell: str) -> bool:
 
 
 def _are_shares(rows: list[Row], keys: tuple[str, ...], option: str) -> bool:
-    """Whether the numbers are shares of the image: as pixels, every box would be smaller than one.
+    """Whether the numbers are shares of the image: as pixels, most boxes would be smaller than one.
 
     Raises:
         DataError: they are, and x, y may be a box's corner or its centre.
     """
-    values = [v for row in rows if has_box(row, keys) for key in keys if (v := number(row[key])) is not None]
-    if not values or max(values) > SHARE or all(v.is_integer() for v in values):
+    boxes = [[v for key in keys if (v := number(row[key])) is not None] for row in rows if has_box(row, keys)]
+    boxes = [box for box in boxes if len(box) == len(keys)]
+    small = [box for box in boxes if max(box) <= SHARE]
+    if 2 * len(small) <= len(boxes) or all(v.is_integer() for box in small for v in box):
         return False
     if keys == SIDES:
         raise DataError(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from detlab.data.audit import AuditReport, printable
 from detlab.data.images import MAX_PIXELS, ImageError, read_image
-from detlab.data.places import OUTSIDE, Found
+from detlab.data.places import OUTSIDE, Found, straight
 from detlab.data.records import Classes, Record
 from detlab.errors import DataError
 from detlab.system.reading import ReadError, Text, read_text
@@ -100,9 +100,10 @@ def placed(found: Found, name: str, split: str, report: AuditReport) -> Path | N
     """The path of an image that was searched; an unexpected place is counted in the report."""
     if found.path is None:
         report.add(split, "image outside the root", name)
-    elif found.corrected:
+        return None
+    if found.corrected:
         report.add(split, "image at another path", f"{name} -> {found.path.name}")
-    return found.path
+    return straight(found.path)
 
 
 def unique(names: Iterable[str], file: str) -> tuple[str, ...]:
