@@ -26,7 +26,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SRC)}
 
 def gone(pid: int) -> bool:
     try:
-        return ") Z" in Path(f"/proc/{pid}/stat").read_text()
+        return ") Z" in Path(f"/proc/{pid}/stat").read_text()  # ended, but nobody asked how
     except OSError:
         return True
 

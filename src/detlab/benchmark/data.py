@@ -14,9 +14,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from multiprocessing import get_all_start_methods, get_context
+from multiprocessing import get_all_start_methods
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +34,7 @@ from detlab.data.formats.coco import coco
 from detlab.data.records import Record
 from detlab.data.ssd_transforms import IoUCropOrNot, PhotometricDistort, ZoomOut
 from detlab.data.transforms import Resize
+from detlab.system.workers import spawned_workers
 
 MB = 1e6
 SIDE = 32  # px of the images that workers give while their memory is watched
@@ -96,7 +96,7 @@ def run(
 
 def _in_new_process(call: Callable[..., Any], *arguments: Any) -> Any:
     """The result of a function in a process of its own, whose memory therefore holds nothing else."""
-    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+    with spawned_workers(1) as pool:
         return pool.submit(call, *arguments).result()
 
 

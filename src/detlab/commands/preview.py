@@ -7,10 +7,8 @@ import io
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import Any
 
 from rich.console import Console
@@ -27,6 +25,7 @@ from detlab.sweeps.slots import thread_share, visible_gpus
 from detlab.sweeps.table import plain
 from detlab.system.printing import PlainConsole
 from detlab.system.text import duration
+from detlab.system.workers import spawned_workers
 
 PROBED = {"steps": 6, "batches": 2}  # training steps and evaluated batches timed for each row
 
@@ -163,7 +162,7 @@ def probe_rows(configs: Sequence[dict[str, Any]], skip: Sequence[bool]) -> list[
     """Time a few steps and batches of each row in a separate process, which frees all memory when it ends."""
     found: list[Probe] = []
     console, start = PlainConsole(stderr=True), 0.0
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, console.status("probing") as status:
+    with spawned_workers(1) as pool, console.status("probing") as status:
         for number, (config, left_out) in enumerate(zip(configs, skip, strict=True), 1):
             if left_out:
                 found.append(Probe(None, None, ""))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +43,7 @@ from detlab.model.proposals import RPN
 from detlab.runs.loading import Loaded, load
 from detlab.system.files import write_json
 from detlab.system.printing import say, show
+from detlab.system.workers import spawned_workers
 from detlab.tensors.boxes import clip
 
 USAGE = "detlab proposals data=... method=selective_search"
@@ -220,9 +219,7 @@ def _made(
     if count <= 1 or not isinstance(makes, partial) or makes.func is not _searched:
         yield from ((number, makes(pieces[number])) for number in missing)
         return
-    # Spawned, since torch's threads do not survive a fork.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_end_with_parent) as pool:
+    with spawned_workers(count) as pool:
         numbers = {pool.submit(makes, pieces[number]): number for number in missing}
         try:
             for done in as_completed(numbers):
@@ -230,19 +227,6 @@ def _made(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _end_with_parent() -> None:
-    """Make a worker exit when the command is killed; otherwise it would wait forever."""
-
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _refuse_other(file: ProposalFile, settings: str, records: Sequence[Record], path: Path) -> None:
