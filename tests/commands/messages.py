@@ -33,6 +33,7 @@ PARTS = [
     (f"{RETINA} model.backbone.weights={{tmp}}/other.pth", r"model\.backbone\.weights.* does not fit this network"),
     (f"{RETINA} model.backbone.norm=foo", r"model\.backbone\.norm=foo must be bn, frozen_bn, sync_bn or gn; use model\.backbone\.norm=bn"),
     (f"{RETINA} model.backbone.width=32 model.backbone.weights=imagenet", r"model\.backbone\.width=32 cannot take the weights of a network of width 64; use model\.backbone\.weights=null"),
+    (f"{RETINA} model.backbone.width=4", r"backbone\.layer2\.0\.downsample\.0 is a 1x1 conv with stride 2 over 4 channels, .*use 8 channels or more"),
     (f"{RETINA} trainer.max_time=00:00:00:00", r"trainer\.max_time=00:00:00:00 is no length of time; give days:hours:minutes"),
     ("check minutes=10 model=ssd", r"minutes proposes settings of experiment=small_data, so model=ssd has no place beside it"),
     ("check minutes=-1", r"minutes=-1 must be a number above 0, or null"),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from detlab.tensors.convs import FEW, SmallMapConv2d, SparseConv2d, gather_on_small_maps
+from detlab.tensors.convs import FEW, SmallMapConv2d, SparseConv2d, gather_on_small_maps, refuse_narrow_strides
 
 
 def _pair(
@@ -222,3 +223,12 @@ def test_double_stays_double_under_autocast() -> None:
     x = torch.randn(1, 4, 15, 17).double()
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(sparse(x), dense(x))
+
+
+@pytest.mark.parametrize(
+    ("channels", "stride", "kernel", "refused"), [(7, 2, 1, True), (8, 2, 1, False), (7, 1, 1, False), (7, 2, 3, False)]
+)
+def test_convs_with_wrong_gradients_are_refused(channels: int, stride: int, kernel: int, refused: bool) -> None:
+    network = nn.Sequential(nn.Conv2d(channels, 16, kernel, stride=stride))
+    with pytest.raises(ValueError, match="0 is a 1x1 conv with stride 2 over 7") if refused else nullcontext():
+        refuse_narrow_strides(network)

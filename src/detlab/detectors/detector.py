@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from detlab.model.backbones import Backbone
 from detlab.model.necks import Neck
-from detlab.tensors.convs import gather_on_small_maps
+from detlab.tensors.convs import gather_on_small_maps, refuse_narrow_strides
 from detlab.tensors.structures import Batch, Detections, Proposals
 
 Made = TypeVar("Made")
@@ -92,8 +92,13 @@ class Detector(nn.Module, ABC):
         self._frozen: list[nn.Module] = []
 
     def seal(self) -> None:
-        """Remove unread stages and make weights channels-last; call it last in a family's `__init__`."""
+        """Remove unread stages and make weights channels-last; call it last in a family's `__init__`.
+
+        Raises:
+            ValueError: a conv whose gradient torch computes wrongly, see `refuse_narrow_strides`.
+        """
         self.backbone.keep(self.neck.reads)
+        refuse_narrow_strides(self)
         gather_on_small_maps(self)
         self.to(memory_format=torch.channels_last)
 

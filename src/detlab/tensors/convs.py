@@ -28,6 +28,7 @@ from detlab.tensors.structures import fixed_shapes
 
 WIDE = 64  # output channels above which the product costs more than the gather
 DENSE_FROM = {True: 0.5, False: 0.2}  # by "is it WIDE": share of locations from which torch's dense pass is faster
+LEAST = 8  # channels that a 1x1 conv with a stride may read, see `refuse_narrow_strides`
 FEW = 3  # output channels per location from which all locations are gathered: copying weights then dominates
 
 
@@ -99,6 +100,25 @@ def gather_on_small_maps(module: nn.Module) -> None:
                 if conv not in made:
                     made[conv] = SmallMapConv2d.over_weights_of(conv)
                 setattr(parent, name, made[conv])
+
+
+def refuse_narrow_strides(module: nn.Module) -> None:
+    """Refuse 1x1 convs with a stride over fewer than 8 channels, such as the shortcuts of a very narrow ResNet.
+
+    On CPUs with AVX2 but no AVX-512, the gradient of their weights writes past a buffer: wrong numbers or a crash
+    (https://github.com/uxlfoundation/oneDNN/issues/6035; seen with torch 2.14).
+
+    Raises:
+        ValueError: names the first such conv.
+    """
+    for name, conv in module.named_modules():
+        strided = isinstance(conv, nn.Conv2d) and conv.kernel_size == (1, 1) and max(conv.stride) > 1
+        if strided and conv.in_channels // conv.groups < LEAST:
+            raise ValueError(
+                f"{name} is a 1x1 conv with stride {conv.stride[0]} over {conv.in_channels} channels, for which torch "
+                f"computes wrong gradients on some CPUs; use {LEAST} channels or more, such as "
+                f"model.backbone.width={LEAST} of a ResNet."
+            )
 
 
 def _fits(conv: nn.Conv2d) -> bool:
