@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,10 @@ def test_a_run_that_fails_ends_with_exit_code_1_in_wandb(tmp_path: Path, monkeyp
     with pytest.raises(RuntimeError, match="out of luck"):
         run(tmp_path, *small("retinanet"), "logger=wandb", "logger.wandb.name=unlucky", "logger.wandb.tags=[]")
     (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
-    assert [r.exit.exit_code for r in records_of(file) if r.HasField("exit")] == [1]
+    end = time.monotonic() + 30  # W&B's own process writes the file, on a busy machine after `finish` returned
+    while not (codes := [r.exit.exit_code for r in records_of(file) if r.HasField("exit")]) and time.monotonic() < end:
+        time.sleep(0.2)
+    assert codes == [1]
 
 
 def test_tensorboard_hparams_hold_choices_and_the_result(folder: Path) -> None:
