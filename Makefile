@@ -46,7 +46,7 @@ lint: .venv/installed-dev
 
 # One process a core, each with one thread; a file's tests share what they train.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 # What make test leaves out; .ci/run has a part of it.
 slow: .venv/installed-dev

@@ -21,9 +21,15 @@ TESTS = Path(__file__).resolve().parent
 SLOW = [line for line in (TESTS / "slow.txt").read_text().splitlines() if line and not line.startswith("#")]
 
 
+FIRST = ("training", "sweeps", "commands")  # folders of long tests; at the end, others would wait for one process
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the cases of slow.txt."""
+    """Mark the cases of slow.txt, and put the folders of long tests first."""
+    tops = [item.path.relative_to(TESTS).parts[0] for item in items]
+    places = {id(item): FIRST.index(top) if top in FIRST else len(FIRST) for item, top in zip(items, tops, strict=True)}
+    items.sort(key=lambda item: places[id(item)])
     for item in items:
         name = f"{item.path.relative_to(TESTS).as_posix()}::{item.nodeid.partition('::')[2]}"
         if any(name.startswith(line[:-1]) if line.endswith("*") else name == line for line in SLOW):

@@ -156,6 +156,11 @@ def test_the_grid_of_tiny_images(size: tuple[int, int]) -> None:
     assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 
+@pytest.mark.parametrize("count", [1, 3, 14, 16])
+def test_a_grid_never_has_more_boxes_than_asked_for(count: int) -> None:
+    assert 0 < len(grid_proposals((128, 128), count)[0]) <= count
+
+
 @pytest.mark.parametrize(
     "transform",
     [v2.RandomHorizontalFlip(1.0), LargeScaleJitter((0.5, 2.0)), v2.RandomZoomOut(fill=0, p=1.0), IoUCropOrNot()],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -165,23 +165,6 @@ def _repeats(records: Records, rows: np.ndarray) -> np.ndarray:
         found[box] = key in seen
         seen.add(key)
     return found
-
-
-def count_across(splits: Mapping[str, Records], class_names: Sequence[str], report: AuditReport) -> None:
-    """Count problems between splits: training images that are also in val or test, classes without training boxes."""
-    train = splits.get("train")
-    if train is None:
-        return
-    own = {path for path in train.paths() if path is not None}
-    for split in ("val", "test"):
-        other = splits.get(split)
-        for row, path in enumerate(other.paths() if other is not None else []):
-            if other is not None and path in own:
-                report.add(split, "image also in train", other.names[row], other[row].path)
-    with_boxes = set(np.unique(train.labels).tolist())
-    for label, name in enumerate(class_names):
-        if with_boxes and label not in with_boxes:
-            report.add("train", "class without boxes", name)
 
 
 def drop_duplicates(records: Sequence[Record], split: str, report: AuditReport) -> Records:

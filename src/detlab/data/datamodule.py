@@ -11,8 +11,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from detlab import ranges
+from detlab.data.across import count_classes, count_shared
 from detlab.data.audit import AuditReport, printable
-from detlab.data.checks import audited, count_across
+from detlab.data.checks import audited
 from detlab.data.dataset import Collate, DetectionDataset, Sample
 from detlab.data.flat import Records
 from detlab.data.formats.source import SPLITS, Source, Splits
@@ -170,13 +171,14 @@ class DetectionData(L.LightningDataModule):
         classes, splits = self._read()
         classes, renumber = classes.chosen(self.wanted)
         checked = {split: self._audit(split, self._of_classes(part, renumber)) for split, part in splits.items()}
-        count_across(checked, classes.names, self.report)
+        count_classes(checked.get("train"), classes.names, self.report)
         if self.on_error == "raise":
             self.report.refuse()
         shares = {"val": self.val_fraction, "test": self.test_fraction}
         drawn = ("val",) if self.required == TRAINING else ()
         checked = with_shares(checked, **shares, seed=self.split_seed, required=drawn)
-        self._splits = {split: records[: self.limit.get(split)] for split, records in checked.items()}
+        count_shared(checked, self.report)
+        self._splits = {split: part[: self.limit.get(split)] for split, part in checked.items()}
         if self.same_images:
             self._splits = dict.fromkeys(SPLITS, self._splits.get("train", Records.of([])))
         self._classes = classes
@@ -239,14 +241,7 @@ class DetectionData(L.LightningDataModule):
         dataset = self.dataset("train")
         sizes = self.records("train").sizes
         tall = ((sizes[:, 0] > sizes[:, 1]) & self.aspect_grouping).astype(int).tolist()
-        sampler = EpochSampler(
-            dataset,
-            tall,
-            batch_size=self.batch_size,
-            shuffle=True,
-            seed=self.seed,
-            **self._share(),
-        )
+        sampler = EpochSampler(dataset, tall, batch_size=self.batch_size, shuffle=True, seed=self.seed, **self._share())
         if self._start is not None:
             offset = self._start["images"] // (self.batch_size * sampler.world_size)
             sampler.load_state_dict({"epoch": self._start["epoch"], "offset": offset})

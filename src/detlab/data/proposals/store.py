@@ -191,7 +191,7 @@ def fingerprint(records: Sequence[Record]) -> str:
 
 
 def grid_proposals(size: tuple[int, int], count: int) -> Boxes:
-    """About `count` boxes on a multi-scale sliding grid over an image of (height, width), the same at every call.
+    """About `count` boxes, never more, on a multi-scale sliding grid over an image of (height, width), always the same.
 
     A box slides in steps of a share of its own width and height; the share is the same for all sides and ratios and is
     chosen to give the count. Scores are spread evenly over the image, so that the best k boxes are a thinner grid.
@@ -209,7 +209,7 @@ def grid_proposals(size: tuple[int, int], count: int) -> Boxes:
     columns, rows = _steps(width, w, high), _steps(height, h, high)
     boxes = np.concatenate([_slide(size, *shape) for shape in zip(w, h, columns, rows, strict=True)])
     scores = 1 - np.arange(1, len(boxes) + 1) * GOLDEN % 1
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores, kind="stable")[:count]  # one box of each shape may be more than `count`
     return boxes[order].astype(np.float32), scores[order].astype(np.float32)
 
 

@@ -1,0 +1,112 @@
+"""Checks between splits and between classes: images that two splits share, names that look like one."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from detlab.data.audit import AuditReport
+from detlab.data.flat import Records
+from detlab.system.reading import ReadError, open_regular, read_bytes
+
+ORDER = ("train", "val", "test")
+EDGE = 4096  # bytes at both ends of a file that are compared before the whole is read
+
+File = tuple[str, str]  # (split, path)
+
+
+def count_shared(splits: Mapping[str, Records], report: AuditReport) -> None:
+    """Count images of val and test that an earlier split has too: the same file, or one with the same bytes."""
+    paths = {name: splits[name].paths() for name in ORDER if name in splits}
+    files = [(split, path) for split, own in paths.items() for path in own if path is not None]
+    same_as = same_content(files)
+    first: dict[str, File] = {}
+    for split, own in paths.items():
+        for row, path in enumerate(own):
+            if path is None:
+                continue
+            earlier, twin = first.setdefault(same_as.get(path, path), (split, path))
+            if earlier != split:
+                name = splits[split].names[row]
+                example = name if twin == path else f"{name} (same bytes as {Path(twin).name})"
+                report.add(split, f"image also in {earlier}", example, Path(path))
+
+
+def count_classes(train: Records | None, class_names: Sequence[str], report: AuditReport) -> None:
+    """Count classes without training boxes, and groups of classes whose names look like one."""
+    with_boxes = set(np.unique(train.labels).tolist()) if train is not None else set()
+    for label, name in enumerate(class_names):
+        if with_boxes and label not in with_boxes:
+            report.add("train", "class without boxes", name)
+    for names in names_alike(class_names):
+        report.add("train", "classes with names alike", " and ".join(names))
+
+
+def names_alike(names: Iterable[str]) -> list[list[str]]:
+    """Groups of names that differ only in case, spaces, `_` and `-`."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        plain = "".join(c for c in name.casefold() if c not in "_-" and not c.isspace())
+        groups[plain or name].append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def same_content(files: Sequence[File]) -> dict[str, str]:
+    """The first file with the same bytes, for files that occur in more than one split under several paths.
+
+    Only files whose size occurs in two splits are opened, and only those with equal ends are read as a whole; links to
+    one file count as one.
+
+    Args:
+        files: (split, path), in the order of splits.
+    """
+    by_size: dict[int, list[_Found]] = defaultdict(list)
+    for split, path in files:
+        with suppress(OSError, ValueError):
+            found = os.stat(path)
+            by_size[found.st_size].append(_Found(split, path, (found.st_dev, found.st_ino)))
+    return {
+        file.path: group[0].path
+        for sized in by_size.values()
+        for ends in _of_several_splits(sized, _ends)
+        for group in _of_several_splits(ends, _whole)
+        for file in group
+    }
+
+
+class _Found(NamedTuple):
+    split: str
+    path: str
+    inode: tuple[int, int]  # device and number
+
+
+def _of_several_splits(files: Sequence[_Found], read: Callable[[str], bytes]) -> list[list[_Found]]:
+    """Groups of files that read alike and lie in more than one split; unreadable files are in none."""
+    if len({file.split for file in files}) < 2:
+        return []
+    known: dict[tuple[int, int], bytes] = {}
+    groups: dict[bytes, list[_Found]] = defaultdict(list)
+    for file in files:
+        with suppress(OSError, ValueError, ReadError):
+            if file.inode not in known:
+                known[file.inode] = read(file.path)
+            groups[known[file.inode]].append(file)
+    return [group for group in groups.values() if len({file.split for file in group}) > 1]
+
+
+def _ends(path: str) -> bytes:
+    with open_regular(Path(path)) as file:
+        first = file.read(EDGE)
+        file.seek(-min(EDGE, file.seek(0, os.SEEK_END)), os.SEEK_END)
+        return first + file.read(EDGE)
+
+
+def _whole(path: str) -> bytes:
+    return hashlib.blake2b(read_bytes(Path(path)), digest_size=16).digest()

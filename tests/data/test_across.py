@@ -1,0 +1,102 @@
+"""Images that two splits share, and classes whose names look like one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detlab.data.across import EDGE, names_alike, same_content
+from detlab.data.formats.csv_boxes import csv_boxes
+
+
+def noise(path: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)).save(path)
+
+
+def findings(root: Path, rows: str, val_fraction: float = 0.0) -> dict[tuple[str, str], list[str]]:
+    (root / "annotations.csv").write_text("filename,xmin,ymin,xmax,ymax,class,split\n" + rows)
+    data = csv_boxes(root=str(root), annotations="annotations.csv", size=32, cache_dir=None, val_fraction=val_fraction)
+    data.setup()
+    return {key: finding.examples for key, finding in data.report.findings.items()}
+
+
+def test_a_copied_image_of_another_name_is_told(tmp_path: Path) -> None:
+    for seed in range(4):
+        noise(tmp_path / f"{seed}.png", seed)
+    shutil.copy(tmp_path / "0.png", tmp_path / "copy.png")
+    shutil.copy(tmp_path / "2.png", tmp_path / "again.png")
+    images = {"0": "train", "1": "train", "2": "val", "again": "test", "copy": "test", "3": "test"}
+    rows = "".join(f"{name}.png,2,2,20,20,cat,{split}\n" for name, split in images.items())
+    found = findings(tmp_path, rows)
+    assert found == {
+        ("test", "image also in train"): ["copy.png (same bytes as 0.png)"],
+        ("test", "image also in val"): ["again.png (same bytes as 2.png)"],
+    }
+
+
+def test_copies_that_a_drawn_split_tears_apart_are_told(tmp_path: Path) -> None:
+    noise(tmp_path / "0.png", 0)
+    for number in range(1, 6):
+        shutil.copy(tmp_path / "0.png", tmp_path / f"{number}.png")
+    rows = "".join(f"{number}.png,2,2,20,20,cat,train\n" for number in range(6))
+    found = findings(tmp_path, rows, val_fraction=0.34)
+    assert len(found["val", "image also in train"]) == 2
+
+
+def test_files_of_equal_ends_are_compared_as_a_whole(tmp_path: Path) -> None:
+    ends = bytes(EDGE)
+    files = []
+    for name, middle in (("a", b"same"), ("b", b"same"), ("c", b"diff")):
+        (tmp_path / name).write_bytes(ends + middle + ends)
+        files.append(("train" if name == "a" else "test", str(tmp_path / name)))
+    assert same_content(files) == {str(tmp_path / n): str(tmp_path / "a") for n in "ab"}
+    os.truncate(tmp_path / "b", 10)
+    assert same_content(files) == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"x", bytes(EDGE + 1)])
+def test_small_files_and_files_that_are_gone(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a").write_bytes(content)
+    (tmp_path / "b").write_bytes(content)
+    files = [("train", str(tmp_path / "a")), ("val", str(tmp_path / "b")), ("val", str(tmp_path / "gone"))]
+    assert set(same_content(files)) == {str(tmp_path / "a"), str(tmp_path / "b")}
+
+
+def test_links_to_one_file_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").write_bytes(b"same")
+    (tmp_path / "hard").hardlink_to(tmp_path / "a")
+    (tmp_path / "soft").symlink_to(tmp_path / "a")
+    read: list[Path] = []
+    monkeypatch.setattr("detlab.data.across.read_bytes", lambda path: read.append(path) or path.read_bytes())
+    files = [("train", str(tmp_path / "a")), ("val", str(tmp_path / "hard")), ("test", str(tmp_path / "soft"))]
+    assert set(same_content(files).values()) == {str(tmp_path / "a")}
+    assert read == [tmp_path / "a"]
+
+
+def test_copies_within_one_split_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = []
+    for name in "ab":
+        (tmp_path / name).write_bytes(b"same")
+        files.append(("train", str(tmp_path / name)))
+    monkeypatch.setattr("detlab.data.across.open_regular", None)
+    assert same_content(files) == {}
+
+
+def test_names_that_look_like_one() -> None:
+    assert names_alike(["Cat", "dog", "cat", "traffic light", "Traffic_Light", "-", "_"]) == [
+        ["Cat", "cat"],
+        ["traffic light", "Traffic_Light"],
+    ]
+
+
+def test_classes_of_alike_names_are_told(tmp_path: Path) -> None:
+    for seed in range(2):
+        noise(tmp_path / f"{seed}.png", seed)
+    rows = "0.png,2,2,20,20,Cat,train\n0.png,2,2,9,9,cat,train\n1.png,2,2,20,20,cat,val\n"
+    assert findings(tmp_path, rows)["train", "classes with names alike"] == ["Cat and cat"]
