@@ -19,11 +19,12 @@ def noise(path: Path, seed: int) -> None:
     Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)).save(path)
 
 
-def findings(root: Path, rows: str, val_fraction: float = 0.0) -> dict[tuple[str, str], list[str]]:
+def told(root: Path, rows: str, val_fraction: float = 0.0) -> tuple[dict[tuple[str, str], list[str]], list[str]]:
+    """Examples of findings by split and rule, and the notes."""
     (root / "annotations.csv").write_text("filename,xmin,ymin,xmax,ymax,class,split\n" + rows)
     data = csv_boxes(root=str(root), annotations="annotations.csv", size=32, cache_dir=None, val_fraction=val_fraction)
     data.setup()
-    return {key: finding.examples for key, finding in data.report.findings.items()}
+    return {key: finding.examples for key, finding in data.report.findings.items()}, data.notes
 
 
 def test_a_copied_image_of_another_name_is_told(tmp_path: Path) -> None:
@@ -33,11 +34,28 @@ def test_a_copied_image_of_another_name_is_told(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "2.png", tmp_path / "again.png")
     images = {"0": "train", "1": "train", "2": "val", "again": "test", "copy": "test", "3": "test"}
     rows = "".join(f"{name}.png,2,2,20,20,cat,{split}\n" for name, split in images.items())
-    found = findings(tmp_path, rows)
-    assert found == {
-        ("test", "image also in train"): ["copy.png (same bytes as 0.png)"],
-        ("test", "image also in val"): ["again.png (same bytes as 2.png)"],
+    found, notes = told(tmp_path, rows)
+    assert found == {}
+    end = "; results on test say less about new images."
+    assert set(notes) == {
+        f"1 image of test repeats one of train byte by byte (copy.png = 0.png){end}",
+        f"1 image of test repeats one of val byte by byte (again.png = 2.png){end}",
     }
+
+
+def test_one_file_in_two_splits_is_counted(tmp_path: Path) -> None:
+    for seed in range(3):
+        noise(tmp_path / f"{seed}.png", seed)
+    images = [("0", "train"), ("1", "val"), ("0", "val"), ("1", "test"), ("0", "test"), ("2", "test")]
+    rows = "".join(f"{name}.png,2,2,20,20,cat,{split}\n" for name, split in images)
+    assert told(tmp_path, rows) == (
+        {
+            ("val", "image also in train"): ["0.png"],
+            ("test", "image also in val"): ["1.png"],
+            ("test", "image also in train"): ["0.png"],
+        },
+        [],
+    )
 
 
 def test_copies_that_a_drawn_split_tears_apart_are_told(tmp_path: Path) -> None:
@@ -45,8 +63,19 @@ def test_copies_that_a_drawn_split_tears_apart_are_told(tmp_path: Path) -> None:
     for number in range(1, 6):
         shutil.copy(tmp_path / "0.png", tmp_path / f"{number}.png")
     rows = "".join(f"{number}.png,2,2,20,20,cat,train\n" for number in range(6))
-    found = findings(tmp_path, rows, val_fraction=0.34)
-    assert len(found["val", "image also in train"]) == 2
+    _, notes = told(tmp_path, rows, val_fraction=0.34)
+    assert [note.partition(" (")[0] for note in notes] == ["2 images of val repeat one of train byte by byte"]
+
+
+@pytest.mark.parametrize(("mode", "color", "copied"), [("RGB", (9, 9, 9), False), ("L", 7, False), ("RGB", None, True)])
+def test_pictures_of_one_colour_are_no_copies(tmp_path: Path, mode: str, color: object, copied: bool) -> None:
+    image = Image.new(mode, (30, 20), color)  # type: ignore[arg-type]
+    if copied:
+        image.putpixel((3, 4), (1, 2, 3))
+    image.save(tmp_path / "0.png")
+    shutil.copy(tmp_path / "0.png", tmp_path / "1.png")
+    _, notes = told(tmp_path, "0.png,2,2,20,20,cat,train\n1.png,2,2,20,20,cat,val\n")
+    assert len(notes) == copied
 
 
 def test_files_of_equal_ends_are_compared_as_a_whole(tmp_path: Path) -> None:
@@ -99,4 +128,4 @@ def test_classes_of_alike_names_are_told(tmp_path: Path) -> None:
     for seed in range(2):
         noise(tmp_path / f"{seed}.png", seed)
     rows = "0.png,2,2,20,20,Cat,train\n0.png,2,2,9,9,cat,train\n1.png,2,2,20,20,cat,val\n"
-    assert findings(tmp_path, rows)["train", "classes with names alike"] == ["Cat and cat"]
+    assert told(tmp_path, rows)[0]["train", "classes with names alike"] == ["Cat and cat"]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image
 
-from detlab.data.audit import AuditReport
+from detlab.data.audit import AuditReport, names
 from detlab.data.flat import Records
 from detlab.system.reading import ReadError, open_regular, read_bytes
 
@@ -23,20 +24,39 @@ File = tuple[str, str]  # (split, path)
 
 
 def count_shared(splits: Mapping[str, Records], report: AuditReport) -> None:
-    """Count images of val and test that an earlier split has too: the same file, or one with the same bytes."""
-    paths = {name: splits[name].paths() for name in ORDER if name in splits}
-    files = [(split, path) for split, own in paths.items() for path in own if path is not None]
-    same_as = same_content(files)
+    """Count images of val and test whose file an earlier split has, too."""
+    first: dict[str, str] = {}
+    for split, path, name in _files(splits):
+        earlier = first.setdefault(path, split)
+        if earlier != split:
+            report.add(split, f"image also in {earlier}", name, Path(path))
+
+
+def copy_notes(splits: Mapping[str, Records]) -> list[str]:
+    """A note for each pair of splits that share pictures under different names, byte by byte."""
+    files = list(_files(splits))
+    same_as = same_content([(split, path) for split, path, _ in files])
     first: dict[str, File] = {}
-    for split, own in paths.items():
-        for row, path in enumerate(own):
-            if path is None:
-                continue
-            earlier, twin = first.setdefault(same_as.get(path, path), (split, path))
-            if earlier != split:
-                name = splits[split].names[row]
-                example = name if twin == path else f"{name} (same bytes as {Path(twin).name})"
-                report.add(split, f"image also in {earlier}", example, Path(path))
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for split, path, name in files:
+        if path in same_as:
+            earlier, twin = first.setdefault(same_as[path], (split, path))
+            if earlier != split and twin != path:
+                found[split, earlier].append(f"{name} = {Path(twin).name}")
+    return [
+        f"{len(pairs)} image{'s' if len(pairs) > 1 else ''} of {split} repeat{'' if len(pairs) > 1 else 's'} one of "
+        f"{earlier} byte by byte ({names(pairs)}); results on {split} say less about new images."
+        for (split, earlier), pairs in found.items()
+    ]
+
+
+def _files(splits: Mapping[str, Records]) -> Iterator[tuple[str, str, str]]:
+    """(split, path, name) of every file, earlier splits first."""
+    for split in ORDER:
+        part = splits.get(split)
+        for row, path in enumerate(part.paths() if part is not None else []):
+            if part is not None and path is not None:
+                yield split, path, part.names[row]
 
 
 def count_classes(train: Records | None, class_names: Sequence[str], report: AuditReport) -> None:
@@ -45,14 +65,14 @@ def count_classes(train: Records | None, class_names: Sequence[str], report: Aud
     for label, name in enumerate(class_names):
         if with_boxes and label not in with_boxes:
             report.add("train", "class without boxes", name)
-    for names in names_alike(class_names):
-        report.add("train", "classes with names alike", " and ".join(names))
+    for group in names_alike(class_names):
+        report.add("train", "classes with names alike", " and ".join(group))
 
 
-def names_alike(names: Iterable[str]) -> list[list[str]]:
+def names_alike(class_names: Iterable[str]) -> list[list[str]]:
     """Groups of names that differ only in case, spaces, `_` and `-`."""
     groups: dict[str, list[str]] = defaultdict(list)
-    for name in names:
+    for name in class_names:
         plain = "".join(c for c in name.casefold() if c not in "_-" and not c.isspace())
         groups[plain or name].append(name)
     return [group for group in groups.values() if len(group) > 1]
@@ -62,7 +82,7 @@ def same_content(files: Sequence[File]) -> dict[str, str]:
     """The first file with the same bytes, for files that occur in more than one split under several paths.
 
     Only files whose size occurs in two splits are opened, and only those with equal ends are read as a whole; links to
-    one file count as one.
+    one file count as one. Pictures of a single colour are left out: they show nothing that could be learned by heart.
 
     Args:
         files: (split, path), in the order of splits.
@@ -77,6 +97,7 @@ def same_content(files: Sequence[File]) -> dict[str, str]:
         for sized in by_size.values()
         for ends in _of_several_splits(sized, _ends)
         for group in _of_several_splits(ends, _whole)
+        if not _is_blank(group[0].path)
         for file in group
     }
 
@@ -106,6 +127,14 @@ def _ends(path: str) -> bytes:
         first = file.read(EDGE)
         file.seek(-min(EDGE, file.seek(0, os.SEEK_END)), os.SEEK_END)
         return first + file.read(EDGE)
+
+
+def _is_blank(path: str) -> bool:
+    """Whether a file is a picture of one colour."""
+    with suppress(OSError, ValueError, Image.DecompressionBombError), Image.open(path) as image:
+        ranges = image.getextrema()
+        return all(low == high for low, high in (ranges if isinstance(ranges[0], tuple) else [ranges]))
+    return False
 
 
 def _whole(path: str) -> bytes:
