@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
@@ -176,6 +177,36 @@ def test_large_maps_go_the_plain_way() -> None:
     y = conv(torch.randn(1, 4, 16, 16))
     assert y.shape == (1, 8, 8, 8)
     assert type(y.grad_fn).__name__ == "ConvolutionBackward0"
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("capability", ["AVX2", "AVX512"])
+def test_large_maps_without_avx512(monkeypatch: pytest.MonkeyPatch, stride: int, bias: bool, capability: str) -> None:
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    monkeypatch.setattr("detlab.tensors.convs.MANY", 5 * 6 * 2000)
+    given: list[list[bool]] = []
+    plain = torch.ops.aten.convolution_backward
+
+    def seen(*args: Any) -> Any:
+        given.append([part.is_contiguous() for part in args[:3]])
+        return plain(*args)
+
+    monkeypatch.setattr("torch.ops.aten.convolution_backward", seen)
+    dense = nn.Conv2d(5, 6, 3, stride=stride, padding=1, bias=bias).to(memory_format=torch.channels_last)
+    ours = SmallMapConv2d.over_weights_of(dense)
+    x = torch.randn(2, 5, 50, 52).to(memory_format=torch.channels_last)
+    gradient = torch.randn(dense(x).shape).to(memory_format=torch.channels_last)
+    theirs = _gradients(dense, x, gradient)
+    dense.zero_grad()
+    found = _gradients(ours, x, gradient)
+    large = capability == "AVX2" and stride == 1  # 2,600 locations, or 650
+    assert given == ([[True] * 3] if large else [])
+    assert found.keys() == theirs.keys()
+    for name, value in theirs.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4)
+    for name in ("x", "weight"):
+        assert found[name].is_contiguous(memory_format=torch.channels_last)
 
 
 def test_which_convs_are_replaced() -> None:
