@@ -128,4 +128,7 @@ def test_classes_of_alike_names_are_told(tmp_path: Path) -> None:
     for seed in range(2):
         noise(tmp_path / f"{seed}.png", seed)
     rows = "0.png,2,2,20,20,Cat,train\n0.png,2,2,9,9,cat,train\n1.png,2,2,20,20,cat,val\n"
-    assert told(tmp_path, rows)[0]["train", "classes with names alike"] == ["Cat and cat"]
+    assert told(tmp_path, rows) == (
+        {},
+        ["Classes with names alike are kept apart: Cat and cat; if they mean the same, rename them in the labels."],
+    )

@@ -60,13 +60,20 @@ def _files(splits: Mapping[str, Records]) -> Iterator[tuple[str, str, str]]:
 
 
 def count_classes(train: Records | None, class_names: Sequence[str], report: AuditReport) -> None:
-    """Count classes without training boxes, and groups of classes whose names look like one."""
+    """Count classes without training boxes."""
     with_boxes = set(np.unique(train.labels).tolist()) if train is not None else set()
     for label, name in enumerate(class_names):
         if with_boxes and label not in with_boxes:
             report.add("train", "class without boxes", name)
-    for group in names_alike(class_names):
-        report.add("train", "classes with names alike", " and ".join(group))
+
+
+def name_notes(class_names: Sequence[str]) -> list[str]:
+    """A note on classes whose names look like one."""
+    groups = names_alike(class_names)
+    if not groups:
+        return []
+    pairs = names(" and ".join(group) for group in groups)
+    return [f"Classes with names alike are kept apart: {pairs}; if they mean the same, rename them in the labels."]
 
 
 def names_alike(class_names: Iterable[str]) -> list[list[str]]:

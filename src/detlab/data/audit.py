@@ -51,7 +51,6 @@ RULES: dict[str, Rule] = {
     "image also in train": Rule("kept; its result says little about new images", False),
     "image also in val": Rule("kept; val chose the weights, so its result says little about new images", False),
     "text not in UTF-8": Rule("read as Windows-1252", False),
-    "classes with names alike": Rule("kept apart; if they mean the same, rename one in the labels", False),
     "class without boxes": Rule("kept; data.classes leaves it out", False),
     "class that heads others": Rule("left out: no box has it, and other categories name it as theirs", False),
     "corner at 0": Rule("clipped; corners count from 1, or set data.one_based=false", False),

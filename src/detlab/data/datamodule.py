@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from detlab import ranges
-from detlab.data.across import copy_notes, count_classes, count_shared
+from detlab.data.across import copy_notes, count_classes, count_shared, name_notes
 from detlab.data.audit import AuditReport, printable
 from detlab.data.checks import audited
 from detlab.data.dataset import Collate, DetectionDataset, Sample
@@ -178,7 +178,7 @@ class DetectionData(L.LightningDataModule):
         drawn = ("val",) if self.required == TRAINING else ()
         checked = with_shares(checked, **shares, seed=self.split_seed, required=drawn)
         count_shared(checked, self.report)
-        self._notes = [*self._notes, *copy_notes(checked)]
+        self._notes = [*self._notes, *name_notes(classes.names), *copy_notes(checked)]
         self._splits = {split: part[: self.limit.get(split)] for split, part in checked.items()}
         if self.same_images:
             self._splits = dict.fromkeys(SPLITS, self._splits.get("train", Records.of([])))

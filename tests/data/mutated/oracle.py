@@ -20,7 +20,6 @@ NOTES = {  # findings that lose nothing; all others are errors with data.on_erro
     "image file in two entries",
     "image also in train",
     "image also in val",
-    "classes with names alike",
     "text not in UTF-8",
     "class without boxes",
     "class that heads others",
