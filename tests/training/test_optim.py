@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 import detlab
+from detlab.training.console import optimiser_line
 from detlab.training.optim import adamw, effective_lr, parameter_groups, sgd
 from detlab.training.schedules import constant, cosine, multistep
 
@@ -75,3 +76,10 @@ def test_warm_up_never_takes_more_than_a_fifth() -> None:
     found = rates(lambda o, n: constant(o, n, warmup_steps=500, warmup_factor=0.01), total=50)
     assert found[0] == pytest.approx(0.01)
     assert found[10] == pytest.approx(1.0)
+
+
+def test_an_optimiser_of_ones_own_needs_none_of_our_options() -> None:
+    assert optimiser_line({"_target_": "mine.rms"}, 8) == "rms"
+    assert optimiser_line({"_target_": "mine.rms", "lr": 0.1}, 8) == "rms, learning rate 0.1"
+    ours = {"_target_": "detlab.training.optim.sgd", "lr": 0.01, "base_batch_size": 16, "lr_scaling": "linear"}
+    assert optimiser_line(ours, 8) == "sgd, learning rate 0.005 (0.01 at 16 images, linear scaling)"

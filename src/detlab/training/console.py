@@ -106,18 +106,13 @@ def say_plan(
     show(table)
     backbone = module.detector.backbone
     batch = data.batch_size * trainer.world_size * trainer.accumulate_grad_batches  # the trainer has no data yet
-    optim = config["optim"]
-    rate = effective_lr(optim["lr"], batch, optim["base_batch_size"], optim["lr_scaling"])
     accumulated = f" x {trainer.accumulate_grad_batches} steps" if trainer.accumulate_grad_batches > 1 else ""
     lines = {
         "backbone": f"weights {backbone.weights}, norm {backbone.norm}, frozen stages {backbone.frozen_stages}",
         **({"neck": module.detector.neck.note} if module.detector.neck.note else {}),
         "input": f"{data.resize.mode} {config['data']['size']}, at most {config['data'].get('max_size')} px",
         "batch": f"{batch} = {data.batch_size} x {trainer.world_size} processes{accumulated}",
-        "optimiser": (
-            f"{_class_name(optim['_target_'])}, learning rate {rate:.3g} ({optim['lr']} at {optim['base_batch_size']} "
-            f"images, {optim['lr_scaling']} scaling)"
-        ),
+        "optimiser": optimiser_line(config["optim"], batch),
         "precision": f"{trainer.precision} on {trainer.strategy.root_device}",
         "run": f"{config['paths']['run_dir']} (config {identity})",
     }
@@ -127,6 +122,18 @@ def say_plan(
         say(f"{name:11} {text}")
     for note in plan_notes(config, trainer, module, data):
         say(f"note        {note}")
+
+
+def optimiser_line(optim: Mapping[str, Any], batch: int) -> str:
+    """Its name and learning rate; an optimiser of the user's own may lack `lr` and the options that scale it."""
+    name = _class_name(optim["_target_"])
+    if not {"lr", "base_batch_size", "lr_scaling"} <= optim.keys():
+        return f"{name}, learning rate {optim['lr']}" if "lr" in optim else name
+    rate = effective_lr(optim["lr"], batch, optim["base_batch_size"], optim["lr_scaling"])
+    return (
+        f"{name}, learning rate {rate:.3g} ({optim['lr']} at {optim['base_batch_size']} images, {optim['lr_scaling']} "
+        f"scaling)"
+    )
 
 
 def _class_name(target: str) -> str:
