@@ -121,7 +121,9 @@ def _runs(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _same_model(file: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    if "optimizer_states" not in content or "loops" not in content:
+    loops = content.get("loops")
+    placed = isinstance(loops, Mapping) and isinstance(loops.get("fit_loop"), Mapping)
+    if not content.get("optimizer_states") or not placed:
         raise ConfigError(f"{file} holds weights only, nothing to go on from.")
     there, here = (
         json.dumps(c["model"], sort_keys=True, default=str) for c in (content[CHECKPOINT_KEY]["config"], config)
