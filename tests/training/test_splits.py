@@ -11,7 +11,7 @@ import torch
 
 from detlab.commands.evaluate import evaluate
 from detlab.config.compose import compose_config, plain_config
-from detlab.errors import DataError
+from detlab.errors import ConfigError, DataError
 from detlab.runs.checkpoints import LAYOUT
 from detlab.runs.resuming import NEW, Start, start_of
 from detlab.training.build import check_same_data
@@ -145,21 +145,32 @@ def test_resuming_on_other_data_says_so(
     assert ("before and after step 3 do not compare" in " ".join(capsys.readouterr().out.split())) == said
 
 
-def test_a_checkpoint_is_resumed_with_its_classes_and_data(tmp_path: Path) -> None:
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "status.json").write_text('{"data_fingerprint": "f"}')
+def start_from(folder: Path, **changes: Any) -> Start:
+    (folder / "checkpoints").mkdir()
+    (folder / "status.json").write_text('{"data_fingerprint": "f"}')
     facts = {"config": {"model": {}}, "class_names": ["a", "b"], "category_ids": [1, 2], "layout": LAYOUT}
     content = {
         "state_dict": {},
         "global_step": 4,
         "detlab": facts,
-        "optimizer_states": [],
-        "loops": {},
+        "optimizer_states": [{}],
+        "loops": {"fit_loop": {}},
         "callbacks": [1],
     }
-    torch.save(content, tmp_path / "checkpoints" / "last.ckpt")
-    start = start_of({"resume": True, "paths": {"run_dir": str(tmp_path)}, "model": {}})
-    assert start[1:] == (4, ("a", "b"), "f")
+    torch.save(content | changes, folder / "checkpoints" / "last.ckpt")
+    return start_of({"resume": True, "paths": {"run_dir": str(folder)}, "model": {}})
+
+
+def test_a_checkpoint_is_resumed_with_its_classes_and_data(tmp_path: Path) -> None:
+    assert start_from(tmp_path)[1:] == (4, ("a", "b"), "f")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"loops": {}}, {"loops": "x"}, {"loops": {"fit_loop": 5}}, {"optimizer_states": []}]
+)
+def test_a_checkpoint_without_a_place_in_training_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="holds weights only, nothing to go on from"):
+        start_from(tmp_path, **changes)
 
 
 def test_a_run_that_fails_in_its_first_evaluation_keeps_its_weights(
