@@ -119,6 +119,8 @@ NONE = {"image without boxes": 1}
         ('a.png,"60,40,cat\na.png,60,40,cat,"4,5,24,15\n', [], {"malformed box": 2} | NONE),
         ('a.png,60,40,"cat,1\na.png,60,40,"dog",4,5,2,1\n', [], {"malformed box": 1, "degenerate box": 1} | NONE),
         ('a.png,60,40,"ca\n\nt",4,5,24,15\n', [[4, 5, 24, 15, "ca\\nt"]], {}),
+        ('a.png,60,40,"ca\nt",4,5,24,15,\n', [[4, 5, 24, 15, "ca\\nt"]], {}),  # and a separator at the end
+        ('a.png,60,40,cat,"4,5\na.png,60,40,cat",4,5,24,15\n', [[4, 5, 24, 15, 'cat"']], {"malformed box": 1}),
         ('a.png,60,40,3" cat,4,5,24,15\n', [[4, 5, 24, 15, '3" cat']], {}),
         ("a.png,60,40,c\u2028a\x85t,4,5,24,15\n", [[4, 5, 24, 15, "c\\u2028a\\x85t"]], {}),
     ],

@@ -127,7 +127,7 @@ def _cells(lines: list[str], separator: str) -> list[list[str]]:
     while at < len(lines):
         end = closing.get(at, at) + 1
         row = _one_row(lines[at:end], options)
-        if end > at + 1 and (row is None or len(row) != width):
+        if end > at + 1 and (row is None or len(row) < width or any(cell.strip() for cell in row[width:])):
             end = at + 1
             row = _one_row(lines[at:end], options)
         if row is None:
