@@ -43,6 +43,23 @@ def test_a_copied_image_of_another_name_is_told(tmp_path: Path) -> None:
     }
 
 
+def test_names_in_notes_are_printable(tmp_path: Path) -> None:
+    noise(tmp_path / "0.png", 0)
+    shutil.copy(tmp_path / "0.png", tmp_path / "\x1b[31m.png")
+    _, notes = told(tmp_path, "0.png,2,2,20,20,Cat\x1b,train\n\x1b[31m.png,2,2,20,20,cat\x1b,val\n")
+    assert len(notes) == 2
+    assert all(note.isprintable() for note in notes)
+
+
+def test_a_damaged_picture_in_two_splits_is_a_copy(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\x89PNG\r\n\x1a\nrest")
+    shutil.copy(tmp_path / "a", tmp_path / "b")
+    assert set(same_content([("train", str(tmp_path / "a")), ("val", str(tmp_path / "b"))])) == {
+        str(tmp_path / "a"),
+        str(tmp_path / "b"),
+    }
+
+
 def test_one_file_in_two_splits_is_counted(tmp_path: Path) -> None:
     for seed in range(3):
         noise(tmp_path / f"{seed}.png", seed)

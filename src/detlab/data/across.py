@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from detlab.data.audit import AuditReport, names
 from detlab.data.flat import Records
+from detlab.data.images import ImageError, read_image
 from detlab.system.reading import ReadError, open_regular, read_bytes
 
 ORDER = ("train", "val", "test")
@@ -138,9 +138,9 @@ def _ends(path: str) -> bytes:
 
 def _is_blank(path: str) -> bool:
     """Whether a file is a picture of one colour."""
-    with suppress(OSError, ValueError, Image.DecompressionBombError), Image.open(path) as image:
-        ranges = image.getextrema()
-        return all(low == high for low, high in (ranges if isinstance(ranges[0], tuple) else [ranges]))
+    with suppress(ImageError):
+        image = read_image(Path(path))
+        return bool((image == image[:, :1, :1]).all())
     return False
 
 

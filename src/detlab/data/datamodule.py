@@ -197,7 +197,7 @@ class DetectionData(L.LightningDataModule):
         """Notes printed before training."""
         lost = self._splits is not None and "test" in self._splits and not self._splits["test"]
         unjudged = [f"The test split has no usable image{self.report.largest_loss('test')}."] if lost else []
-        return [*self._notes, *(printable(note) for note in self.source.notes), *unjudged]
+        return [*map(printable, (*self._notes, *self.source.notes)), *unjudged]
 
     def counted(self, split: str) -> int:
         """Number of boxes of a split that are not crowds: those that training and AP use."""
