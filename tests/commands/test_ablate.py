@@ -81,6 +81,16 @@ def test_a_preview_runs_nothing(capsys: pytest.CaptureFixture[str], outputs: Pat
     assert not list(outputs.iterdir())
 
 
+@pytest.mark.parametrize(("name", "other"), [("box_loss", False), ("feature_use", True)])
+def test_noise_of_another_metric_is_named(
+    capsys: pytest.CaptureFixture[str], outputs: Path, name: str, other: bool
+) -> None:
+    assert main([name, "budget=cpu", "preview=true", "probe=false"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "is found four times of five" in said
+    assert ("which is of test/map, not of test/map_small" in said) == other
+
+
 @pytest.mark.parametrize(
     ("words", "threads"),
     [

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from detlab.config.ablation import Ablation
+from detlab.config.ablation import USUAL, Ablation
 from detlab.config.overrides import short_names
 from detlab.config.rules import check
 from detlab.errors import ConfigError
@@ -141,6 +141,8 @@ def smallest(ablation: Ablation, seeds: int, measured: Measured) -> str:
     noise, source = noise_of(measured.values, measured.draws), "by the runs there are"
     if noise is None and {"run", "image"} <= set(ablation.noise):
         noise, source = (float(ablation.noise["run"]), float(ablation.noise["image"])), "by the budget's measured_noise"
+        if ablation.answer != USUAL:
+            source += f", which is of {USUAL}, not of {ablation.answer}"
     if noise is None:
         return "not known before two seeds of a row are there (this budget has no measured_noise)"
     found = smallest_difference(*noise, rows=len(ablation.rows), seeds=seeds)
