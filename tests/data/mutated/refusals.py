@@ -201,7 +201,9 @@ YOLO: list[Mutation] = [
         _yaml("names: [cat]\ntrain: .\nkpt_shape: [17]\n", "names: [cat]\ntrain: .\nkpt_shape: x\n"),
     ),
     refused("no_root", "data.root=.* is neither", _set(root="gone")),
-    refused("no_labels", "None of the .* has a label file|has no usable image", _no_labels),
+    refused(
+        "no_labels", "None of the .* has a label file|has no usable image|data.labels=.* is not a folder", _no_labels
+    ),
 ]
 
 
