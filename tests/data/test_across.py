@@ -46,7 +46,7 @@ def test_a_copied_image_of_another_name_is_told(tmp_path: Path) -> None:
 def test_names_in_notes_are_printable(tmp_path: Path) -> None:
     noise(tmp_path / "0.png", 0)
     shutil.copy(tmp_path / "0.png", tmp_path / "\x1b[31m.png")
-    _, notes = told(tmp_path, "0.png,2,2,20,20,Cat\x1b,train\n\x1b[31m.png,2,2,20,20,cat\x1b,val\n")
+    _, notes = told(tmp_path, "\x1b[31m.png,2,2,20,20,Cat\x1b,train\n0.png,2,2,20,20,cat\x1b,val\n")
     assert len(notes) == 2
     assert all(note.isprintable() for note in notes)
 

@@ -205,8 +205,9 @@ def test_large_maps_without_avx512(monkeypatch: pytest.MonkeyPatch, stride: int,
     assert found.keys() == theirs.keys()
     for name, value in theirs.items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4)
-    for name in ("x", "weight"):
-        assert found[name].is_contiguous(memory_format=torch.channels_last)
+    assert found["weight"].is_contiguous(memory_format=torch.channels_last)
+    (by_x,) = torch.autograd.grad(ours(x.requires_grad_()), x, gradient)  # not yet in the layout of x
+    assert by_x.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_which_convs_are_replaced() -> None:
