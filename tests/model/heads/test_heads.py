@@ -110,6 +110,27 @@ def test_levels_of_unequal_channels_get_stems() -> None:
     assert out.deltas.shape == (2, 20, 4)
 
 
+@pytest.mark.parametrize("pool", [RoIAlign, SpatialPyramidPool])
+def test_a_roi_head_without_hidden_layers(pool: type) -> None:
+    """The two last layers read the pooled features themselves."""
+    levels = [Level("P4", 6, 16)]
+    head = roi_head(
+        levels=levels,
+        backbone=Tiny(),
+        pool=pool,
+        cls_loss=CrossEntropyLoss(),
+        num_classes=3,
+        body="fc",
+        depth=0,
+        width=16,
+    )
+    rois = torch.tensor([[0.0, 0, 0, 60, 60], [0, 10, 10, 100, 90]])
+    found = head({"P4": torch.randn(1, 6, 8, 8)}, rois)
+    assert found.logits.shape == (2, 4)
+    assert found.deltas.shape == (2, 3, 4)
+    assert head.cls.in_features == head.width == 6 * head.pool.bins
+
+
 def test_class_agnostic_boxes() -> None:
     head = build(ResNet(depth=18), PYRAMID[:3], class_agnostic=True, width=16)
     assert head.box.out_features == 4

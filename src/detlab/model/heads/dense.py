@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from detlab.model.losses import ClassificationLoss
-from detlab.ranges import Count, Layers, OddCount, OpenFraction, Positive
+from detlab.ranges import Count, Layers, OddCount, OpenFraction, Range
 from detlab.tensors.convs import SparseConv2d
 from detlab.tensors.norms import LayerNorm, norm_layer
 from detlab.tensors.structures import Level, Prediction
@@ -50,7 +51,7 @@ class DenseHead(nn.Module):
         predictor_kernel: OddCount = 3,
         norm: LayerNorm | None = None,
         prior: OpenFraction | None = 0.01,
-        init_std: Positive = 0.01,
+        init_std: Annotated[float, Range(0, 10, open_low=True)] = 0.01,
     ) -> None:
         super().__init__()
         if len(set(num_anchors)) != 1:

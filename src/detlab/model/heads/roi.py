@@ -129,7 +129,7 @@ def roi_head(
         pool: awaits levels, size.
         body: "tail" for the backbone's own last layers, "fc" for new layers, "auto" for the tail on a single C4
             map that a spatial pool reads, new layers otherwise.
-        width, depth, dropout: of the new fully connected layers.
+        width, depth, dropout: of the new fully connected layers; depth 0 reads the pooled features as they are.
         convs, norm: 3x3 convs before one fully connected layer.
         size: side of the pooled map; null takes the body's own (14 for conv5, 7 for fully connected layers).
     """
@@ -162,7 +162,7 @@ def roi_head(
             if isinstance(module, nn.Linear):
                 nn.init.kaiming_uniform_(module.weight, a=1)
                 nn.init.zeros_(module.bias)
-    return head(pool=pooled, body=inner, width=width)
+    return head(pool=pooled, body=inner, width=width if convs or depth else entry * pooled.bins)
 
 
 class StemmedPool(nn.Module):
