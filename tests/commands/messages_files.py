@@ -153,7 +153,7 @@ FILES = [
     ("train model=yolov2 model.neck.squeeze=3", r"model\.neck needs squeeze null or a multiple of 4 and convs not negative; got squeeze=3, convs=2"),
     ("train model=yolov1 model/neck=yolo_fpn", r"model\.head reads one map, but model\.neck gives 3; use model/neck=yolo_grid, or model/head=yolo"),
     ("train model=ssd model.anchors.levels=[C3]", r"model\.anchors\.levels=\['C3'\] lacks C4, C5, extra2, which model\.neck gives; name all of its"),
-    ("train model=faster_rcnn model/head=tail", r"model/head=tail is refused \(the backbone's tail on a pyramid\): conv5 \(fc6 on VGG\) reads one C4"),
+    ("train model=faster_rcnn model/head=tail", r"model\.head\.body=tail \(model/head=tail\) is refused \(the backbone's tail on a pyramid\): conv5 \(fc6 on VGG\) reads one C4"),
     ("train model=rcnn model/pool=roi_align", r"model/pool is refused \(a pool of maps on R-CNN\): R-CNN has no map of the whole image to pool"),
     ("train model=yolo model/head=retinanet", r"model/head is refused \(a head without objectness on YOLO\): YOLO's loss and scores need an"),
     ("report {tmp}/done reload=abc", r"reload=abc must be a whole number of seconds, or null"),

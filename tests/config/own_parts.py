@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor, nn
+
 from detlab.detectors import FastRCNN, RetinaNet
 from detlab.detectors.detector import Detector, Features
 from detlab.model.heads import RoIHead, roi_head
+from detlab.model.matchers import Matches
 from detlab.model.necks import SingleMap
-from detlab.tensors.structures import Batch, Detections
+from detlab.tensors.structures import Batch, Detections, Targets
 
 
 class Renamed(RetinaNet):
@@ -31,6 +34,15 @@ class FromScratch(Detector):
 
 class OneMap(SingleMap):
     """A neck with one map, under another name."""
+
+
+class NeverForces(nn.Module):
+    """A matcher without the option `force_best`, which says that it forces no match."""
+
+    force_best = False
+
+    def forward(self, anchors: Tensor, targets: Targets) -> Matches:
+        raise AssertionError("only its facts are asked for")
 
 
 def own_head(**options: Any) -> RoIHead:

@@ -22,7 +22,7 @@ def plain(*overrides: str) -> dict[str, Any]:
     ("overrides", "sentence"),
     [
         (["data.proposals=grid"], "data.proposals is refused"),
-        (["model/detect=proposals"], "model/detect=proposals is refused"),
+        (["model/detect=proposals"], "model/detect is refused"),
         (["model/head=roi"], "model/head is refused"),
         (["+model/pool=roi_align"], "model/pool is refused"),
         (["training=alternating"], "training=alternating is refused"),
@@ -56,6 +56,13 @@ def test_a_neck_of_ones_own_with_one_map() -> None:
     check(config)
     config["model"]["neck"] = {"_target_": OWN + "OneMap", "_partial_": True}
     with pytest.raises(ConfigError, match="default boxes of several levels on one map"):
+        check(config)
+
+
+def test_a_matcher_of_ones_own_that_forces_no_match() -> None:
+    config = plain("model=ssd")
+    config["model"]["matcher"] = {"_target_": OWN + "NeverForces"}
+    with pytest.raises(ConfigError, match=r"force_best=false is refused .* use model\.matcher\.force_best=true"):
         check(config)
 
 

@@ -216,6 +216,19 @@ def test_default_folders_of_commands(tmp_path: Path, monkeypatch: pytest.MonkeyP
     held.give_back()
 
 
+def test_a_given_folder_is_that_of_the_whole_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hydra's files go there too, and resume=true looks nowhere else."""
+    run = tmp_path / "run"
+    assert started("train", f"paths.run_dir={run}") == str(run)
+    give_back(run)
+    (run / "status.json").write_text('{"state": "stopped"}')
+    with pytest.raises(SystemExit):
+        started("train", f"paths.run_dir={run}")
+    assert "resume=true goes on with it" in capsys.readouterr().err
+    assert started("train", f"paths.run_dir={run}", "resume=true") == str(run)
+    give_back(run)
+
+
 def test_other_ranks_of_a_run_write_no_config_and_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     with initialize_config_dir(str(config_dir()), version_base="1.3"):

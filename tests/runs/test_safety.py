@@ -181,6 +181,38 @@ def test_run_folders_from_strangers(
     assert set(tmp_path.rglob("*")) == before
 
 
+def own_options(folder: Path, target: str = "tests.config.own_parts.own_head") -> Path:
+    """A user's folder with one head, as for --config-dir."""
+    file = folder / "model" / "head" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(f"_target_: {target}\n_partial_: true\ndepth: ${{seed}}\n")
+    return folder
+
+
+def test_a_run_with_options_of_ones_own_needs_their_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, own = run_folder(tmp_path / "run", "[model=fast_rcnn, model/head=mine, seed=2]\n"), tmp_path / "own"
+    assert rerun([str(folder)]) == 2
+    assert "no option of conf/; one of your own needs its folder, --config-dir=FOLDER" in capsys.readouterr().err
+    assert rerun([str(folder), "--config-dir", str(own)]) == 2
+    assert f"--config-dir={own} is no folder" in capsys.readouterr().err
+    own_options(own)
+    again = repeated(read_overrides(folder), tmp_path / "out", (), "words", own)
+    assert again.config["model"]["head"]["_target_"] == "tests.config.own_parts.own_head"
+    assert again.config["model"]["head"]["depth"] == 2
+    run_folder(tmp_path / "other", "[model=fast_rcnn, model/head=theirs]\n")
+    assert rerun([str(tmp_path / "other"), f"--config-dir={own}"]) == 2
+    assert f"which is no option of conf/ or of {own}" in capsys.readouterr().err
+
+
+def test_a_folder_of_ones_own_trusts_its_targets_at_their_places_only(tmp_path: Path) -> None:
+    own = own_options(tmp_path / "own")
+    words = ["model=fast_rcnn", "model/head=mine", "+callbacks.x._target_=tests.config.own_parts.own_head"]
+    with pytest.raises(ConfigError, match="names tests.config.own_parts.own_head at callbacks.x"):
+        repeated(words, tmp_path / "out", (), "words", own)
+    with pytest.raises(ConfigError, match=r"holds 'model/head=\.\./mine'"):
+        repeated(["model/head=../mine"], tmp_path / "out", (), "words", own)
+
+
 def test_no_folder_is_made_beside_what_is_no_run(tmp_path: Path) -> None:
     assert rerun([str(tmp_path / "no" / "such" / "run")]) == 2
     assert not list(tmp_path.iterdir())

@@ -145,6 +145,15 @@ def test_resuming_on_other_data_says_so(
     assert ("before and after step 3 do not compare" in " ".join(capsys.readouterr().out.split())) == said
 
 
+def loops(steps: Any = 4, epochs: Any = 1) -> dict[str, Any]:
+    """The numbers in Lightning's state of a fit loop that are compared with those of the checkpoint."""
+    optimizer = {"optimizer": {"step": {"total": {"completed": steps}}}}
+    return {
+        "epoch_loop.automatic_optimization.optim_progress": optimizer,
+        "epoch_progress": {"current": {"processed": epochs}},
+    }
+
+
 def start_from(folder: Path, **changes: Any) -> Start:
     (folder / "checkpoints").mkdir()
     (folder / "status.json").write_text('{"data_fingerprint": "f"}')
@@ -153,8 +162,10 @@ def start_from(folder: Path, **changes: Any) -> Start:
         "state_dict": {},
         "global_step": 4,
         "detlab": facts,
+        "epoch": 1,
         "optimizer_states": [{}],
-        "loops": {"fit_loop": {}},
+        "lr_schedulers": [{"last_epoch": 4}],
+        "loops": {"fit_loop": loops()},
         "callbacks": [1],
     }
     torch.save(content | changes, folder / "checkpoints" / "last.ckpt")
@@ -170,6 +181,26 @@ def test_a_checkpoint_is_resumed_with_its_classes_and_data(tmp_path: Path) -> No
 )
 def test_a_checkpoint_without_a_place_in_training_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="holds weights only, nothing to go on from"):
+        start_from(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"global_step": -3}, "its global_step is -3, but its loops counted 4"),
+        ({"global_step": 10**30}, f"its global_step is {10**30}, but its loops counted 4"),
+        ({"epoch": 7}, "its epoch is 7, but its loops counted 1"),
+        ({"epoch": None}, "its epoch is None, but its loops counted 1"),
+        ({"loops": {"fit_loop": loops(steps=-4)}, "global_step": -4}, "its global_step is -4, but"),
+        ({"loops": {"fit_loop": {"epoch_progress": 5}}}, "its global_step is 4, but its loops counted None"),
+        ({"lr_schedulers": [5]}, "its lr_schedulers are no list of states"),
+        ({"lr_schedulers": {"last_epoch": 1}}, "its lr_schedulers are no list of states"),
+        ({"lr_schedulers": [{"last_epoch": "x"}]}, "a last_epoch of its lr_schedulers is no number of steps"),
+        ({"optimizer_states": "state"}, "its optimizer_states are no list of states"),
+    ],
+)
+def test_a_checkpoint_that_contradicts_itself_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=f"is damaged: {said}"):
         start_from(tmp_path, **changes)
 
 

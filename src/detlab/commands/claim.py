@@ -59,6 +59,8 @@ class RunFolder(Callback):
         resume = self.resumable and config.resume is True
         _check_name(config.get("name"))
         given = any(o.lstrip("+").startswith("hydra.run.dir=") for o in as_typed(config.hydra.overrides.hydra))
+        if not given and any(o.lstrip("+").startswith("paths.run_dir=") for o in as_typed(config.hydra.overrides.task)):
+            wanted, given = Path(str(config.paths.run_dir)), True
         if resume and not given:
             wanted = _newest(config, wanted.absolute().parents[1])
         elif not given and not self.keep_name:

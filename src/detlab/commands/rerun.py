@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -25,23 +26,30 @@ from detlab.system.text import complain
 
 USAGE = "detlab rerun outputs/..."
 
-HELP = "usage: detlab rerun RUN [out=FOLDER] [trust=[PREFIX,...]]"
+HELP = "usage: detlab rerun RUN [--config-dir=FOLDER] [out=FOLDER] [trust=[PREFIX,...]]"
+OWN = "--config-dir"
 COMPARED = ("config_hash", "data_fingerprint", "git", "packages", "python", "device", "processes")
 
 
-def rerun(run: Path, out: Path, trust: tuple[str, ...] = ()) -> bool:
+def rerun(run: Path, out: Path, trust: tuple[str, ...] = (), own: Path | None = None) -> bool:
     """Repeat a run in `out` and print the differences; returns whether all metrics are equal.
 
     The folder's overrides are untrusted: `repeated` checks them and drops some. The training process composes them
     again and refuses to start if the result is not the checked config.
 
+    Args:
+        run, out: the run's folder and the new one.
+        trust: the user's own packages that the config may name.
+        own: the user's folder of own options, as --config-dir of the run.
+
     Raises:
         ConfigError: an override is refused, or the repeated run failed.
     """
-    again = repeated(read_overrides(run), out, trust, str(run / ".hydra" / "overrides.yaml"))
+    again = repeated(read_overrides(run), out, trust, str(run / ".hydra" / "overrides.yaml"), own)
     for word in again.left_out:
         say(f"left out    {word}: where to write, and whom to trust, is not the folder's to say")
-    words = [*again.words, "hydra.mode=RUN", run_dir_override(out)]
+    options = [] if own is None else ["--config-dir", str(own)]
+    words = [*options, *again.words, "hydra.mode=RUN", run_dir_override(out)]
     environment = os.environ | {CHECKED: config_hash(again.config)}
     done = subprocess.run([sys.executable, "-m", "detlab.commands.train", *words], env=environment)
     if done.returncode:
@@ -68,10 +76,15 @@ def main(arguments: list[str]) -> int:
         print(HELP)
         return 0 if arguments else 2
     run = Path(arguments[0]).expanduser().resolve()
-    options = dict(word.split("=", 1) for word in arguments[1:] if "=" in word)
-    unknown = set(options) - {"out", "trust"}
-    if unknown or len(options) != len(arguments) - 1:
-        complain(f"rerun takes out=FOLDER and trust=[...] only. {HELP}")
+    words = joined_flag(arguments[1:])
+    options = dict(word.split("=", 1) for word in words if "=" in word)
+    unknown = set(options) - {"out", "trust", OWN}
+    if unknown or len(options) != len(words):
+        complain(f"rerun takes {OWN}=FOLDER, out=FOLDER and trust=[...] only. {HELP}")
+        return 2
+    own = Path(options[OWN]).expanduser().resolve() if OWN in options else None
+    if own is not None and not own.is_dir():
+        complain(f"{OWN}={options[OWN]} is no folder.")
         return 2
     if not (run / ".hydra").is_dir():  # before a folder is made beside it
         complain(f"{arguments[0]} is not a run folder with .hydra/overrides.yaml.")
@@ -85,13 +98,24 @@ def main(arguments: list[str]) -> int:
         complain(error)
         return 2
     try:
-        return 0 if rerun(run, out, trust) else 1
+        return 0 if rerun(run, out, trust, own) else 1
     except ConfigError as error:
         complain(error)
         if not given:
             with suppress(OSError):  # a folder with files of a started run is kept
                 out.rmdir()
         return 2
+
+
+def joined_flag(words: Sequence[str]) -> list[str]:
+    """The words with `--config-dir FOLDER` written as one, --config-dir=FOLDER."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] == OWN:
+            joined[-1] = f"{OWN}={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _metrics(run: Path) -> dict[str, Any]:

@@ -48,14 +48,14 @@ CELL_RULES: tuple[Rule, ...] = (
             fact(box, "needs_logits") and not fact(coder, "logits")
             for box, coder in zip(stages(c, "box_loss"), stages(c, "coder"), strict=True)
         ),
-        "model/box_loss=cell",
+        "model/box_loss",
         "its cross entropy reads logits of shares of a cell, but the coder's offsets are unbounded",
         "model/box_loss=squared or any other, or model=yolo with model/coder=direct",
     ),
     Rule(
         "equal boxes that no prediction tells apart",
         lambda c: bool(fact(part(c, "anchors"), "twins")) and not fact(part(c, "matcher"), "reads_predictions"),
-        "model/anchors=yolo_cells",
+        "model/anchors",
         "all boxes of a cell are one, so a matcher that looks at shapes would train the first alone",
         "model/matcher=responsible with model=yolo, or model/anchors=yolo3",
     ),
@@ -65,7 +65,7 @@ CELL_RULES: tuple[Rule, ...] = (
             family(c, "scores_objectness") is False
             and any(fact(node, "knows_background") is False for node in stages(c, "cls_loss"))
         ),
-        "model/cls_loss=softmax",
+        "model/cls_loss",
         "it has no output and no loss for background, and this family has no objectness apart from its classes",
         "model/cls_loss=cross_entropy, or model=yolo",
     ),

@@ -15,7 +15,7 @@ class Rule:
 
     name: str
     applies: Callable[[Mapping[str, Any]], bool]
-    option: str  # at fault
+    option: str  # at fault; a group alone (model/sampler) where several of its options can be refused
     reason: str
     instead: str  # option that works
 
@@ -93,6 +93,12 @@ def unequal_boxes(config: Mapping[str, Any]) -> bool:
 
 
 def mines_without_best(config: Mapping[str, Any]) -> bool:
-    """Whether a stage draws negatives in proportion to its positives without a forced best match (`force_best`)."""
+    """Whether a stage draws negatives in proportion to its positives without a forced best match.
+
+    `force_best` is an option of the matcher, or a class attribute of one that has no such option.
+    """
     found = zip(stages(config, "sampler"), stages(config, "matcher"), strict=True)
-    return any(fact(sampler, "by_positives") and matcher.get("force_best") is False for sampler, matcher in found)
+    return any(
+        fact(sampler, "by_positives") and matcher.get("force_best", fact(matcher, "force_best")) is False
+        for sampler, matcher in found
+    )

@@ -15,7 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from detlab.config.compose import compose_config, config_dir, plain_config
-from detlab.config.trusted import checked_config, shipped_interpolations
+from detlab.config.trusted import checked_config, interpolations_of, options_in, shipped_interpolations
 from detlab.errors import ConfigError
 from detlab.system.foreign import ForeignFileError, read_yaml, walk
 
@@ -58,7 +58,7 @@ def run_dir_override(folder: Path) -> str:
     return f"hydra.run.dir='{text}'"
 
 
-def repeated(words: Sequence[Any], out: Path, trust: Sequence[str], source: str) -> Repeated:
+def repeated(words: Sequence[Any], out: Path, trust: Sequence[str], source: str, own: Path | None = None) -> Repeated:
     """Check the overrides of an untrusted run, compose and resolve them, and check every target in the result.
 
     Args:
@@ -66,6 +66,7 @@ def repeated(words: Sequence[Any], out: Path, trust: Sequence[str], source: str)
         out: folder of the new run.
         trust: the user's own packages that the config may name.
         source: name of that file, for the messages.
+        own: the user's folder of own options; the overrides may choose these too, and the targets there are trusted.
 
     Raises:
         ConfigError: an override or a target is refused; the message names it.
@@ -77,15 +78,17 @@ def repeated(words: Sequence[Any], out: Path, trust: Sequence[str], source: str)
     kept: list[str] = []
     left_out: list[str] = []
     for word in words:
-        (kept if _is_taken(_parsed(word, source), source) else left_out).append(word)
+        (kept if _is_taken(_parsed(word, source), source, own) else left_out).append(word)
     run_dir_override(out)
     given = [*kept, f"trust=[{','.join(trust)}]"] if trust else kept
-    composed = compose_config("train", [*given, "name=rerun", f"paths.run_dir='{out}'"])
-    strings = shipped_interpolations()
+    search = [] if own is None else [f"hydra.searchpath=['file://{own}']"]
+    composed = compose_config("train", [*search, *given, "name=rerun", f"paths.run_dir='{out}'"])
+    options = [] if own is None else options_in(own)
+    strings = shipped_interpolations() | interpolations_of(options)
     for place, value in walk(OmegaConf.to_container(composed, resolve=False), source):
         if isinstance(value, str) and "${" in value and value not in strings:
             raise ConfigError(f"{source} puts {value[:80]!r} at {'.'.join(map(str, place))}; write the value itself.")
-    config = checked_config(plain_config(composed), trust, name=f"What {source} composes")
+    config = checked_config(plain_config(composed), trust, own=options, name=f"What {source} composes")
     _check_places(config, out, source)
     return Repeated(given, left_out, config)
 
@@ -107,7 +110,7 @@ def _parsed(word: str, source: str) -> Override:
     return override
 
 
-def _is_taken(override: Override, source: str) -> bool:
+def _is_taken(override: Override, source: str, own: Path | None) -> bool:
     """Whether an override is repeated; False for a key of `LEFT_OUT` or `PLACES`.
 
     Raises:
@@ -124,12 +127,14 @@ def _is_taken(override: Override, source: str) -> bool:
         line = str(override.input_line)[:120]
         raise ConfigError(f"{source} holds {line!r}; a run of detlab has no such key to take.")
     if "/" in key or (len(parts) == 1 and key in groups):
-        _check_choice(override, source)
+        _check_choice(override, source, own)
     return True
 
 
-def _check_choice(override: Override, source: str) -> None:
-    """Refuse an option that is not a file in conf/: Hydra would also read ../../evil.yaml, with its `hydra` node.
+def _check_choice(override: Override, source: str, own: Path | None) -> None:
+    """Refuse an option that is no file in conf/ or in the user's own folder.
+
+    Hydra would also read ../../evil.yaml, with its `hydra` node.
 
     Raises:
         ConfigError: the message names the override.
@@ -137,12 +142,14 @@ def _check_choice(override: Override, source: str) -> None:
     if override.is_delete():
         return
     value = override.value()
-    group = config_dir() / str(override.key_or_group)
+    folders = [config_dir()] if own is None else [config_dir(), own]
     for option in value if isinstance(value, list) else [value]:
         word = "" if option is None else str(option)
-        shipped = re.fullmatch(r"\w+(/\w+)*", word) and (group / f"{word}.yaml").is_file()
-        if option is not None and not shipped:
-            raise ConfigError(f"{source} holds {str(override.input_line)[:120]!r}, which is no option of conf/.")
+        files = [folder / str(override.key_or_group) / f"{word}.yaml" for folder in folders]
+        known = re.fullmatch(r"\w+(/\w+)*", word) and any(file.is_file() for file in files)
+        if option is not None and not known:
+            there = "; one of your own needs its folder, --config-dir=FOLDER" if own is None else f" or of {own}"
+            raise ConfigError(f"{source} holds {str(override.input_line)[:120]!r}, which is no option of conf/{there}.")
 
 
 def _check_places(config: dict[str, Any], out: Path, source: str) -> None:

@@ -56,16 +56,16 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "loss-ranked sampling of RoIs",
         lambda c: reads_rois(c) and bool(fact(part(c, "sampler"), "ranks_by_loss")),
-        "model/sampler=hard_negative",
+        "model/sampler",
         "it ranks by loss, but RoIs are sampled before they are pooled and scored",
         "model/sampler=roi",
     ),
     Rule(
         "negatives mined for positives that may not be there",
         mines_without_best,
-        "force_best=false with model/sampler=hard_negative",
-        "negatives are counted by the positives of their image: where no anchor reaches model.matcher.positive, the "
-        "loss is exactly 0",
+        "force_best=false",
+        "the sampler counts negatives by the positives of their image: where no anchor reaches model.matcher.positive, "
+        "the loss is exactly 0",
         "model.matcher.force_best=true, model/matcher=ssd, or model/sampler=all",
     ),
     Rule(
@@ -108,7 +108,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "proposal selection as the last step",
         lambda c: family(c, "class_agnostic") is False and fact(part(c, "detect"), "class_wise") is False,
-        "model/detect=proposals",
+        "model/detect",
         "it suppresses without classes, as an RPN does",
         "model/detect=retinanet, model/detect=roi or model/detect=ssd",
     ),
@@ -125,35 +125,35 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "the backbone's tail on a pyramid",
         lambda c: part(c, "head").get("body") == "tail" and not one_map(c),
-        "model/head=tail",
+        "model.head.body=tail (model/head=tail)",
         "conv5 (fc6 on VGG) reads one C4 map; a pyramid's maps have other channels and strides",
         "model/neck=none, or model/head=roi",
     ),
     Rule(
         "the backbone's tail on another map",
         lambda c: part(c, "head").get("body") == "tail" and one_map(c) and part(c, "neck").get("level", "C4") != "C4",
-        "model/head=tail",
+        "model.head.body=tail (model/head=tail)",
         "conv5 (fc6 on VGG) continues C4 and reads its channels",
         "model.neck.level=C4, or model/head=fc",
     ),
     Rule(
         "the backbone's tail on a vector",
         lambda c: part(c, "head").get("body") == "tail" and pools(c, "vectors"),
-        "model/pool=spp",
+        "model/pool",
         "it gives a vector of bins from several grids, but conv5 and fc6 read one 14x14 or 7x7 map",
         "model/pool=roi_align, or model/head=fc",
     ),
     Rule(
         "convs on a vector",
         lambda c: bool(part(c, "head").get("convs")) and pools(c, "vectors"),
-        "model/pool=spp",
+        "model/pool",
         "it gives a vector, but the head's 3x3 convs read a map",
         "model/pool=roi_align, or model/head=fc",
     ),
     Rule(
         "crops of the image as a pool of maps",
         lambda c: family(c, "reads") == "rois" and pools(c, "crops"),
-        "model/pool=warp",
+        "model/pool",
         "it cuts RoIs from the image and sends each through the network, but this family makes maps once per image",
         "model=rcnn, or model/pool=roi_align",
     ),

@@ -10,7 +10,7 @@ packages, and these only after every other target was found in the table.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from inspect import isclass, isroutine
 from pathlib import Path, PurePosixPath
@@ -147,8 +147,31 @@ def shipped() -> Table:
 @cache
 def shipped_interpolations() -> frozenset[str]:
     """All strings in conf/ that contain an interpolation."""
-    contents = [read_yaml(file) for file in config_dir().rglob("*.yaml")]
+    return interpolations_of(read_yaml(file) for file in config_dir().rglob("*.yaml"))
+
+
+def interpolations_of(contents: Iterable[Any]) -> frozenset[str]:
+    """All strings of some configs that contain an interpolation."""
     return frozenset(v for c in contents for _, v in walk(c) if isinstance(v, str) and "${" in v)
+
+
+def options_in(folder: Path) -> list[dict[str, Any]]:
+    """The content of each YAML file of a user's own folder of options (--config-dir), nested at its package.
+
+    Raises:
+        ConfigError: a file cannot be read.
+    """
+    found = []
+    for file in sorted(folder.rglob("*.yaml")):
+        try:
+            content = read_yaml(file) or {}
+        except ForeignFileError as error:
+            raise ConfigError(str(error)) from error
+        header = _header(file)
+        package = ".".join(file.relative_to(folder).parts[:-1]) if header is None else header
+        kept = {key: value for key, value in content.items() if key != "defaults"}
+        found.append(nest(package, kept) if package else kept)
+    return found
 
 
 def nest(place: str, content: Any) -> dict[str, Any]:

@@ -18,6 +18,10 @@ from detlab.system.printing import say
 
 CANDIDATES = (LAST, PREVIOUS, "best.ckpt")  # tried in this order; a run can resume from each of them
 FINISHED = "finished"
+PROGRESS = (  # numbers at the top of a checkpoint, and where Lightning's loops, which go on from theirs, count the same
+    ("global_step", "epoch_loop.automatic_optimization.optim_progress", "optimizer", "step", "total", "completed"),
+    ("epoch", "epoch_progress", "current", "processed"),
+)
 
 
 class Start(NamedTuple):
@@ -125,11 +129,35 @@ def _same_model(file: Path, content: Mapping[str, Any], config: Mapping[str, Any
     placed = isinstance(loops, Mapping) and isinstance(loops.get("fit_loop"), Mapping)
     if not content.get("optimizer_states") or not placed:
         raise ConfigError(f"{file} holds weights only, nothing to go on from.")
+    if damaged := _damage(content):
+        raise ConfigError(f"{file} is damaged: {damaged}.")
     there, here = (
         json.dumps(c["model"], sort_keys=True, default=str) for c in (content[CHECKPOINT_KEY]["config"], config)
     )
     if there != here:
         raise ConfigError(f"{file} is of another model than this config's.")
+
+
+def _damage(content: Mapping[str, Any]) -> str | None:
+    """What contradicts itself in a checkpoint's training state; Lightning would take it, or fail in its own words."""
+    for key in ("optimizer_states", "lr_schedulers"):
+        states = content.get(key, [])
+        if not isinstance(states, list) or not all(isinstance(state, Mapping) for state in states):
+            return f"its {key} are no list of states"
+    if any(_whole(state.get("last_epoch", 0)) is None for state in content.get("lr_schedulers", [])):
+        return "a last_epoch of its lr_schedulers is no number of steps"
+    loop = content["loops"]["fit_loop"]
+    for key, *path in PROGRESS:
+        told, counted = content.get(key), loop
+        for name in path:
+            counted = counted.get(name) if isinstance(counted, Mapping) else None
+        if _whole(told) is None or _whole(counted) != told:
+            return f"its {key} is {str(told)[:40]}, but its loops counted {str(counted)[:40]}"
+    return None
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int and value >= 0 else None
 
 
 def _kept_steps(content: Mapping[str, Any]) -> int:
