@@ -71,6 +71,7 @@ PARTS = [
     (f"{ROI} model.pool.context=200", r"model\.pool\.context=200 on both sides leaves nothing of model\.pool\.crop=224"),
     (f"{ROI} model.chunk=0", r"model\.chunk=0 must be a whole number from 1 to 10000; use model\.chunk=256"),
     (f"{ROI} model/backbone=vgg16 model.pool.crop=64", r"model\.pool\.crop=64 gives a map of"),
+    (f"{RETINA} {' '.join(SMALL)} resume=true paths.run_dir={{tmp}}/othermodel", r"last\.ckpt is damaged: its global_step is 1, but its loops counted None\. Start afresh"),
     (f"{SSD} model/matcher=roi", r"force_best=false is refused .* the loss is exactly 0; use model\.matcher\.force_best=true"),
     ("train model=refinedet model/matcher@model.arm.matcher=roi", r"force_best=false is refused"),
     ("train model=refinedet model.negative_filtering=0", r"model\.negative_filtering=0 must lie in \(0, 1\]"),

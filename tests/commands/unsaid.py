@@ -162,6 +162,7 @@ UNSAID: dict[tuple[str, str], tuple[str, str]] = {
     ),
     ("runs/resuming.py", "{file} holds weights only, nothing to go on from"): (TOLD, ONE),
     ("runs/resuming.py", "{file} is of another model than this config's."): (TOLD, ONE),
+    ("runs/resuming.py", "{file} is damaged: {damaged}."): (TOLD, ONE),
     ("sweeps/record.py", "{folder} is being worked on by another command, "): (
         DISK,
         "tests/sweeps/test_life.py::test_another_launcher_and_another_command_keep_out_of_a_folder",

@@ -19,8 +19,8 @@ from detlab.system.printing import say
 CANDIDATES = (LAST, PREVIOUS, "best.ckpt")  # tried in this order; a run can resume from each of them
 FINISHED = "finished"
 PROGRESS = (  # numbers at the top of a checkpoint, and where Lightning's loops, which go on from theirs, count the same
-    ("global_step", "epoch_loop.automatic_optimization.optim_progress", "optimizer", "step", "total", "completed"),
-    ("epoch", "epoch_progress", "current", "processed"),
+    ("global_step", 0, "epoch_loop.automatic_optimization.optim_progress", "optimizer", "step", "total", "completed"),
+    ("epoch", 1, "epoch_progress", "current", "processed"),  # one more, if it was saved at the end of an epoch
 )
 
 
@@ -51,7 +51,7 @@ def start_of(config: Mapping[str, Any]) -> Start:
             continue
         try:
             content = read_content(file)
-            _same_model(file, content, config)
+            _check_resumable(file, content, config)
         except ConfigError as error:
             refused.append(str(error))
             _say(f"resume      {error} It is left out.")
@@ -124,18 +124,23 @@ def _runs(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield file.parent.resolve(), read_status(file.parent)
 
 
-def _same_model(file: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _check_resumable(file: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint from which a run of this config cannot go on.
+
+    Raises:
+        ConfigError: it holds weights only, another model, or a training state that contradicts itself.
+    """
     loops = content.get("loops")
     placed = isinstance(loops, Mapping) and isinstance(loops.get("fit_loop"), Mapping)
     if not content.get("optimizer_states") or not placed:
         raise ConfigError(f"{file} holds weights only, nothing to go on from.")
-    if damaged := _damage(content):
-        raise ConfigError(f"{file} is damaged: {damaged}.")
     there, here = (
         json.dumps(c["model"], sort_keys=True, default=str) for c in (content[CHECKPOINT_KEY]["config"], config)
     )
     if there != here:
         raise ConfigError(f"{file} is of another model than this config's.")
+    if damaged := _damage(content):
+        raise ConfigError(f"{file} is damaged: {damaged}.")
 
 
 def _damage(content: Mapping[str, Any]) -> str | None:
@@ -147,12 +152,12 @@ def _damage(content: Mapping[str, Any]) -> str | None:
     if any(_whole(state.get("last_epoch", 0)) is None for state in content.get("lr_schedulers", [])):
         return "a last_epoch of its lr_schedulers is no number of steps"
     loop = content["loops"]["fit_loop"]
-    for key, *path in PROGRESS:
-        told, counted = content.get(key), loop
+    for key, ahead, *path in PROGRESS:
+        told, counted = _whole(content.get(key)), loop
         for name in path:
             counted = counted.get(name) if isinstance(counted, Mapping) else None
-        if _whole(told) is None or _whole(counted) != told:
-            return f"its {key} is {str(told)[:40]}, but its loops counted {str(counted)[:40]}"
+        if told is None or _whole(counted) is None or not told <= counted <= told + ahead:
+            return f"its {key} is {str(content.get(key))[:40]}, but its loops counted {str(counted)[:40]}"
     return None
 
 
