@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import random
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +97,24 @@ def test_without_a_folder_nothing_is_kept(tmp_path: Path) -> None:
     assert isinstance(found[0], ImageFacts)
     assert [fact.rule for fact in found[1:] if isinstance(fact, Unusable)] == ["unreadable image"] * 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["x.jpg", "x.png"]
+
+
+@pytest.mark.parametrize(
+    ("waits", "decode", "alone"), [(False, False, range(320)), (True, False, range(64)), (False, True, ())]
+)
+def test_threads_are_used_where_they_help(
+    monkeypatch: pytest.MonkeyPatch, waits: bool, decode: bool, alone: Sequence[int]
+) -> None:
+    """Not while headers are read from memory; facts come in the order of the files in any case."""
+    seen = {}
+
+    def one(self: object, path: str) -> Unusable:
+        time.sleep(0.001 if waits else 0)
+        seen[int(path)] = threading.current_thread() is threading.main_thread()
+        return Unusable(path)
+
+    monkeypatch.setattr(file_checks._Looker, "_one", one)
+    monkeypatch.setattr(file_checks, "WAITING_S", 0.01 if waits else 10.0)
+    facts = facts_of([str(i) for i in range(320)], decode=decode, max_pixels=9, cache_dir=None, title="train")
+    assert [fact.rule for fact in facts if isinstance(fact, Unusable)] == [str(i) for i in range(320)]
+    assert [i for i in range(320) if seen[i]] == list(alone)

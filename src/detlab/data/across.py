@@ -54,9 +54,9 @@ def _files(splits: Mapping[str, Records]) -> Iterator[tuple[str, str, str]]:
     """(split, path, name) of every file, earlier splits first."""
     for split in ORDER:
         part = splits.get(split)
-        for row, path in enumerate(part.paths() if part is not None else []):
-            if part is not None and path is not None:
-                yield split, path, part.names[row]
+        if part is not None:
+            named = zip(part.paths(), part.names, strict=True)
+            yield from ((split, path, name) for path, name in named if path is not None)
 
 
 def count_classes(train: Records | None, class_names: Sequence[str], report: AuditReport) -> None:
