@@ -150,7 +150,7 @@ def loops(steps: Any = 4, epochs: Any = 1) -> dict[str, Any]:
     optimizer = {"optimizer": {"step": {"total": {"completed": steps}}}}
     return {
         "epoch_loop.automatic_optimization.optim_progress": optimizer,
-        "epoch_progress": {"current": {"processed": epochs}},
+        "epoch_progress": {"current": {"completed": epochs}},
     }
 
 

@@ -20,7 +20,7 @@ CANDIDATES = (LAST, PREVIOUS, "best.ckpt")  # tried in this order; a run can res
 FINISHED = "finished"
 PROGRESS = (  # numbers at the top of a checkpoint, and where Lightning's loops, which go on from theirs, count the same
     ("global_step", "epoch_loop.automatic_optimization.optim_progress", "optimizer", "step", "total", "completed"),
-    ("epoch", "epoch_progress", "current", "processed"),
+    ("epoch", "epoch_progress", "current", "completed"),
 )
 
 
