@@ -16,7 +16,10 @@ from detlab.training.environment import quieten
         ("The 'test_dataloader' does not have many workers which may be a bottleneck.", 0),
         ("This DataLoader will create 2 worker processes in total. Our suggested max number", 0),
         ("This DataLoader will create 16 worker processes in total. Our suggested max number", 1),
-        ("You're resuming from a checkpoint that ended before the epoch ended and your dataloader is not resumable.", 0),
+        (
+            "You're resuming from a checkpoint that ended before the epoch ended and your dataloader is not resumable.",
+            0,
+        ),
         ("Checkpoint directory /run/checkpoints exists and is not empty.", 0),
         ("Something that no list names", 1),
     ],

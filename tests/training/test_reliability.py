@@ -27,10 +27,10 @@ from detlab.detectors import RetinaNet
 from detlab.errors import ConfigError
 from detlab.runs.checkpoints import read_content
 from detlab.runs.replay import load_dumped_batch, replay
-from detlab.runs.resuming import find_run
+from detlab.runs.resuming import find_run, start_of
 from detlab.system import files
 from detlab.system.locks import Lock
-from detlab.training.callbacks import NonFiniteLossError
+from detlab.training.callbacks import NonFiniteLossError, checkpoint
 from detlab.training.fit import train
 from detlab.training.signals import Stopped
 from tests import killing
@@ -119,6 +119,24 @@ def test_a_signal_saves_and_leaves_and_nothing_is_lost(whole: Path, tmp_path: Pa
     assert status(tmp_path)["state"] == "finished"
     assert differences(outcome(whole), outcome(tmp_path)) == []
     assert signal.getsignal(number) == before
+
+
+def test_every_checkpoint_of_a_run_is_one_to_go_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of an epoch's end are saved before Lightning counts the epoch as completed."""
+    kept: list[Path] = []
+    save = checkpoint.save_tensors
+
+    def keep(path: Path, content: Any, **options: Any) -> None:
+        save(path, content, **options)
+        kept.append(tmp_path / f"{len(kept)}" / "checkpoints" / path.name)
+        kept[-1].parent.mkdir(parents=True)
+        shutil.copy(path, kept[-1])
+
+    monkeypatch.setattr(checkpoint, "save_tensors", keep)
+    run(tmp_path / "run")
+    assert {file.name for file in kept} == {"best.ckpt", "last.ckpt"}
+    for file in kept:
+        assert start_of(made(file.parents[1], "resume=true")).checkpoint == file
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "foreign", "empty", "another model"])

@@ -19,8 +19,8 @@ from detlab.system.printing import say
 CANDIDATES = (LAST, PREVIOUS, "best.ckpt")  # tried in this order; a run can resume from each of them
 FINISHED = "finished"
 PROGRESS = (  # numbers at the top of a checkpoint, and where Lightning's loops, which go on from theirs, count the same
-    ("global_step", 0, "epoch_loop.automatic_optimization.optim_progress", "optimizer", "step", "total", "completed"),
-    ("epoch", 1, "epoch_progress", "current", "processed"),  # one more, if it was saved at the end of an epoch
+    ("global_step", "epoch_loop.automatic_optimization.optim_progress", "optimizer", "step", "total", "completed"),
+    ("epoch", "epoch_progress", "current", "completed"),
 )
 
 
@@ -152,12 +152,12 @@ def _damage(content: Mapping[str, Any]) -> str | None:
     if any(_whole(state.get("last_epoch", 0)) is None for state in content.get("lr_schedulers", [])):
         return "a last_epoch of its lr_schedulers is no number of steps"
     loop = content["loops"]["fit_loop"]
-    for key, ahead, *path in PROGRESS:
-        told, counted = _whole(content.get(key)), loop
+    for key, *path in PROGRESS:
+        told, counted = content.get(key), loop
         for name in path:
             counted = counted.get(name) if isinstance(counted, Mapping) else None
-        if told is None or _whole(counted) is None or not told <= counted <= told + ahead:
-            return f"its {key} is {str(content.get(key))[:40]}, but its loops counted {str(counted)[:40]}"
+        if _whole(told) is None or counted != told:
+            return f"its {key} is {str(told)[:40]}, but its loops counted {str(counted)[:40]}"
     return None
 
 
