@@ -107,3 +107,19 @@ def test_a_box_at_the_end_of_a_float_s_range(tmp_path: Path, recwarn: pytest.War
     data = coco(root=str(tmp_path), annotations="train.json", images=None, size=40, cache_dir=None)
     assert read(data) == {"a.jpg": [[5, 5, 25, 20, "cat"]]}
     assert not [str(w.message) for w in recwarn if "overflow" in str(w.message)]
+
+
+@pytest.mark.parametrize("root", [".", "sub/.."])
+@pytest.mark.parametrize("name", ["x.png", "a//b.png", "./a/./b.png", "a/../x.png", "a/b.png"])
+def test_files_found_at_once_are_those_of_the_search(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str, name: str
+) -> None:
+    """`find_all` looks at the text of a path alone where it can, `find` at every file."""
+    monkeypatch.chdir(tmp_path)
+    for file in ("x.png", "a/b.png", "sub/y.png"):
+        Path(file).parent.mkdir(exist_ok=True)
+        Path(file).touch()
+    finder = Finder(Path(root), [])
+    (found,), searched = finder.find_all([name]), finder.find(name)
+    assert found.there
+    assert found.text == searched.text == str(found.path)

@@ -14,7 +14,7 @@ import numpy as np
 from detlab.data.audit import AuditReport, printable
 from detlab.data.flat import BOX_FIELDS, LABEL, Records, Texts, spans, starts_of
 from detlab.data.formats.coco_rows import Row, Rows
-from detlab.data.formats.source import placed
+from detlab.data.formats.source import placed_text
 from detlab.data.places import Finder, slashed
 from detlab.data.records import Classes
 from detlab.data.values import flag, number, whole, words
@@ -41,7 +41,7 @@ class Reader:
         self.document, self.finder, self.split, self.report = document, finder, split, report
         labels = {name: i for i, name in enumerate(classes.names)}
         self.labels = {key: labels[name] for key, name in document.categories.items() if name in labels}
-        self.paths: dict[Key, Path | None] = {}  # of images by id
+        self.paths: dict[Key, str | None] = {}  # of images by id
 
     def records(self) -> Records:
         """Images with their boxes, by id."""
@@ -115,7 +115,7 @@ class Reader:
             )
         return key
 
-    def _paths(self, keys: list[Key]) -> list[Path | None]:
+    def _paths(self, keys: list[Key]) -> list[str | None]:
         """The file of each image; None, and a finding, if none may be read, or two files share its id."""
         named: dict[Key, set[str]] = {}
         names = [row.get("file_name") for row in self.document.rows.images]
@@ -130,14 +130,15 @@ class Reader:
             else:
                 usable[i] = name
         found = dict(zip(usable, self.finder.find_all(list(usable.values())), strict=True))
-        placed_at = {i: placed(found[i], name, self.split, self.report) for i, name in usable.items()}
+        placed_at = {i: placed_text(found[i], name, self.split, self.report) for i, name in usable.items()}
         return [placed_at.get(i) for i in range(len(keys))]
 
     def _object(self, row: Row, images: Mapping[Key, int]) -> Row | None:
         """A box with its image; None, and a finding in the report, if it cannot be used."""
         image, category = id_of(row.get("image_id")), id_of(row.get("category_id"))
         name = f"annotation {words(row.get('id'), 40)}"
-        file = self.paths.get(image) if image is not None else None
+        path = self.paths.get(image) if image is not None else None
+        file = None if path is None else Path(path)
         if image is None or image not in images:
             self.report.add(
                 self.split, "annotation without image", f"{name} (image_id {words(row.get('image_id'), 40)})"
@@ -171,7 +172,7 @@ def _numbers(keys: list[Key]) -> dict[Key, int]:
     return {key: key if isinstance(key, int) else next(fresh) for key in dict.fromkeys(keys)}
 
 
-def _folder(path: Path | None) -> str:
+def _folder(path: str | None) -> str:
     return os.path.dirname(path).rstrip("/") if path is not None else ""
 
 

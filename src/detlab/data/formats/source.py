@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -98,12 +99,18 @@ def text_of(path: Path, report: AuditReport, split: str) -> Text:
 
 def placed(found: Found, name: str, split: str, report: AuditReport) -> Path | None:
     """The path of an image that was searched; an unexpected place is counted in the report."""
-    if found.path is None:
+    text = placed_text(found, name, split, report)
+    return None if text is None else Path(text)
+
+
+def placed_text(found: Found, name: str, split: str, report: AuditReport) -> str | None:
+    """As `placed`, as text."""
+    if found.text is None:
         report.add(split, "image outside the root", name)
         return None
     if found.corrected:
-        report.add(split, "image at another path", f"{name} -> {found.path.name}")
-    return straight(found.path)
+        report.add(split, "image at another path", f"{name} -> {os.path.basename(found.text)}")
+    return str(straight(Path(found.text))) if ".." in found.text else found.text
 
 
 def unique(names: Iterable[str], file: str) -> tuple[str, ...]:

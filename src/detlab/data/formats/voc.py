@@ -200,7 +200,7 @@ def _images(finders: Mapping[str, Finder], entries: Mapping[str, Sequence[Entry]
         split: [
             image
             if len(uses[image.path]) < 2 or own(image, row.stem)
-            else Found(finders[split].folders[0] / f"{row.stem}.jpg")
+            else Found(str(finders[split].folders[0] / f"{row.stem}.jpg"))
             for image, row in zip(images, entries[split], strict=True)
         ]
         for split, images in found.items()
@@ -217,4 +217,4 @@ def _image(finder: Finder, stem: str, named: str) -> Found:
     there = sorted((f for f in found if f.there), key=lambda f: f.corrected)  # those that are as written first
     if there:
         return there[0]
-    return found[looks.index(named)] if named else Found(finder.folders[0] / f"{stem}.jpg")
+    return found[looks.index(named)] if named else Found(str(finder.folders[0] / f"{stem}.jpg"))
