@@ -182,7 +182,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     text = json.dumps(kept, sort_keys=True, default=str)
     run_dir = (config.get("paths") or {}).get("run_dir")
     if run_dir:
-        text = text.replace(str(run_dir), "RUN")
+        text = text.replace(json.dumps(str(run_dir))[1:-1], "RUN")  # as the text has it, with escapes
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
