@@ -95,6 +95,7 @@ OPTIONS = [
     ("train ~optim", r"optim was taken away, and detlab train needs it"),
     ("train ~optim.lr", r"optim\.lr was taken away, and \S+ needs it; use optim\.lr=0\.001"),
     ("train ~model.backbone", r"model\.backbone was taken away, and \S+ needs it; use a value or an option of it"),
+    ("train metrics.classes={}", r"metrics\.classes=\{\} changes nothing, .*; use values of its keys, metrics\.classes\.NAME=VALUE"),
     ("train ~paths.run_dir", r"paths\.run_dir was taken away, and detlab train needs it"),
     ("train paths=5", r"^paths=5 must be a group of keys; use paths\.run_dir=VALUE"),
     ("train paths=null", r"^paths=null must be a group of keys"),
