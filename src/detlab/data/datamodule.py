@@ -116,6 +116,8 @@ class DetectionData(L.LightningDataModule):
             if value not in KNOWN[option]:
                 listed = ", ".join(map(str, KNOWN[option]))
                 raise DataError(f"data.{option}={value} is not known; use one of {listed}.")
+        if other := set(limit or ()) - set(SPLITS):
+            raise DataError(f"data.limit.{min(map(str, other))} is of no split; use data.limit.train, val or test.")
         self.source, self.augment, self.seed = source, augment, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.worker_timeout_s = num_workers, worker_timeout_s
