@@ -292,7 +292,9 @@ def write_checkpoints(folder: Path, facts: dict[str, Any], state: dict[str, torc
     torch.save({"state_dict": state, CHECKPOINT_KEY: facts, "batch": {"x": 1}, "step": 1}, folder / "batch.ckpt")
     for name in ("othermodel/checkpoints", "stages/stages", "nostage/stages/1-rpn"):
         (folder / name).mkdir(parents=True)
-    resumable = {"state_dict": state, CHECKPOINT_KEY: facts, "optimizer_states": [{}], "global_step": 1}
-    resumable["loops"] = {"fit_loop": {}}
+    taken = {"optimizer": {"step": {"total": {"completed": 1}}}}
+    loop = {"epoch_progress": {"current": {"completed": 0}}, "epoch_loop.automatic_optimization.optim_progress": taken}
+    resumable = {"state_dict": state, CHECKPOINT_KEY: facts, "optimizer_states": [{}], "lr_schedulers": [{}]}
+    resumable |= {"global_step": 1, "epoch": 0, "loops": {"fit_loop": loop}}
     torch.save(resumable, folder / "othermodel" / "checkpoints" / "last.ckpt")
     (folder / "nostage" / "stages" / "1-rpn" / "done.json").write_text("[]")

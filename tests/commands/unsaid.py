@@ -13,7 +13,13 @@ PACKAGE = "takes an environment without a package"
 
 ONE = "tests/commands/test_messages.py::test_a_mistake_is_told_in_one_sentence"
 BOMBS = "tests/runs/test_safety.py::test_image_bombs_are_refused_before_they_are_decoded"
+STORED = "takes a checkpoint that training wrote"
+RESUMED = "tests/training/test_reliability.py::test_a_checkpoint_that_was_changed_"
+OPTIONS_OF = "tests/training/test_reliability.py::test_options_that_a_run_"
 STRANGERS = "tests/runs/test_safety.py::test_run_folders_from_strangers"
+FOLDERS = "tests/runs/test_folder.py::test_folders_that_are_none_or_two_are_refused"
+OWN = "tests/runs/test_safety.py::test_folders_of_ones_own_"
+ODD = "tests/runs/test_safety.py::test_odd_files_in_a_folder_of_ones_own_are_one_sentence"
 DARKNET = "tests/model/backbones/test_darknet.py::test_a_file_that_is_not_consumed_exactly_is_refused"
 
 UNSAID: dict[tuple[str, str], tuple[str, str]] = {
@@ -72,6 +78,14 @@ UNSAID: dict[tuple[str, str], tuple[str, str]] = {
         SECOND,
         "tests/runs/test_safety.py::test_a_config_that_was_not_checked_is_not_trained",
     ),
+    ("commands/claim.py", "hydra.run.dir={wanted} and paths.run_dir={own} a"): ("takes Hydra's own start", FOLDERS),
+    ("commands/claim.py", "{option}= names no folder; give one, {option}=FO"): ("takes Hydra's own start", FOLDERS),
+    ("config/repeated.py", "--config-dir={str(own)!r} has a quote or the lik"): (
+        "told by another test",
+        f"{OWN}that_are_none",
+    ),
+    ("config/trusted.py", "{file} begins with {line[:80]!r}, which is no pl"): ("told by another test", ODD),
+    ("config/trusted.py", "{file} is no map of keys, as an option is."): ("told by another test", ODD),
     ("config/repeated.py", "{source} puts {value[:80]!r} at {'.'.join(map(st"): (SECOND, STRANGERS),
     ("config/repeated.py", "{source} holds an override of {len(word)} charac"): (SECOND, STRANGERS),
     ("config/repeated.py", "{source} holds overrides of {length} characters;"): ("told by another test", STRANGERS),
@@ -161,8 +175,21 @@ UNSAID: dict[tuple[str, str], tuple[str, str]] = {
         "tests/runs/test_folder.py::test_a_held_folder_is_refused_also_under_resume",
     ),
     ("runs/resuming.py", "{file} holds weights only, nothing to go on from"): (TOLD, ONE),
+    ("runs/resuming.py", "{file} is damaged: {damaged}."): (TOLD, f"{RESUMED}is_left_out"),
+    ("runs/resuming.py", "resume=true found {file} after {done} epochs, an"): (
+        STORED,
+        f"{OPTIONS_OF}cannot_go_on_with",
+    ),
+    ("training/fit.py", "resume=true cannot restore {start.checkpoint} in"): (STORED, f"{OPTIONS_OF}cannot_go_on_with"),
+    ("training/restored.py", "resume=true goes on with the optimiser of before"): (
+        STORED,
+        f"{OPTIONS_OF}cannot_go_on_with",
+    ),
+    ("training/restored.py", "resume=true found a state of the optimiser that "): (
+        STORED,
+        "tests/training/test_reliability.py::test_a_checkpoint_of_before_seals_that_does_not_fit_is_one_sentence",
+    ),
     ("runs/resuming.py", "{file} is of another model than this config's."): (TOLD, ONE),
-    ("runs/resuming.py", "{file} is damaged: {damaged}."): (TOLD, ONE),
     ("sweeps/record.py", "{folder} is being worked on by another command, "): (
         DISK,
         "tests/sweeps/test_life.py::test_another_launcher_and_another_command_keep_out_of_a_folder",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hydra.errors import HydraException, InstantiationException
-from omegaconf.errors import ValidationError
+from omegaconf.errors import InterpolationResolutionError, ValidationError
 
 from detlab.config.compose import compose_config
 from detlab.config.explaining import LONGEST, explain, of_part, one_line
@@ -21,6 +21,23 @@ def test_all_lines_of_a_reason_are_kept() -> None:
 def test_where_omegaconf_stood_is_left_out() -> None:
     text = "Value 'abc' could not be converted to Integer\n    full_key: seed\n    object_type=dict"
     assert one_line(ValidationError(text)) == "Value 'abc' could not be converted to Integer"
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("+paths.run_dir=x", "+paths.run_dir adds an option that is there already; use paths.run_dir=VALUE."),
+        (
+            "~paths.run_dir",
+            "paths.run_dir was taken away, and detlab train needs it; use paths.run_dir=VALUE, or leave",
+        ),
+        ("++paths.run_dir=x", "paths.run_dir cannot be resolved: HydraConfig was not set"),
+    ],
+)
+def test_a_key_that_only_a_running_command_can_resolve_is_told_by_what_was_typed(word: str, said: str) -> None:
+    error = InterpolationResolutionError("HydraConfig was not set")
+    error.full_key = "paths.run_dir"
+    assert explain(error, "train", [word]).startswith(said)
 
 
 def test_an_endless_reason_is_cut_and_an_empty_one_has_its_class() -> None:

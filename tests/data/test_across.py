@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from detlab.data.across import EDGE, names_alike, same_content
+from detlab.data.across import EDGE, name_notes, names_alike, same_content
 from detlab.data.formats.csv_boxes import csv_boxes
 
 
@@ -19,10 +20,13 @@ def noise(path: Path, seed: int) -> None:
     Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)).save(path)
 
 
-def told(root: Path, rows: str, val_fraction: float = 0.0) -> tuple[dict[tuple[str, str], list[str]], list[str]]:
+def told(
+    root: Path, rows: str, val_fraction: float = 0.0, **options: Any
+) -> tuple[dict[tuple[str, str], list[str]], list[str]]:
     """Examples of findings by split and rule, and the notes."""
     (root / "annotations.csv").write_text("filename,xmin,ymin,xmax,ymax,class,split\n" + rows)
-    data = csv_boxes(root=str(root), annotations="annotations.csv", size=32, cache_dir=None, val_fraction=val_fraction)
+    given: dict[str, Any] = {"size": 32, "cache_dir": None, "val_fraction": val_fraction, **options}
+    data = csv_boxes(root=str(root), annotations="annotations.csv", **given)
     data.setup()
     return {key: finding.examples for key, finding in data.report.findings.items()}, data.notes
 
@@ -41,6 +45,21 @@ def test_a_copied_image_of_another_name_is_told(tmp_path: Path) -> None:
         f"1 image of test repeats one of train byte by byte (copy.png = 0.png){end}",
         f"1 image of test repeats one of val byte by byte (again.png = 2.png){end}",
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "notes"),
+    [({}, 1), ({"limit": {"train": 1}}, 0), ({"limit": {"val": 1}}, 1), ({"same_images": True}, 0)],
+)
+def test_copies_count_among_the_images_that_are_used(tmp_path: Path, options: dict[str, Any], notes: int) -> None:
+    for seed in range(2):
+        noise(tmp_path / f"{seed}.png", seed)
+    shutil.copy(tmp_path / "1.png", tmp_path / "copy.png")
+    rows = "".join(f"{name}.png,2,2,20,20,cat,{s}\n" for name, s in (("0", "train"), ("1", "train"), ("copy", "val")))
+    rows += "1.png,2,2,20,20,cat,test\n"
+    found, said = told(tmp_path, rows, **options)
+    assert sum(note.startswith("1 image of val repeats one of train") for note in said) == notes
+    assert (("test", "image also in train") in found) == bool(notes)
 
 
 def test_names_in_notes_are_printable(tmp_path: Path) -> None:
@@ -139,6 +158,12 @@ def test_names_that_look_like_one() -> None:
         ["Cat", "cat"],
         ["traffic light", "Traffic_Light"],
     ]
+
+
+def test_letters_that_look_alike_however_they_are_composed() -> None:
+    assert names_alike(["caf\u00e9", "cafe\u0301", "cafe"]) == [["caf\u00e9", "cafe\u0301"]]
+    (note,) = name_notes(["c" + "_" * i for i in range(200)])
+    assert len(note) < 200
 
 
 def test_classes_of_alike_names_are_told(tmp_path: Path) -> None:

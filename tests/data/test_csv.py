@@ -42,6 +42,9 @@ def write(root: Path, text: str | bytes, name: str = "annotations.csv") -> Path:
         (HEADER + "a.png,60,40,cat,4,5,24,15\n").encode("utf-16"),
         "class,ymax,xmax,ymin,xmin,filename\ncat,15,24,5,4,a.png\n",
         "image_path,x1,y1,x2,y2,label\nimages/a.png,4.0,5.0,24.0,15.0,cat\n",
+        "sep=;\r\nfilename;class;xmin;ymin;xmax;ymax\r\na.png;cat;4,0;5;24;15\r\n",  # Excel's
+        '"sep=,"\nfilename,class,xmin,ymin,xmax,ymax\na.png,cat,4,5,24,15\n',
+        "sep=\t\nfilename\tclass\txmin\tymin\txmax\tymax\na.png\tcat\t4\t5\t24\t15\n",
         "Image Name;X Min;Y Min;X Max;Y Max;Class Name\na.png;4,0;5,0;24,0;15,0;cat\n",
         "filename\tleft\ttop\tright\tbottom\tlabel\na.png\t4\t5\t24\t15\tcat\n",
         "filename,x,y,w,h,label\na.png,4,5,20,10,cat\n",

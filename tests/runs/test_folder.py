@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from detlab.commands.claim import RunFolder
-from detlab.config.compose import config_dir
+from detlab.config.compose import config_dir, config_hash
 from detlab.errors import ConfigError
 from detlab.runs import folder as module
 from detlab.runs.folder import claim, claim_free, claimed, give_back, in_use, rank, remove_unused
@@ -227,6 +228,66 @@ def test_a_given_folder_is_that_of_the_whole_command(tmp_path: Path, capsys: pyt
     assert "resume=true goes on with it" in capsys.readouterr().err
     assert started("train", f"paths.run_dir={run}", "resume=true") == str(run)
     give_back(run)
+
+
+@pytest.mark.parametrize(
+    ("words", "folder"),
+    [
+        (["paths.run_dir=a"], "a"),
+        (["paths.run_dir=."], "."),
+        (["paths={run_dir: a}"], "a"),
+        (["paths.run_dir='b/${seed}'", "seed=3"], "b/3"),
+        (["paths.run_dir='~/a'"], "home/a"),
+        (["hydra.run.dir='~/a'"], "home/a"),
+        (["paths.run_dir=a", "hydra.run.dir=b/../a"], "a"),
+    ],
+)
+def test_a_folder_is_one_however_it_is_given(
+    words: list[str], folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "b").mkdir()
+    assert Path(started("train", *words)).resolve() == (tmp_path / folder).resolve()
+    assert {path.name for path in tmp_path.rglob(".lock")} == {".lock"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["paths.run_dir=a", "hydra.run.dir=b"], "hydra.run.dir=b and paths.run_dir=.*/a are two folders for one run"),
+        (["paths.run_dir="], "paths.run_dir= names no folder; give one, paths.run_dir=FOLDER, or leave it out"),
+        (["hydra.run.dir=' '"], "hydra.run.dir= names no folder; give one, hydra.run.dir=FOLDER, or leave it out"),
+    ],
+)
+def test_folders_that_are_none_or_two_are_refused(
+    words: list[str],
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """An unset variable of the shell would write into the current folder, and checkpoints to the root's."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        started("train", *words)
+    assert re.search(said, capsys.readouterr().err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_has_no_folder_of_one_run(capsys: pytest.CaptureFixture[str]) -> None:
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        config = compose("train", overrides=["paths.run_dir=a"], return_hydra_config=True)
+    with pytest.raises(SystemExit):
+        RunFolder().on_multirun_start(config)
+    assert "paths.run_dir=FOLDER is the folder of one run; give that of a sweep" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["/a", "/ü", '/a"b', "/a\\b"])
+def test_the_hash_of_a_config_is_the_same_in_every_folder(folder: str) -> None:
+    told = {"seed": 0, "paths": {"run_dir": folder}, "callbacks": {"dirpath": f"{folder}/checkpoints"}}
+    same = {"seed": 0, "paths": {"run_dir": "/b"}, "callbacks": {"dirpath": "/b/checkpoints"}}
+    assert config_hash(told) == config_hash(same)
 
 
 def test_other_ranks_of_a_run_write_no_config_and_no_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

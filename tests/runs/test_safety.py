@@ -29,6 +29,7 @@ from detlab.commands.train import CHECKED
 from detlab.commands.train import main as train_command
 from detlab.config.compose import compose_config, plain_config
 from detlab.config.repeated import read_overrides, repeated, run_dir_override
+from detlab.config.trusted import options_in
 from detlab.data.formats.bccd import _unpack
 from detlab.data.formats.voc import voc
 from detlab.data.formats.yolo import yolo
@@ -211,6 +212,50 @@ def test_a_folder_of_ones_own_trusts_its_targets_at_their_places_only(tmp_path: 
         repeated(words, tmp_path / "out", (), "words", own)
     with pytest.raises(ConfigError, match=r"holds 'model/head=\.\./mine'"):
         repeated(["model/head=../mine"], tmp_path / "out", (), "words", own)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- 1\n- 2\n", r"odd\.yaml is no map of keys, as an option is"),
+        ("text\n", r"odd\.yaml is no map of keys"),
+        ("5\n", r"odd\.yaml is no map of keys"),
+        (f"a: [{'1,' * 60_000}1]\n", r"odd\.yaml holds more than 50,000 values"),
+        ("# @package\na: 1\n", r"odd\.yaml begins with '# @package', which is no place in a config"),
+        ("# @package a b\na: 1\n", r"odd\.yaml begins with '# @package a b', which is no place"),
+        ("# mine\n\n#@package  a\na: 1\n", r"odd\.yaml begins with '#@package  a', which is no place"),
+        ("# @package ${seed}\na: 1\n", r"odd\.yaml begins with '# @package \$\{seed\}', which is no place"),
+        ("a: &a [1]\nb: *a\n", r"odd\.yaml uses an alias"),
+    ],
+)
+def test_odd_files_in_a_folder_of_ones_own_are_one_sentence(
+    tmp_path: Path, text: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, own = run_folder(tmp_path / "run", "[model=fast_rcnn, model/head=mine]\n"), own_options(tmp_path / "own")
+    (own / "model" / "odd.yaml").write_text(text)
+    assert rerun([str(folder), f"--config-dir={own}"]) == 2
+    assert re.search(said, capsys.readouterr().err)
+
+
+def test_the_package_of_ones_own_option_is_where_hydra_reads_it(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    (own / "experiment").mkdir(parents=True)
+    text = "# mine\n\n#@package callbacks.x\n_target_: tests.config.own_parts.own_head\n"
+    (own / "experiment" / "x.yaml").write_text(text)
+    (found,) = options_in(own)
+    assert found == {"callbacks": {"x": {"_target_": "tests.config.own_parts.own_head"}}}
+
+
+@pytest.mark.parametrize(("name", "said"), [("", "--config-dir= is no folder"), ("o'n", "has a quote or the like in")])
+def test_folders_of_ones_own_that_are_none(
+    tmp_path: Path, name: str, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unset variable of the shell must not trust the current folder."""
+    monkeypatch.chdir(tmp_path)
+    own_options(tmp_path / "o'n")
+    folder = run_folder(tmp_path / "run", "[model=fast_rcnn, model/head=mine]\n")
+    assert rerun([str(folder), f"--config-dir={name}"]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_no_folder_is_made_beside_what_is_no_run(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from detlab.runs.replay import load_dumped_batch, replay
 from detlab.runs.resuming import find_run, start_of
 from detlab.system import files
 from detlab.system.locks import Lock
-from detlab.training.callbacks import NonFiniteLossError, checkpoint
+from detlab.training.callbacks import EarlyStop, NonFiniteLossError, checkpoint
 from detlab.training.fit import train
 from detlab.training.signals import Stopped
 from tests import killing
@@ -164,6 +164,163 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     assert "It is left out" in said
     assert "previous.ckpt, step 3" in said
     assert differences(outcome(whole), outcome(tmp_path)) == []
+
+
+def changed(folder: Path, whole: Path, change: Callable[[dict[str, Any]], object], *, sealed: bool = True) -> Path:
+    """A run whose last.ckpt was loaded, changed and saved again; its best.ckpt is that of the whole run."""
+    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns(".lock", "result.json"))
+    for file in (folder / "checkpoints").iterdir():
+        if file.name == "last.ckpt":
+            content = torch.load(file, weights_only=True)
+            change(content)
+            if not sealed:
+                del content["detlab"]["seal"]
+            torch.save(content, file)
+        elif file.name != "best.ckpt":
+            file.unlink()
+    (folder / "status.json").write_text(json.dumps(status(folder) | {"state": "running"}))
+    return folder
+
+
+def state_of(content: dict[str, Any]) -> dict[str, Any]:
+    return content["optimizer_states"][0]["state"][0]
+
+
+CHANGES: list[Callable[[dict[str, Any]], object]] = [
+    lambda c: c.update(lr_schedulers=[]),
+    lambda c: c["lr_schedulers"][0].update(base_lrs=["a"]),
+    lambda c: state_of(c).update(exp_avg=torch.zeros(1)),  # torch's fused kernel reads beyond it
+    lambda c: state_of(c)["exp_avg_sq"].fill_(torch.inf),
+    lambda c: state_of(c).pop("step"),
+    lambda c: c["optimizer_states"][0]["param_groups"][0].update(lr="a"),
+    lambda c: c["loops"]["fit_loop"].pop("epoch_loop.state_dict"),
+    lambda c: c["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"].update(ready="x"),
+    lambda c: c.pop("DetectionData"),
+    lambda c: c["DetectionData"].update(images=9999),
+    lambda c: c.update(callbacks={}),
+    lambda c: c["detlab"].update(extra=1),
+    lambda c: c.pop("averaging_state"),
+    lambda c: next(iter(c["state_dict"].values())).add_(1),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=range(len(CHANGES)))
+def test_a_checkpoint_that_was_changed_is_left_out(
+    whole: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = start_of(made(changed(tmp_path / "run", whole, change), "resume=true"))
+    assert start.checkpoint == tmp_path / "run" / "checkpoints" / "best.ckpt"
+    assert "last.ckpt is damaged: it was changed after detlab wrote it; its weights alone" in capsys.readouterr().out
+
+
+def test_what_a_file_does_not_keep_breaks_no_seal(whole: Path, tmp_path: Path) -> None:
+    """Such as the order in which tensors share memory; a file saved again with the same content is the same."""
+    run_dir = changed(tmp_path / "run", whole, lambda content: None)
+    assert start_of(made(run_dir, "resume=true")).checkpoint == run_dir / "checkpoints" / "last.ckpt"
+
+
+NO_SEAL: list[tuple[Callable[[dict[str, Any]], object], str]] = [
+    (lambda c: state_of(c).update(exp_avg=torch.zeros(1)), "found a state of the optimiser that does not fit its"),
+    (lambda c: state_of(c).pop("step"), r"cannot restore .*last\.ckpt in this run \(KeyError: 'step'\)"),
+    (
+        lambda c: c["optimizer_states"][0].pop("param_groups"),
+        r"cannot restore .*last\.ckpt in this run \(KeyError: 'par",
+    ),
+    (lambda c: c["state_dict"].popitem(), r"cannot restore .*last\.ckpt in this run \(RuntimeError: Error\(s\) in"),
+    (
+        lambda c: c["DetectionData"].pop("images"),
+        r"cannot restore .*\(KeyError: 'images'\); give the options of before",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), NO_SEAL, ids=range(len(NO_SEAL)))
+def test_a_checkpoint_of_before_seals_that_does_not_fit_is_one_sentence(
+    whole: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    run_dir = changed(tmp_path / "run", whole, change, sealed=False)
+    with pytest.raises(ConfigError, match=f"^resume=true {said}"):
+        run(run_dir, "trainer.max_epochs=4", "resume=true")
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        (
+            "optim=sgd",
+            r"other options than SGD \(amsgrad, betas, .*\); give the optim= of before, or start another run",
+        ),
+        (
+            "optim.decay_norm_and_bias=true",
+            r"cannot restore .*last\.ckpt in this run \(ValueError: loaded state dict has",
+        ),
+        (
+            "trainer.max_epochs=1",
+            r"found .*last\.ckpt after 2 epochs, and trainer\.max_epochs=1 is less; use trainer\.max",
+        ),
+    ],
+)
+def test_options_that_a_run_cannot_go_on_with(whole: Path, tmp_path: Path, option: str, said: str) -> None:
+    run_dir = changed(tmp_path / "run", whole, lambda content: None)
+    with pytest.raises(ConfigError, match=f"^resume=true .*{said}"):
+        run(run_dir, "trainer.max_epochs=4", option, "resume=true")
+
+
+def test_options_of_the_optimiser_hold_after_a_restart(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The plan that is printed says so; the checkpoint's own would be used without a word."""
+    run_dir = changed(tmp_path / "run", whole, lambda content: None)
+    before = read_content(run_dir / "checkpoints" / "last.ckpt")["lr_schedulers"][0]["base_lrs"][0]
+    run(run_dir, "optim.lr=0.002", "optim.weight_decay=0.1", "trainer.max_epochs=4", "resume=true")
+    said = capsys.readouterr().out
+    assert "the optimiser goes on with weight_decay 0.1 (before: 0.05), learning rate" in said
+    after = read_content(run_dir / "checkpoints" / "last.ckpt")
+    assert after["lr_schedulers"][0]["base_lrs"][0] == pytest.approx(2 * before)
+    assert after["optimizer_states"][0]["param_groups"][0]["weight_decay"] == 0.1
+
+
+def test_an_average_that_is_given_up_leaves_the_trained_weights(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = changed(tmp_path / "run", whole, lambda content: None)
+    trained = read_content(run_dir / "checkpoints" / "last.ckpt")["current_model_state"]
+    run(run_dir, "callbacks.ema=null", "resume=true")
+    assert "without the average of the weights that the run kept" in capsys.readouterr().out
+    module = read_content(run_dir / "checkpoints" / "last.ckpt")
+    assert differences(dict(module.get("current_model_state", trained)), dict(trained)) == []
+
+
+@pytest.mark.parametrize("best", ["gone", "damaged"])
+def test_a_best_checkpoint_that_cannot_be_read_is_told_before_training(
+    whole: Path, tmp_path: Path, best: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The final test would end in a traceback otherwise, after all of training."""
+    run_dir = changed(tmp_path / "run", whole, lambda content: None)
+    file = run_dir / "checkpoints" / "best.ckpt"
+    file.unlink()
+    if best == "damaged":
+        file.write_bytes(b"PK")
+    run(run_dir, "trainer.max_epochs=4", "resume=true")
+    said = capsys.readouterr().out
+    assert f"{file} is {'gone' if best == 'gone' else 'not a checkpoint'}" in said
+    assert "the best evaluation from here on is kept as best.ckpt" in said
+    assert status(run_dir)["state"] == "finished"
+    assert read_content(file)["epoch"] == 3
+
+
+def test_a_run_that_ended_without_its_last_checkpoint_gets_one(whole: Path, tmp_path: Path) -> None:
+    """The stages of a run are joined from it."""
+    run_dir = changed(tmp_path / "run", whole, lambda content: None)
+    (run_dir / "checkpoints" / "last.ckpt").rename(run_dir / "checkpoints" / "previous.ckpt")
+    run(run_dir, "resume=true")
+    assert differences(outcome(whole), outcome(run_dir)) == []
+
+
+def test_the_patience_of_early_stopping_is_that_of_the_config() -> None:
+    given, kept = (EarlyStop(monitor="val/map", patience=patience) for patience in (9, 3))
+    given.load_state_dict(kept.state_dict() | {"wait_count": 3})
+    assert (given.patience, given.wait_count) == (9, 3)
 
 
 def test_no_checkpoint_that_can_be_read_is_refused(tmp_path: Path) -> None:

@@ -197,6 +197,7 @@ def test_a_checkpoint_without_a_place_in_training_is_refused(tmp_path: Path, cha
         ({"lr_schedulers": {"last_epoch": 1}}, "its lr_schedulers are no list of states"),
         ({"lr_schedulers": [{"last_epoch": "x"}]}, "a last_epoch of its lr_schedulers is no number of steps"),
         ({"optimizer_states": "state"}, "its optimizer_states are no list of states"),
+        ({"lr_schedulers": []}, "it has not as many lr_schedulers as optimizer_states"),
     ],
 )
 def test_a_checkpoint_that_contradicts_itself_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

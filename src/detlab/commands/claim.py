@@ -6,11 +6,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from detlab.commands.app import as_typed
@@ -19,6 +20,8 @@ from detlab.config.explaining import explain
 from detlab.errors import ConfigError
 from detlab.runs.folder import OF_A_RUN, claim, claim_free, rank
 from detlab.system.text import complain
+
+DEFAULT = "${hydra:runtime.output_dir}"  # paths.run_dir in conf/
 
 
 class RunFolder(Callback):
@@ -40,11 +43,12 @@ class RunFolder(Callback):
             SystemExit: status 2 if the folder cannot be used. Hydra turns all other errors into warnings.
         """
         HydraConfig.instance().set_config(config)  # folder names contain group choices, which are resolved from it
-        if self.resumable and rank():  # only detlab train, which is resumable, runs on several ranks
-            _write_nothing(config)
-            return
         try:
-            folder = str(self._claim(config))
+            own = _own_folder(config)
+            if self.resumable and rank():  # only detlab train, which is resumable, runs on several ranks
+                _write_nothing(config)
+                return
+            folder = str(self._claim(config, own))
             with read_write(config.hydra), open_dict(config.hydra):
                 config.hydra.run.dir = folder
         except (ConfigError, HydraException, OmegaConfBaseException) as error:
@@ -54,13 +58,28 @@ class RunFolder(Callback):
             traceback.print_exc()
             sys.exit(1)
 
-    def _claim(self, config: DictConfig) -> Path:
-        wanted = Path(str(config.hydra.run.dir))
+    def on_multirun_start(self, config: DictConfig, **_: object) -> None:
+        """Refuse a sweep whose jobs would write into another folder than the sweep's.
+
+        Raises:
+            SystemExit: status 2.
+        """
+        if _sets_folder(config):
+            complain("paths.run_dir=FOLDER is the folder of one run; give that of a sweep, hydra.sweep.dir=FOLDER.")
+            sys.exit(2)
+
+    def _claim(self, config: DictConfig, own: Path | None) -> Path:
+        wanted = _folder(str(config.hydra.run.dir), "hydra.run.dir")
         resume = self.resumable and config.resume is True
         _check_name(config.get("name"))
         given = any(o.lstrip("+").startswith("hydra.run.dir=") for o in as_typed(config.hydra.overrides.hydra))
-        if not given and any(o.lstrip("+").startswith("paths.run_dir=") for o in as_typed(config.hydra.overrides.task)):
-            wanted, given = Path(str(config.paths.run_dir)), True
+        if given and own is not None and own.resolve() != wanted.resolve():
+            raise ConfigError(
+                f"hydra.run.dir={wanted} and paths.run_dir={own} are two folders for one run; give one of the "
+                f"two alone."
+            )
+        if not given and own is not None:
+            wanted, given = own, True
         if resume and not given:
             wanted = _newest(config, wanted.absolute().parents[1])
         elif not given and not self.keep_name:
@@ -69,6 +88,39 @@ class RunFolder(Callback):
             _ask(wanted)  # only on a terminal: scripts pass resume=true at their first start too
         claim(wanted, resume=resume, holds=self.holds)
         return wanted
+
+
+def _sets_folder(config: DictConfig) -> bool:
+    """Whether anything but the default sets paths.run_dir: an override, or an option of the user's own."""
+    paths: Any = config.get("paths")
+    raw = OmegaConf.to_container(paths, resolve=False) if isinstance(paths, DictConfig) else None
+    found = raw.get("run_dir") if isinstance(raw, dict) else None
+    return isinstance(found, str) and found != DEFAULT
+
+
+def _own_folder(config: DictConfig) -> Path | None:
+    """The folder that paths.run_dir gives, which is made absolute in the config; None by default.
+
+    Raises:
+        ConfigError: it is empty.
+    """
+    if not _sets_folder(config):
+        return None
+    folder = _folder(str(config.paths.run_dir), "paths.run_dir").absolute()
+    with read_write(config.paths):
+        config.paths.run_dir = str(folder)
+    return folder
+
+
+def _folder(text: str, option: str) -> Path:
+    """A folder as given, with ~ as the user's own; an empty text, as of an unset variable of the shell, is none.
+
+    Raises:
+        ConfigError: the text is empty.
+    """
+    if not text.strip():
+        raise ConfigError(f"{option}= names no folder; give one, {option}=FOLDER, or leave it out.")
+    return Path(text).expanduser()
 
 
 def _check_name(name: object) -> None:

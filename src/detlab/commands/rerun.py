@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
         complain(f"rerun takes {OWN}=FOLDER, out=FOLDER and trust=[...] only. {HELP}")
         return 2
     own = Path(options[OWN]).expanduser().resolve() if OWN in options else None
-    if own is not None and not own.is_dir():
+    if own is not None and not (options[OWN].strip() and own.is_dir()):  # an unset variable is not this folder
         complain(f"{OWN}={options[OWN]} is no folder.")
         return 2
     if not (run / ".hydra").is_dir():  # before a folder is made beside it

@@ -139,6 +139,7 @@ def _refuse_idle(config: DictConfig, command: str, overrides: Iterable[str]) -> 
         works = [f"{key}=none" if "none" in options else f"an option, {key}={options[0]}"] if options else []
         inside = _first_value(node)
         works += [f"single keys, {key}.{inside}=VALUE"] if inside and "none" not in options else []
+        works = works or [f"values of its keys, {key}.NAME=VALUE"]
         raise ConfigError(
             f"{key}={{}} changes nothing, since all its keys keep their values; use {', or '.join(works)}."
         )
@@ -182,7 +183,7 @@ def config_hash(config: Mapping[str, Any]) -> str:
     text = json.dumps(kept, sort_keys=True, default=str)
     run_dir = (config.get("paths") or {}).get("run_dir")
     if run_dir:
-        text = text.replace(str(run_dir), "RUN")
+        text = text.replace(json.dumps(str(run_dir))[1:-1], "RUN")  # as the text has it, with escapes
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

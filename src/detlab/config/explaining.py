@@ -102,6 +102,10 @@ def _of_key(error: OmegaConfBaseException, name: str, overrides: Sequence[str]) 
     if isinstance(error, MissingMandatoryValue):
         return f"{key} must be given{_comment(name, key)}; add {key}=..."
     if isinstance(error, InterpolationResolutionError):
+        if any(word.partition("=")[0] == f"+{key}" for word in overrides):
+            return f"+{key} adds an option that is there already; use {key}=VALUE."
+        if any(word.partition("=")[0] == f"~{key}" for word in overrides):
+            return f"{key} was taken away, and detlab {name} needs it; use {key}=VALUE, or leave ~{key} out."
         return f"{key} cannot be resolved: {one_line(error)}"
     if isinstance(error, ConfigAttributeError | ConfigKeyError):
         return _no_group(key, name) if "/" in key else _no_key(key, name, overrides)

@@ -80,6 +80,8 @@ def repeated(words: Sequence[Any], out: Path, trust: Sequence[str], source: str,
     for word in words:
         (kept if _is_taken(_parsed(word, source), source, own) else left_out).append(word)
     run_dir_override(out)
+    if own is not None and (re.search(r"'|\\$", str(own)) or not str(own).isprintable()):
+        raise ConfigError(f"--config-dir={str(own)!r} has a quote or the like in its name; use another folder.")
     given = [*kept, f"trust=[{','.join(trust)}]"] if trust else kept
     search = [] if own is None else [f"hydra.searchpath=['file://{own}']"]
     composed = compose_config("train", [*search, *given, "name=rerun", f"paths.run_dir='{out}'"])

@@ -9,6 +9,7 @@ packages, and these only after every other target was found in the table.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -167,7 +168,13 @@ def options_in(folder: Path) -> list[dict[str, Any]]:
             content = read_yaml(file) or {}
         except ForeignFileError as error:
             raise ConfigError(str(error)) from error
-        header = _header(file)
+        if type(content) is not dict:
+            raise ConfigError(f"{file} is no map of keys, as an option is.")
+        try:
+            list(walk(content, str(file)))
+        except ForeignFileError as error:
+            raise ConfigError(str(error)) from error
+        header = _own_header(file)
         package = ".".join(file.relative_to(folder).parts[:-1]) if header is None else header
         kept = {key: value for key, value in content.items() if key != "defaults"}
         found.append(nest(package, kept) if package else kept)
@@ -230,6 +237,23 @@ def _header(file: Path) -> str | None:
     """The package in a file's first line (`# @package ...`); None without such a line."""
     first = read_text(file).content.partition("\n")[0]
     return _under("", first.removeprefix("# @package").strip()) if first.startswith("# @package") else None
+
+
+def _own_header(file: Path) -> str | None:
+    """The package that any of a user's first comments gives, as Hydra reads them; None without one.
+
+    Raises:
+        ConfigError: Hydra cannot read it.
+    """
+    for line in map(str.strip, read_text(file).content.splitlines()):
+        if line and not line.startswith("#"):
+            break
+        words = line.lstrip("#").strip()
+        if words.startswith("@package"):
+            if not re.fullmatch(r"@package \w+(\.\w+)*", words):
+                raise ConfigError(f"{file} begins with {line[:80]!r}, which is no place in a config.")
+            return _under("", words.removeprefix("@package "))
+    return None
 
 
 def _is_reserved(key: str) -> bool:

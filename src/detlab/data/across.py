@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detlab.data.audit import AuditReport, names
+from detlab.data.audit import EXAMPLES, AuditReport, names
 from detlab.data.flat import Records
 from detlab.data.images import ImageError, read_image
 from detlab.system.reading import ReadError, open_regular, read_bytes
@@ -72,15 +73,16 @@ def name_notes(class_names: Sequence[str]) -> list[str]:
     groups = names_alike(class_names)
     if not groups:
         return []
-    pairs = names(" and ".join(group) for group in groups)
+    pairs = names(" and ".join(group[:EXAMPLES]) + (" ..." if len(group) > EXAMPLES else "") for group in groups)
     return [f"Classes with names alike are kept apart: {pairs}; if they mean the same, rename them in the labels."]
 
 
 def names_alike(class_names: Iterable[str]) -> list[list[str]]:
-    """Groups of names that differ only in case, spaces, `_` and `-`."""
+    """Groups of names that differ only in case, spaces, `_` and `-`, or in how Unicode composes their letters."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in class_names:
-        plain = "".join(c for c in name.casefold() if c not in "_-" and not c.isspace())
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        plain = "".join(c for c in folded if c not in "_-" and not c.isspace())
         groups[plain or name].append(name)
     return [group for group in groups.values() if len(group) > 1]
 

@@ -116,6 +116,8 @@ class DetectionData(L.LightningDataModule):
             if value not in KNOWN[option]:
                 listed = ", ".join(map(str, KNOWN[option]))
                 raise DataError(f"data.{option}={value} is not known; use one of {listed}.")
+        if other := set(limit or ()) - set(SPLITS):
+            raise DataError(f"data.limit.{min(map(str, other))} is of no split; use data.limit.train, val or test.")
         self.source, self.augment, self.seed = source, augment, seed
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.num_workers, self.worker_timeout_s = num_workers, worker_timeout_s
@@ -177,10 +179,12 @@ class DetectionData(L.LightningDataModule):
         shares = {"val": self.val_fraction, "test": self.test_fraction}
         drawn = ("val",) if self.required == TRAINING else ()
         checked = with_shares(checked, **shares, seed=self.split_seed, required=drawn)
-        count_shared(checked, self.report)
-        self._notes = [*self._notes, *name_notes(classes.names), *copy_notes(checked)]
+        self._notes = [*self._notes, *name_notes(classes.names)]
         self._splits = {split: part[: self.limit.get(split)] for split, part in checked.items()}
-        if self.same_images:
+        if not self.same_images:
+            count_shared(self._splits, self.report)
+            self._notes += copy_notes(self._splits)
+        else:
             self._splits = dict.fromkeys(SPLITS, self._splits.get("train", Records.of([])))
         self._classes = classes
         self.collate.check(self.resize.target(size) for part in self._splits.values() for size in part.shapes())

@@ -32,6 +32,8 @@ def find_images(source: str | Path | Sequence[str | Path], option: str = "source
     images: list[Path] = []
     skipped: list[Path] = []
     for entry in [source] if isinstance(source, str | Path) else source:
+        if not str(entry).strip():  # an unset variable of the shell must not mean the current folder
+            raise ConfigError(f"{option}= names nothing; {WAYS}.")
         path = Path(entry).expanduser()
         if path.exists() and not path.is_dir():
             images.append(path)

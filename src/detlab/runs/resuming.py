@@ -13,6 +13,7 @@ from detlab.config.compose import config_hash
 from detlab.errors import ConfigError
 from detlab.runs.checkpoints import CHECKPOINT_KEY, LAST, PREVIOUS, read_content
 from detlab.runs.folder import in_use
+from detlab.runs.seal import SEAL, seal_of
 from detlab.system.files import read_json
 from detlab.system.printing import say
 
@@ -51,11 +52,12 @@ def start_of(config: Mapping[str, Any]) -> Start:
             continue
         try:
             content = read_content(file)
-            _check_resumable(file, content, config)
+            _check(file, content, config)
         except ConfigError as error:
             refused.append(str(error))
             _say(f"resume      {error} It is left out.")
             continue
+        _check_length(file, content, config)
         _say(f"resume      {file}, step {content['global_step']}")
         names = tuple(map(str, content[CHECKPOINT_KEY]["class_names"]))
         return Start(file, _kept_steps(content), names, read_status(folder.parent).get("data_fingerprint"))
@@ -124,11 +126,11 @@ def _runs(root: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield file.parent.resolve(), read_status(file.parent)
 
 
-def _check_resumable(file: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint from which a run of this config cannot go on.
+def _check(file: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that this run cannot go on from.
 
     Raises:
-        ConfigError: it holds weights only, another model, or a training state that contradicts itself.
+        ConfigError: it holds weights only, is damaged or was changed, or is of another model.
     """
     loops = content.get("loops")
     placed = isinstance(loops, Mapping) and isinstance(loops.get("fit_loop"), Mapping)
@@ -145,12 +147,17 @@ def _check_resumable(file: Path, content: Mapping[str, Any], config: Mapping[str
 
 def _damage(content: Mapping[str, Any]) -> str | None:
     """What contradicts itself in a checkpoint's training state; Lightning would take it, or fail in its own words."""
+    seal = content[CHECKPOINT_KEY].get(SEAL)  # those of earlier versions have none
+    if seal is not None and seal != seal_of(content, CHECKPOINT_KEY):
+        return "it was changed after detlab wrote it; its weights alone can be taken, by init_from="
     for key in ("optimizer_states", "lr_schedulers"):
         states = content.get(key, [])
         if not isinstance(states, list) or not all(isinstance(state, Mapping) for state in states):
             return f"its {key} are no list of states"
     if any(_whole(state.get("last_epoch", 0)) is None for state in content.get("lr_schedulers", [])):
         return "a last_epoch of its lr_schedulers is no number of steps"
+    if len(content["optimizer_states"]) != len(content.get("lr_schedulers", [])):
+        return "it has not as many lr_schedulers as optimizer_states"
     loop = content["loops"]["fit_loop"]
     for key, *path in PROGRESS:
         told, counted = content.get(key), loop
@@ -159,6 +166,20 @@ def _damage(content: Mapping[str, Any]) -> str | None:
         if _whole(told) is None or counted != told:
             return f"its {key} is {str(told)[:40]}, but its loops counted {str(counted)[:40]}"
     return None
+
+
+def _check_length(file: Path, content: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Refuse a run that is shorter than what was trained.
+
+    Raises:
+        ConfigError: names the option.
+    """
+    most, done = config.get("trainer", {}).get("max_epochs"), content["epoch"]
+    if type(most) is int and 0 <= most < done:
+        raise ConfigError(
+            f"resume=true found {file} after {done} epochs, and trainer.max_epochs={most} is less; use "
+            f"trainer.max_epochs={done} or more."
+        )
 
 
 def _whole(value: Any) -> int | None:

@@ -44,6 +44,8 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         prepare: called with the new detector before training, to load or freeze weights.
         start: where training starts from, for the loggers.
     """
+    if isinstance(config["init_from"], str) and not config["init_from"].strip():
+        raise ConfigError("init_from= names no checkpoint; give a file or a run's folder, or init_from=null for none.")
     identity = config_hash(config)  # computed before null options are filled in
     most = config["trainer"].get("max_time")
     limit = [] if most is None else [TimeLimit(most)]

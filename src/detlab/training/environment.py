@@ -20,8 +20,8 @@ NOISE = (  # warnings of libraries about things that detlab decides itself or ca
     "You are using a custom batch sampler",
     "This DataLoader will create [12] worker",  # the default's two on one core: they mostly wait
     "It is recommended to use .self.log\\(.*sync_dist=True",  # losses and metrics are those of all ranks
-    "You.re resuming from a checkpoint that ended before the epoch ended",  # samplers go on behind the last used image
-    "Checkpoint directory .* exists and is not empty",  # a resumed run's
+    "Checkpoint directory .* exists and is not empty",  # that of a resumed run
+    "You're resuming from a checkpoint that ended before",  # the data module goes on at the same image
     "could not find the monitored key",  # before the first evaluation; after it, a missing metric is an error
 )
 

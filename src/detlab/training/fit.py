@@ -16,8 +16,10 @@ from detlab.config.compose import config_hash
 from detlab.config.parts import build_part
 from detlab.config.rules import check
 from detlab.detectors import Detector
+from detlab.errors import ConfigError, DataError
 from detlab.runs.folder import claimed, rank
-from detlab.runs.resuming import finished_score, start_of
+from detlab.runs.resuming import Start, finished_score, start_of
+from detlab.system.memory import ran_out
 from detlab.tensors.ranks import meet
 from detlab.training.build import build
 from detlab.training.callbacks import RunStatus
@@ -83,7 +85,8 @@ def fit(config: dict[str, Any], prepare: Callable[[Detector], None] | None = Non
     start = start_of(config)
     run = build(config, prepare, start)
     with watched(run):
-        run.trainer.fit(run.module, datamodule=run.data, ckpt_path=start.checkpoint, weights_only=True)
+        with restorable(run, start):
+            run.trainer.fit(run.module, datamodule=run.data, ckpt_path=start.checkpoint, weights_only=True)
         if config["test"]:
             best = _best(run.trainer)
             run.trainer.test(
@@ -94,6 +97,25 @@ def fit(config: dict[str, Any], prepare: Callable[[Detector], None] | None = Non
                 weights_only=True if best else None,
             )
     return run
+
+
+@contextmanager
+def restorable(run: Run, start: Start) -> Iterator[None]:
+    """Context manager that explains what fails before training began: the checkpoint is not one of such a run.
+
+    Raises:
+        ConfigError: names the checkpoint, and what cannot be restored.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        if start.checkpoint is None or run.module.began or ran_out(error) or isinstance(error, ConfigError | DataError):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(
+            f"resume=true cannot restore {start.checkpoint} in this run ({type(error).__name__}: {reason}); give the "
+            f"options of before, or start another run with init_from={start.checkpoint}."
+        ) from error
 
 
 @contextmanager

@@ -9,6 +9,9 @@ from typing import Any, cast
 
 import lightning as L  # noqa: N812 - Lightning's own convention
 import torch
+from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim import Optimizer
@@ -22,10 +25,12 @@ from detlab.model.detect import to_original
 from detlab.model.overflow import forget_overflow, overflowed
 from detlab.model.samplers import draw_keys
 from detlab.runs.checkpoints import CHECKPOINT_KEY, LAYOUT
+from detlab.system.printing import say
 from detlab.tensors.ranks import mean_of_all, of_all
 from detlab.tensors.structures import PADDING, Batch, Detections, Proposals
 from detlab.training.batch_losses import BatchLosses
 from detlab.training.multiscale import MultiScale
+from detlab.training.restored import check_fits, groups_of, take_over
 from detlab.training.schedules import Schedule
 from detlab.training.time_limit import TimeLimit
 from detlab.training.trainers import callbacks_of, data_of, log_interval, total_batch
@@ -89,10 +94,33 @@ class DetectionModule(L.LightningModule):
         self._proposals: CollectedDetections | None = None
         self.overflowed: dict[str, int] = {}  # {split: images whose values were not finite}
         self._losses = BatchLosses()
+        self._groups: list[dict[str, Any]] = []  # of the optimiser, as built
+        self.began = False  # training did; what fails before is a checkpoint that cannot be restored
 
     def on_fit_start(self) -> None:
         if self.compiled:
             self._compiled = Compiled(self.detector)
+
+    def on_train_start(self) -> None:
+        """Check the optimiser that was restored, and give it the options of this run.
+
+        Raises:
+            ConfigError: the checkpoint is of another optimiser.
+        """
+        optimizer = self.trainer.optimizers[0]
+        check_fits(optimizer, self._groups)
+        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        changes = take_over(optimizer, schedulers[0] if schedulers else None, self._groups)
+        if changes:
+            rank_zero_only(say)(f"resume      the optimiser goes on with {', '.join(changes)}")
+        self.began = True
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Train the trained weights on, where the run goes on without the average that stands in their place."""
+        averaged = any(isinstance(callback, WeightAveraging) for callback in callbacks_of(self.trainer))
+        if self.trainer.state.fn == TrainerFn.FITTING and "current_model_state" in checkpoint and not averaged:
+            checkpoint["state_dict"] = checkpoint["current_model_state"]
+            rank_zero_only(say)("resume      without the average of the weights that the run kept (callbacks=ema)")
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed torch by (seed, step, process), so that dropout is the same in a resumed and an uninterrupted run."""
@@ -159,6 +187,7 @@ class DetectionModule(L.LightningModule):
         self._total_batch = total_batch(self.trainer)
         optimizer = self.optim(self.detector, total_batch=self._total_batch, fused=not scaled)
         scheduler = self.lr_schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        self._groups = groups_of(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def lr_scheduler_step(self, scheduler: LRScheduler, metric: Any) -> None:

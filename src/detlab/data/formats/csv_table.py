@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +48,7 @@ OPEN = ("", "unassigned")  # words of a split column that leave the row to its f
 LOST = "lost\0"  # the split of a row that has too few or too many cells; no cell's word
 BLANK = ("", "nan", "null", "none", "na", "n/a", "<na>")  # cells without a value; pandas writes nan, R NA
 SEPARATORS = ",;\t|"
+TOLD = re.compile(rf'"?sep=([{SEPARATORS}])"?[{SEPARATORS}]*', re.IGNORECASE)  # Excel's first line
 SHARE = 1.01  # largest coordinate that may be a share of an image; rounding exceeds 1
 
 Row = dict[str, str]  # cells by the names of COLUMNS
@@ -76,9 +78,11 @@ def read_table(root: Path, name: str, split: str, report: AuditReport, *, outsid
         raise DataError(f"{option} is not a file under data.root={root}; give its path.")
     try:
         lines = _lines(text_of(path, report, split).content)
+        told = TOLD.fullmatch(lines[0].rstrip("\r\n")) if lines else None
+        lines = lines[1:] if told else lines
         if not lines:
             raise ReadError("is empty")
-        separator = _separator(lines)
+        separator = told[1] if told else _separator(lines)
         cells = _cells(lines, separator)
     except (ReadError, csv.Error) as error:
         raise DataError(f"{option} {error}.") from error

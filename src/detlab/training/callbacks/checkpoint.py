@@ -9,10 +9,14 @@ from typing import Annotated, Any
 import lightning as L  # noqa: N812 - Lightning's own convention
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_only
 
+from detlab.errors import ConfigError
 from detlab.ranges import Count, OneOf, Positive
-from detlab.runs.checkpoints import LAST, PREVIOUS
+from detlab.runs.checkpoints import CHECKPOINT_KEY, LAST, PREVIOUS, read_content
+from detlab.runs.seal import SEAL, seal_of
 from detlab.system.files import remove_leftovers
+from detlab.system.printing import say
 from detlab.tensors.archive import save_tensors
 from detlab.tensors.ranks import together
 from detlab.training.callbacks.nonfinite import NonFiniteGuard
@@ -33,8 +37,10 @@ class CheckpointFiles(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write the file atomically."""
+        """Write the file atomically, sealed: see `detlab.runs.seal`."""
         path = Path(path)
+        if isinstance(checkpoint.get(CHECKPOINT_KEY), dict):
+            checkpoint[CHECKPOINT_KEY][SEAL] = seal_of(checkpoint, CHECKPOINT_KEY)
         save_tensors(path, checkpoint, previous=path.with_name(PREVIOUS) if path.name == LAST else None)
 
 
@@ -74,6 +80,7 @@ class RunCheckpoint(ModelCheckpoint):
             auto_insert_metric_name=False,
         )
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
+        self._no_value = self.kth_value  # of the metric, before the first evaluation
         self._agreement = Agreement()
         self._step = self._saved_step = 0
         self._saved_at = time.monotonic()
@@ -126,6 +133,12 @@ class RunCheckpoint(ModelCheckpoint):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
         self._stop(self._agreement.largest(self._request()))
 
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        """Save last.ckpt where a run resumed from another file, its last.ckpt being lost, had nothing left to train."""
+        start = trainer.ckpt_path
+        if start is not None and Path(start).name != LAST and self._saved_step != trainer.global_step:
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
     def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
         """Keep the weights of a run that fails before its first last.ckpt, such as in its first evaluation."""
         alone = trainer.world_size == 1 and trainer.training is False
@@ -163,6 +176,10 @@ class RunCheckpoint(ModelCheckpoint):
         best = {here(path): score for path, score in state_dict["best_k_models"].items()}
         super().load_state_dict(state_dict | paths | {"dirpath": self.dirpath, "best_k_models": best})
         self._row = state_dict.get("row")
+        if self.best_model_path and (lost := _unusable(Path(self.best_model_path))):
+            rank_zero_only(say)(f"resume      {lost}; the best evaluation from here on is kept as best.ckpt")
+            self.best_model_path = self.kth_best_model_path = ""
+            self.best_model_score, self.kth_value, self.best_k_models = None, self._no_value, {}
 
     def _save_checkpoint(self, trainer: L.Trainer, filepath: str) -> None:
         """Save, unless an earlier step had a loss that was not finite.
@@ -222,8 +239,23 @@ class RunCheckpoint(ModelCheckpoint):
         return metrics | rates | {"epoch": trainer.current_epoch}
 
 
+def _unusable(best: Path) -> str:
+    """Why the final test could not read the best checkpoint of before; empty if it can."""
+    if not best.is_file():
+        return f"{best} is gone"
+    try:
+        read_content(best)
+    except ConfigError as error:
+        return str(error).removesuffix(".")
+    return ""
+
+
 class EarlyStop(EarlyStopping):
     """Lightning's early stopping, whose decision survives a restart: a resumed run does not train another epoch."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's, but the patience is that of this run's config."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         """End at once if the resumed run had already decided to stop."""
