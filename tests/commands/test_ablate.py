@@ -12,7 +12,7 @@ import pytest
 import detlab.commands.ablate as command
 from detlab.commands import preview
 from detlab.commands.ablate import answer, look_table, main, read_request
-from detlab.commands.preview import Probe
+from detlab.commands.preview import Probe, question
 from detlab.commands.train import show_sweep, shows_sweep
 from detlab.config.ablation import plan_ablation
 from detlab.config.sweep_name import sweep_name
@@ -70,6 +70,41 @@ def test_mistakes_are_told_before_anything_runs(
     assert main([word for word in words if word]) == 2
     assert message in capsys.readouterr().err
     assert not list(outputs.iterdir())
+
+
+def test_an_ablation_of_the_users_own_is_planned_and_launched_with_its_folder(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = outputs / "my_conf"
+    (own / "ablation").mkdir(parents=True)
+    (own / "model" / "head").mkdir(parents=True)
+    (own / "model" / "head" / "mine.yaml").write_text("defaults: [retinanet, _self_]\ndepth: 1\n")
+    (own / "ablation" / "heads.yaml").write_text(
+        "# @package _global_\n# detlab ablate heads\n# Which head of mine?\ndefaults: [{override /model: retinanet}]\n"
+        "hydra: {mode: MULTIRUN, sweeper: {params: {model/head: 'mine,retinanet', seed: '0,1'}}}\n"
+    )
+    started: list[list[str]] = []
+
+    class Started:
+        def __init__(self, command: list[str], **_: Any) -> None:
+            started.append(command)
+
+        def wait(self, _: float) -> int:
+            return 0
+
+    monkeypatch.setattr(command.subprocess, "Popen", Started)
+    for words in (["--config-dir", str(own)], [f"--config-dir={own}"]):
+        request = read_request(["heads", *words, "budget=cpu"])
+        assert request.ablation.axes == {"model/head": ("mine", "retinanet")}
+        assert request.ablation.config({"model/head": "mine"})["model"]["head"]["depth"] == 1
+        assert command.launch(request.ablation, {0: [0]}) == 0
+        at = started[-1].index("--config-dir")
+        assert started[-1][at + 1] == str(own)
+    assert main(["heads", "--config-dir", str(own), "preview=true", "probe=false"]) == 0
+    assert "Which head of mine?" in capsys.readouterr().out
+    for words, message in ((["--config-dir"], "needs the folder"), (["--config-dir=nope"], "nope is no folder")):
+        assert main(["heads", *words]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_a_preview_runs_nothing(capsys: pytest.CaptureFixture[str], outputs: Path) -> None:
@@ -245,3 +280,19 @@ def test_jobs_are_launched_in_the_sweeps_folder(monkeypatch: pytest.MonkeyPatch,
     assert "ablation=box_loss" in seen["words"]
     with pytest.raises(ConfigError):
         plan_ablation("box_loss,neck", [])
+
+
+def test_own_folder_holds_the_ablation_and_its_options(tmp_path: Path) -> None:
+    """--config-dir, in both spellings: the file, the swept options, the question, and each row's config are found."""
+    for name, text in {
+        "ablation/mine.yaml": "# @package _global_\n# detlab ablate mine\n# Which?\nhydra:\n  mode: MULTIRUN\n"
+        "  sweeper:\n    params:\n      model/neck: own,fpn\n      seed: 0,1\n",
+        "model/neck/own.yaml": "defaults:\n  - fpn\n  - _self_\nmine: 16\n",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for flag in ([f"--config-dir={tmp_path}"], ["--config-dir", str(tmp_path)]):
+        plan = read_request(["mine", *flag, "budget=cpu"]).ablation
+        assert question(plan) == "Which?"
+        assert [row["model/neck"] for row in plan.rows] == ["own", "fpn"]
+        assert plan.config(plan.rows[0], 0)["model"]["neck"]["mine"] == 16

@@ -343,6 +343,7 @@ CONFIGS = [
     ({}, "has no model"),
     ({"model": 1, "data": {}}, "has no model"),
     ({"model": {}, "data": {}}, "has no backbone"),
+    ({"model": {"backbone": {}, "detect": 1}, "data": {}}, "its model.detect holds no options"),
     ([], "is no map of keys"),
 ]
 FACTS = [
@@ -524,3 +525,9 @@ def test_hyper_parameters_are_plain() -> None:
     torch.save(config, buffer)
     buffer.seek(0)
     assert torch.load(buffer, weights_only=True) == config
+
+
+def test_a_family_without_a_detect_part_is_read(tmp_path: Path) -> None:
+    """A family of the user's own may select its boxes itself."""
+    file = stranger(tmp_path / "last.ckpt", {"model": {"backbone": {}}, "data": {}})
+    assert "detect" not in read_checkpoint(file).config["model"]
