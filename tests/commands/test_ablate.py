@@ -92,12 +92,13 @@ def test_an_ablation_of_the_users_own_is_planned_and_launched_with_its_folder(
         def wait(self, _: float) -> int:
             return 0
 
-    monkeypatch.setattr(command.subprocess, "Popen", Started)
     for words in (["--config-dir", str(own)], [f"--config-dir={own}"]):
         request = read_request(["heads", *words, "budget=cpu"])
         assert request.ablation.axes == {"model/head": ("mine", "retinanet")}
         assert request.ablation.config({"model/head": "mine"})["model"]["head"]["depth"] == 1
-        assert command.launch(request.ablation, {0: [0]}) == 0
+        with monkeypatch.context() as patched:
+            patched.setattr(command.subprocess, "Popen", Started)
+            assert command.launch(request.ablation, {0: [0]}) == 0
         at = started[-1].index("--config-dir")
         assert started[-1][at + 1] == str(own)
     assert main(["heads", "--config-dir", str(own), "preview=true", "probe=false"]) == 0

@@ -83,8 +83,8 @@ class RoIDetector(Detector):
         )
         if not isinstance(self.head, RoIHead):
             raise ValueError(
-                f"model.head gives a {type(self.head).__name__}, but a family that reads RoIs needs a RoIHead; subclass "
-                f"detlab.model.heads.RoIHead, or use model/head=roi."
+                f"model.head gives a {type(self.head).__name__}, but a family that reads RoIs needs a RoIHead; "
+                f"subclass detlab.model.heads.RoIHead, or use model/head=roi."
             )
         self.criterion = criterion(matcher=matcher, sampler=sampler, cls_loss=cls_loss, box_loss=box_loss, coder=coder)
         self.final = detect

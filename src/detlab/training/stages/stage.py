@@ -86,8 +86,8 @@ class Stages:
         given = [length.lr for length in lengths if length.lr is not None]
         if given and "lr" not in config["optim"]:
             raise ConfigError(
-                f"A stage of training sets lr={given[0]}, but the optimiser {config['optim']['_target_']} has no option "
-                f"lr; set the stage's lr to null, or use optim=sgd."
+                f"A stage of training sets lr={given[0]}, but the optimiser {config['optim']['_target_']} has no "
+                f"option lr; set the stage's lr to null, or use optim=sgd."
             )
         self.config, self.names, self.hand_over = config, names, hand_over
         self.own = [{**config, "model": model} for model in models or (config["model"],)]
