@@ -70,7 +70,7 @@ from detlab.training.machine import check_machine
 from detlab.training.optim import effective_lr
 from detlab.training.processes import DDP, check_alone
 from detlab.training.stages.linear_svm import LinearSVM
-from detlab.training.stages.stage import Stages
+from detlab.training.stages.stage import Length, Stages
 
 LEVEL = Level("C4", 8, 16)
 THREE = tuple(Level(f"C{i}", 8, 2**i) for i in (2, 3, 4, 5))
@@ -267,6 +267,26 @@ CALLS: list[tuple[Callable[[Path], Any], str]] = [
     (lambda _: DDP(timeout_s=-1), r"trainer\.strategy\.timeout_s=-1 must be a positive number"),
     (lambda _: LinearSVM(fine_tune={}, dtype="foo"), r"training\.dtype=foo is not known"),
     (lambda folder: Stages({"paths": {"run_dir": folder}}, ("a",), "foo"), r"training\.hand_over=foo is not known"),
+    (
+        lambda folder: Stages(
+            {"paths": {"run_dir": str(folder)}, "resume": False, "model": {}, "optim": {"_target_": "mine.sgd"}},
+            ("a",),
+            "best",
+            lengths=[Length(), Length(lr=0.1)],
+        ),
+        r"A stage of training sets lr=0\.1, but the optimiser mine\.sgd has no option lr; set the stage's lr to null",
+    ),
+    (
+        lambda _: detlab.build_detector(
+            [
+                "model=fast_rcnn",
+                "model.backbone.weights=null",
+                "model.head._target_=tests.config.own_parts.no_roi_head",
+            ],
+            num_classes=2,
+        ),
+        r"model\.head gives a Identity, but a family that reads RoIs needs a RoIHead; subclass",
+    ),
     (again, r"holds the stages of an earlier run"),
     (done, r"holds no stage's result"),
     (lambda _: detlab.from_torchvision("foo"), r"from_torchvision does not know foo"),

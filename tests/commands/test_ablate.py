@@ -72,6 +72,42 @@ def test_mistakes_are_told_before_anything_runs(
     assert not list(outputs.iterdir())
 
 
+def test_an_ablation_of_the_users_own_is_planned_and_launched_with_its_folder(
+    outputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = outputs / "my_conf"
+    (own / "ablation").mkdir(parents=True)
+    (own / "model" / "head").mkdir(parents=True)
+    (own / "model" / "head" / "mine.yaml").write_text("defaults: [retinanet, _self_]\ndepth: 1\n")
+    (own / "ablation" / "heads.yaml").write_text(
+        "# @package _global_\n# detlab ablate heads\n# Which head of mine?\ndefaults: [{override /model: retinanet}]\n"
+        "hydra: {mode: MULTIRUN, sweeper: {params: {model/head: 'mine,retinanet', seed: '0,1'}}}\n"
+    )
+    started: list[list[str]] = []
+
+    class Started:
+        def __init__(self, command: list[str], **_: Any) -> None:
+            started.append(command)
+
+        def wait(self, _: float) -> int:
+            return 0
+
+    for words in (["--config-dir", str(own)], [f"--config-dir={own}"]):
+        request = read_request(["heads", *words, "budget=cpu"])
+        assert request.ablation.axes == {"model/head": ("mine", "retinanet")}
+        assert request.ablation.config({"model/head": "mine"})["model"]["head"]["depth"] == 1
+        with monkeypatch.context() as patched:
+            patched.setattr(command.subprocess, "Popen", Started)
+            assert command.launch(request.ablation, {0: [0]}) == 0
+        at = started[-1].index("--config-dir")
+        assert started[-1][at + 1] == str(own)
+    assert main(["heads", "--config-dir", str(own), "preview=true", "probe=false"]) == 0
+    assert "Which head of mine?" in capsys.readouterr().out
+    for words, message in ((["--config-dir"], "needs the folder"), (["--config-dir=nope"], "nope is no folder")):
+        assert main(["heads", *words]) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_a_preview_runs_nothing(capsys: pytest.CaptureFixture[str], outputs: Path) -> None:
     assert main(["box_loss", "budget=cpu", "--cfg", "job", "probe=false", "until=decided", "max_seeds=4"]) == 0
     said = capsys.readouterr().out

@@ -48,3 +48,8 @@ class NeverForces(nn.Module):
 def own_head(**options: Any) -> RoIHead:
     """A RoI head from a function, as `roi_head` is."""
     return roi_head(**options)
+
+
+def no_roi_head(**options: Any) -> nn.Module:
+    """What a RoI family cannot use, and only its constructor can tell."""
+    return nn.Identity()

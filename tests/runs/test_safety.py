@@ -388,6 +388,7 @@ CONFIGS = [
     ({}, "has no model"),
     ({"model": 1, "data": {}}, "has no model"),
     ({"model": {}, "data": {}}, "has no backbone"),
+    ({"model": {"backbone": {}, "detect": 1}, "data": {}}, "its model.detect holds no options"),
     ([], "is no map of keys"),
 ]
 FACTS = [

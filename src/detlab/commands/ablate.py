@@ -15,7 +15,7 @@ import numpy as np
 from rich.table import Table
 
 from detlab.commands.preview import preview, wide_console
-from detlab.commands.words import answer_words
+from detlab.commands.words import OWN, answer_words, joined_flag, own_folder
 from detlab.config.ablation import Ablation, plan_ablation
 from detlab.config.overrides import short_names
 from detlab.errors import ConfigError
@@ -36,8 +36,9 @@ OPTIONS = {
     "probe": "false: preview without timing a few steps of each row",
 }
 HELP = (
-    "usage: detlab ablate NAME [KEY=VALUE ...]\n\nNAME is a file of conf/ablation; without it, keys with several "
-    "choices are the sweep.\nBeside the options of detlab train, budget=cpu among them:\n\n"
+    "usage: detlab ablate NAME [--config-dir=FOLDER] [KEY=VALUE ...]\n\nNAME is a file of conf/ablation, or of "
+    "FOLDER/ablation, your own options; without it, keys with several choices are the sweep.\n"
+    "Beside the options of detlab train, budget=cpu among them:\n\n"
     + "\n".join(f"  {key:10} {text}" for key, text in OPTIONS.items())
 )
 PAGE_EVERY = 30.0  # seconds between updates of the report page while jobs run
@@ -79,10 +80,15 @@ def read_request(words: Sequence[str]) -> Request:
     Raises:
         ConfigError: an option has the wrong type, or the sweep is not valid.
     """
+    words = joined_flag(words)
+    folders = [own_folder(word.partition("=")[2]) for word in words if word.startswith(f"{OWN}=")]
+    words = [word for word in words if not word.startswith(f"{OWN}=")]
     names = [word for word in words if "=" not in word and not word.startswith("-")]
     flags = [word for word in words if word.startswith("-")]
     if flags == ["--cfg"] and names[-1:] == ["job"]:  # as in detlab train: show the sweep without running it
         names, flags, words = names[:-1], [], [*words, "preview=true"]
+    if OWN in flags:
+        raise ConfigError(f"{OWN} needs the folder of your own options; write {OWN}=FOLDER.")
     if flags:
         raise ConfigError(f"detlab ablate has no {flags[0]}; preview=true shows what it would run.")
     if len(names) > 1:
@@ -94,7 +100,7 @@ def read_request(words: Sequence[str]) -> Request:
         one_of("until", own["until"], ("decided",))
     max_seeds = whole("max_seeds", own.get("max_seeds", 8), least=2) or 8
     min_seeds = whole("min_seeds", own.get("min_seeds", 2), least=2) or 2
-    ablation = plan_ablation(names[0] if names else "", others)
+    ablation = plan_ablation(names[0] if names else "", others, folders[-1] if folders else None)
     for key in ("min_seeds", "max_seeds"):
         if key in own and own.get("until") is None:
             raise ConfigError(f"{key} is for until=decided; without it, seed=0,1,2 names the seeds.")
@@ -169,12 +175,13 @@ def _missing(measured: Measured, row: int, seeds: Sequence[int], tried: Sequence
 def launch(ablation: Ablation, wanted: Mapping[int, Sequence[int]]) -> int:
     """Run jobs with `detlab train -m` in the sweep's folder, passing signals on to it; returns its exit status."""
     rows = ablation.rows
+    own = [] if ablation.own is None else ["--config-dir", str(ablation.own)]
     jobs = [ablation.job(rows[row], seed) for row, seeds in wanted.items() for seed in seeds]
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "jobs.json"
         file.write_text(json.dumps(jobs))
         command = [
-            sys.executable, "-m", "detlab.commands.train", "-m", *ablation.shared, *ablation.launching,
+            sys.executable, "-m", "detlab.commands.train", "-m", *own, *ablation.shared, *ablation.launching,
             f"hydra.sweep.dir='{ablation.folder}'", f"hydra.sweeper.jobs='{file}'",
         ]  # fmt: skip
         # In its own session, so that Ctrl-C reaches only this process, which passes it on once.

@@ -153,6 +153,10 @@ def match_classes(data: DetectionData, names: Sequence[str]) -> list[str]:
 def _with_selection(checkpoint: Checkpoint, options: dict[str, Any]) -> Checkpoint:
     """A checkpoint whose `detect` options (selection of final boxes) are changed."""
     model = checkpoint.config["model"]
+    if not options:
+        return checkpoint
+    if "detect" not in model:
+        raise ConfigError("The run's model selects its boxes without model.detect; leave out detect.KEY=VALUE.")
     known = [key for key in model["detect"] if not key.startswith("_")]
     unknown = sorted(set(options) - set(known))
     if unknown:

@@ -155,8 +155,10 @@ def question(ablation: Ablation) -> str:
     """The question of an ablation: the comment in the third line of its file."""
     from detlab.config.compose import config_dir
 
-    path = config_dir() / "ablation" / f"{ablation.name}.yaml"
-    lines = path.read_text().splitlines() if ablation.name and path.is_file() else []
+    folders = [config_dir()] if ablation.own is None else [config_dir(), ablation.own]  # as Hydra looks
+    files = [folder / "ablation" / f"{ablation.name}.yaml" for folder in folders]
+    file = next((file for file in files if file.is_file()), None)
+    lines = [] if file is None else file.read_text().splitlines()
     return lines[2].lstrip("# ") if len(lines) > 2 else ""
 
 

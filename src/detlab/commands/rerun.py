@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from rich.table import Table
 
 from detlab.commands.train import CHECKED
+from detlab.commands.words import OWN, joined_flag, own_folder
 from detlab.config.compose import config_hash
 from detlab.config.repeated import read_overrides, repeated, run_dir_override
 from detlab.errors import ConfigError
@@ -27,7 +27,6 @@ from detlab.system.text import complain
 USAGE = "detlab rerun outputs/..."
 
 HELP = "usage: detlab rerun RUN [--config-dir=FOLDER] [out=FOLDER] [trust=[PREFIX,...]]"
-OWN = "--config-dir"
 COMPARED = ("config_hash", "data_fingerprint", "git", "packages", "python", "device", "processes")
 
 
@@ -82,9 +81,10 @@ def main(arguments: list[str]) -> int:
     if unknown or len(options) != len(words):
         complain(f"rerun takes {OWN}=FOLDER, out=FOLDER and trust=[...] only. {HELP}")
         return 2
-    own = Path(options[OWN]).expanduser().resolve() if OWN in options else None
-    if own is not None and not (options[OWN].strip() and own.is_dir()):  # an unset variable is not this folder
-        complain(f"{OWN}={options[OWN]} is no folder.")
+    try:
+        own = own_folder(options[OWN]) if OWN in options else None
+    except ConfigError as error:
+        complain(error)
         return 2
     if not (run / ".hydra").is_dir():  # before a folder is made beside it
         complain(f"{arguments[0]} is not a run folder with .hydra/overrides.yaml.")
@@ -105,17 +105,6 @@ def main(arguments: list[str]) -> int:
             with suppress(OSError):  # a folder with files of a started run is kept
                 out.rmdir()
         return 2
-
-
-def joined_flag(words: Sequence[str]) -> list[str]:
-    """The words with `--config-dir FOLDER` written as one, --config-dir=FOLDER."""
-    joined: list[str] = []
-    for word in words:
-        if joined and joined[-1] == OWN:
-            joined[-1] = f"{OWN}={word}"
-        else:
-            joined.append(word)
-    return joined
 
 
 def _metrics(run: Path) -> dict[str, Any]:

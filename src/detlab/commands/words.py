@@ -4,10 +4,36 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from detlab.errors import ConfigError
 from detlab.report.runs import ReportError
 from detlab.system.text import complain
+
+OWN = "--config-dir"
+
+
+def joined_flag(words: Sequence[str]) -> list[str]:
+    """The words with `--config-dir FOLDER` written as one, --config-dir=FOLDER."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] == OWN:
+            joined[-1] = f"{OWN}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def own_folder(text: str) -> Path:
+    """The folder that --config-dir names.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    folder = Path(text).expanduser().resolve()
+    if not (text.strip() and folder.is_dir()):  # the text of an unset variable is not the current folder
+        raise ConfigError(f"{OWN}={text} is no folder.")
+    return folder
 
 
 def answer_words(arguments: Sequence[str] | None, help_text: str, act: Callable[[list[str]], int]) -> int:

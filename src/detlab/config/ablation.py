@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from detlab.config.compose import compose_config, config_dir, plain_config
 from detlab.config.explaining import explain
+from detlab.config.places import searched
 from detlab.config.sweep_name import sweep_name
 from detlab.config.typed import check_overrides
 from detlab.errors import ConfigError
@@ -41,6 +42,7 @@ class Ablation:
         folder: folder of the sweep.
         n_jobs: jobs that run at once, passed to the launcher; None for one per GPU.
         threads: CPU threads of a job, passed to the launcher; None for an equal share of the cores.
+        own: the user's folder of own options (--config-dir); None without one.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Ablation:
     folder: Path
     n_jobs: int | None
     threads: int | None
+    own: Path | None = None
 
     @property
     def rows(self) -> list[dict[str, str]]:
@@ -80,11 +83,11 @@ class Ablation:
             ConfigError: the options are not compatible.
         """
         place = ["paths.run_dir=.", f"name={self.name or 'sweep'}"]
-        return plain_config(compose_config("train", [*self.shared, *self.job(row, seed), *place]))
+        return plain_config(compose_config("train", [*searched(self.own), *self.shared, *self.job(row, seed), *place]))
 
 
-def plan_ablation(name: str, overrides: Sequence[str]) -> Ablation:
-    """The sweep that `detlab train ablation=NAME OVERRIDES` would run.
+def plan_ablation(name: str, overrides: Sequence[str], own: Path | None = None) -> Ablation:
+    """The sweep that `detlab train ablation=NAME OVERRIDES` would run, with `own` as its --config-dir.
 
     Raises:
         ConfigError: an ablation, key or option does not exist, several ablations are given, or no key is swept.
@@ -99,7 +102,7 @@ def plan_ablation(name: str, overrides: Sequence[str]) -> Ablation:
     check_overrides(overrides)
     try:
         parsed = OverridesParser.create().parse_overrides([*([f"ablation={name}"] if name else []), *overrides])
-        settings, task, params = _compose(parsed)
+        settings, task, params = _compose(parsed, own)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, overrides=overrides)) from error
     swept = {key: str(levels) for key, levels in params.items()}
@@ -124,6 +127,7 @@ def plan_ablation(name: str, overrides: Sequence[str]) -> Ablation:
         folder=folder,
         n_jobs=hydra.launcher.get("n_jobs"),
         threads=hydra.launcher.get("threads"),
+        own=own,
     )
 
 
@@ -132,7 +136,7 @@ def _text(override: Override) -> str:
     return override.input_line or ""
 
 
-def _compose(parsed: Sequence[Override]) -> tuple[Mapping[str, Any], list[Override], dict[str, str]]:
+def _compose(parsed: Sequence[Override], own: Path | None) -> tuple[Mapping[str, Any], list[Override], dict[str, str]]:
     """Compose the config without its swept keys.
 
     Returns:
@@ -140,7 +144,7 @@ def _compose(parsed: Sequence[Override]) -> tuple[Mapping[str, Any], list[Overri
         ablation's file).
     """
     GlobalHydra.instance().clear()
-    single = [_text(o) for o in parsed if not o.is_sweep_override()]
+    single = [*searched(own), *(_text(o) for o in parsed if not o.is_sweep_override())]
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         config = compose("train", overrides=single, return_hydra_config=True)
     task = [o for o in parsed if not _key(o).startswith(("hydra.", "hydra/"))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -33,6 +34,19 @@ def choices_among(overrides: Iterable[str]) -> list[str]:
     """The overrides that choose one option of a group."""
     known = set(groups())
     return [o for o in overrides if o.partition("=")[0].partition("@")[0] in known and "," not in o]
+
+
+def searched(own: Path | None) -> list[str]:
+    """The override by which Hydra also looks for options in a folder, where no command line gives --config-dir.
+
+    Raises:
+        ConfigError: the folder's name would end the override's own quotes.
+    """
+    if own is None:
+        return []
+    if re.search(r"'|\\$", str(own)) or not str(own).isprintable():
+        raise ConfigError(f"--config-dir={str(own)!r} has a quote or the like in its name; use another folder.")
+    return [f"hydra.searchpath=['file://{own}']"]
 
 
 def compose_quietly(name: str, overrides: Sequence[str]) -> DictConfig:

@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from detlab.config.compose import compose_config, config_dir, plain_config
+from detlab.config.places import searched
 from detlab.config.trusted import checked_config, interpolations_of, options_in, shipped_interpolations
 from detlab.errors import ConfigError
 from detlab.system.foreign import ForeignFileError, read_yaml, walk
@@ -80,11 +81,8 @@ def repeated(words: Sequence[Any], out: Path, trust: Sequence[str], source: str,
     for word in words:
         (kept if _is_taken(_parsed(word, source), source, own) else left_out).append(word)
     run_dir_override(out)
-    if own is not None and (re.search(r"'|\\$", str(own)) or not str(own).isprintable()):
-        raise ConfigError(f"--config-dir={str(own)!r} has a quote or the like in its name; use another folder.")
     given = [*kept, f"trust=[{','.join(trust)}]"] if trust else kept
-    search = [] if own is None else [f"hydra.searchpath=['file://{own}']"]
-    composed = compose_config("train", [*search, *given, "name=rerun", f"paths.run_dir='{out}'"])
+    composed = compose_config("train", [*searched(own), *given, "name=rerun", f"paths.run_dir='{out}'"])
     options = [] if own is None else options_in(own)
     strings = shipped_interpolations() | interpolations_of(options)
     for place, value in walk(OmegaConf.to_container(composed, resolve=False), source):

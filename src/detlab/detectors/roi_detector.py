@@ -81,6 +81,11 @@ class RoIDetector(Detector):
             cls_loss=cls_loss,
             num_classes=num_classes,
         )
+        if not isinstance(self.head, RoIHead):
+            raise ValueError(
+                f"model.head gives a {type(self.head).__name__}, but a family that reads RoIs needs a RoIHead; "
+                f"subclass detlab.model.heads.RoIHead, or use model/head=roi."
+            )
         self.criterion = criterion(matcher=matcher, sampler=sampler, cls_loss=cls_loss, box_loss=box_loss, coder=coder)
         self.final = detect
         self.append_truth = append_truth

@@ -74,9 +74,10 @@ def read_checkpoint(
     for key in ("model", "data"):
         if type(config.get(key)) is not dict:
             raise ConfigError(f"{path} is no checkpoint of detlab train: its config has no {key}.")
-    kinds = {"backbone": dict, "detect": dict}
-    if any(type(config["model"].get(key)) is not kind for key, kind in kinds.items()):
-        raise ConfigError(f"{path} is no checkpoint of detlab train: its model has no backbone, or does not detect.")
+    if type(config["model"].get("backbone")) is not dict:
+        raise ConfigError(f"{path} is no checkpoint of detlab train: its model has no backbone.")
+    if type(config["model"].get("detect", {})) is not dict:  # a family of the user's own may have no such part
+        raise ConfigError(f"{path} is no checkpoint of detlab train: its model.detect holds no options.")
     names, ids = facts["class_names"], facts["category_ids"]
     if not _all_of(names, str) or not _all_of(ids, int) or len(names) != len(ids):
         raise ConfigError(f"{path} is no checkpoint of detlab train: its class_names or category_ids are no such.")

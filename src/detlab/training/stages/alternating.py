@@ -57,7 +57,7 @@ class Alternating:
     def __call__(self, config: dict[str, Any]) -> float | None:
         """Train the unfinished stages and test the result; returns the monitored metric's best value in stage 4."""
         models = (rpn_of(config["model"]), fast_of(config["model"]))
-        stages = Stages(config, NAMES, self.hand_over, models)
+        stages = Stages(config, NAMES, self.hand_over, models, self.lengths)
         stages.do(1, lambda: self._rpn(stages, 1), "RPN, from the initial weights")
         stages.do(
             2, lambda: self._detector(stages, 2), "detector on the proposals of stage 1, from the initial weights"

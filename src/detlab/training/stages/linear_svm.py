@@ -115,7 +115,7 @@ class LinearSVM:
         """
         if find_spec("sklearn") is None:
             raise ConfigError("training=svm needs scikit-learn; pip install 'detlab[svm]', or use training=joint.")
-        stages = Stages(config, NAMES, self.hand_over)
+        stages = Stages(config, NAMES, self.hand_over, lengths=[self.length])
         stages.do(1, lambda: stages.train(1, self.length), "the network with its softmax head")
         stages.do(2, lambda: self._cache(stages), "features of all regions")
         stages.do(3, lambda: self._fit_svms(stages), "a linear SVM per class")

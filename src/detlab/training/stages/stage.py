@@ -66,9 +66,11 @@ class Stages:
         names: names of the stages, such as ("rpn", "detector").
         hand_over: "best" or "last", the checkpoint of a stage that others use.
         models: model configs of the stages, trusted when a stage's checkpoint is read.
+        lengths: of the stages that train.
 
     Raises:
-        ConfigError: the folder holds stages of an earlier run, and resume is false.
+        ConfigError: the folder holds stages of an earlier run, and resume is false; or a stage sets the learning rate
+            of an optimiser without the option `lr`.
     """
 
     def __init__(
@@ -77,9 +79,16 @@ class Stages:
         names: tuple[str, ...],
         hand_over: str,
         models: Sequence[Mapping[str, Any]] = (),
+        lengths: Sequence[Length] = (),
     ) -> None:
         if hand_over not in ("best", "last"):
             raise ConfigError(f"training.hand_over={hand_over} is not known; use best or last.")
+        given = [length.lr for length in lengths if length.lr is not None]
+        if given and "lr" not in config["optim"]:
+            raise ConfigError(
+                f"A stage of training sets lr={given[0]}, but the optimiser {config['optim']['_target_']} has no "
+                f"option lr; set the stage's lr to null, or use optim=sgd."
+            )
         self.config, self.names, self.hand_over = config, names, hand_over
         self.own = [{**config, "model": model} for model in models or (config["model"],)]
         self.run_dir = Path(config["paths"]["run_dir"])
