@@ -132,6 +132,7 @@ FILES = [
     ("pretrain model/backbone=nope", r"model/backbone=nope does not exist; options: darknet19, darknet53, extraction, resnet101"),
     ("ablate neck --foo", r"detlab ablate has no --foo; preview=true shows what it would run"),
     ("ablate neck --config-dir", r"--config-dir needs the folder of your own options; write --config-dir=FOLDER"),
+    ("ablate neck \"--config-dir={tmp}/o'n\"", r"o'n\" has a quote or the like in its name; use another folder"),
     ("ablate neck --config-dir=nowhere", r"--config-dir=nowhere is no folder"),
     ("ablate neck optim", r"detlab ablate takes one ablation, not neck and optim; give each a command"),
     ("ablate neck min_seeds=4", r"min_seeds is for until=decided; without it, seed=0,1,2 names the seeds"),
@@ -292,7 +293,7 @@ def write_checkpoints(folder: Path, facts: dict[str, Any], state: dict[str, torc
     torch.save({"state_dict": trunk | {"conv1.weight": trunk["conv1.weight"] / 0}}, folder / "nan.pth")
     torch.save(trunk | {"conv1.weight": trunk["conv1.weight"].to(torch.int8)}, folder / "whole.pth")
     torch.save({"state_dict": state, CHECKPOINT_KEY: facts, "batch": {"x": 1}, "step": 1}, folder / "batch.ckpt")
-    for name in ("othermodel/checkpoints", "stages/stages", "nostage/stages/1-rpn"):
+    for name in ("othermodel/checkpoints", "stages/stages", "nostage/stages/1-rpn", "o'n"):
         (folder / name).mkdir(parents=True)
     taken = {"optimizer": {"step": {"total": {"completed": 1}}}}
     loop = {"epoch_progress": {"current": {"completed": 0}}, "epoch_loop.automatic_optimization.optim_progress": taken}

@@ -80,9 +80,9 @@ UNSAID: dict[tuple[str, str], tuple[str, str]] = {
     ),
     ("commands/claim.py", "hydra.run.dir={wanted} and paths.run_dir={own} a"): ("takes Hydra's own start", FOLDERS),
     ("commands/claim.py", "{option}= names no folder; give one, {option}=FO"): ("takes Hydra's own start", FOLDERS),
-    ("config/repeated.py", "--config-dir={str(own)!r} has a quote or the lik"): (
-        "told by another test",
-        f"{OWN}that_are_none",
+    ("commands/evaluate.py", "The run's model selects its boxes without model."): (
+        "takes a family of one's own",
+        "tests/runs/test_checkpoints.py::test_a_family_without_detect_is_read_and_has_no_selection_to_change",
     ),
     ("config/trusted.py", "{file} begins with {line[:80]!r}, which is no pl"): ("told by another test", ODD),
     ("config/trusted.py", "{file} is no map of keys, as an option is."): ("told by another test", ODD),
