@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +11,12 @@ from lightning.pytorch.callbacks import LearningRateMonitor
 
 import detlab
 from detlab.config.compose import compose_config, plain_config
+from detlab.data.transforms import Resize
 from detlab.detectors import Detector
 from detlab.errors import ConfigError
 from detlab.tensors.structures import Batch, Targets
 from detlab.training.build import build
+from detlab.training.console import input_line
 from detlab.training.trainers import callbacks_of
 from tests.batches import make_batch
 
@@ -136,3 +139,17 @@ def test_accumulation_with_counted_losses_is_noted(tmp_path: Path, capsys: pytes
     assert "(normalizer=positives) of each step of 2, so gradients differ from those of one batch of 8" in note
     assert said(tmp_path, capsys, "model=retinanet", *accumulated, "model.criterion.normalizer=images") == []
     assert said(tmp_path, capsys, "model=yolo", *accumulated) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"mode": "short_side", "size": 64, "max_size": None}, "short_side 64 px"),
+        ({"mode": "short_side", "size": 160, "max_size": 256}, "short_side 160, at most 256 px"),
+        ({"mode": "warp", "size": 300, "max_size": None}, "warp 300 x 300 px (height x width)"),
+        ({"mode": "letterbox", "size": [320, 416], "max_size": None}, "letterbox 320 x 416 px (height x width)"),
+    ],
+)
+def test_the_input_size_is_that_of_the_data(options: dict[str, Any], line: str) -> None:
+    """Also where a data config of one's own has no such keys."""
+    assert input_line(Resize(**options)) == line

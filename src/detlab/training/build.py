@@ -75,7 +75,7 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         monitor=config["monitor"],
         tta=build_part(config["tta"]),
         multiscale=build_part(config["multiscale"]) if config.get("multiscale") else None,
-        divisor=config["data"]["size_divisor"],
+        divisor=data.collate.divisor,
         compiled=config["compile"],
         evaluation_loss=config.get("evaluation_loss", True),  # runs of before have no such key
     )

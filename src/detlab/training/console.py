@@ -12,6 +12,7 @@ from rich.table import Table
 
 from detlab.data import DetectionData
 from detlab.data.audit import MANY, names
+from detlab.data.transforms import Resize
 from detlab.metrics.summary import summary_rows
 from detlab.model.overflow import overflow_note
 from detlab.system.printing import say, show
@@ -89,6 +90,13 @@ def say_audit(data: DetectionData) -> None:
 
 
 @rank_zero_only
+def input_line(resize: Resize) -> str:
+    """The size that images are resized to, for the lines before training."""
+    if resize.mode != "short_side":
+        return f"{resize.mode} {resize.size[0]} x {resize.size[1]} px (height x width)"
+    return f"short_side {resize.size[0]}" + (" px" if resize.max_size is None else f", at most {resize.max_size} px")
+
+
 def say_plan(
     config: Mapping[str, Any], identity: str, trainer: L.Trainer, module: DetectionModule, data: DetectionData
 ) -> None:
@@ -110,7 +118,7 @@ def say_plan(
     lines = {
         "backbone": f"weights {backbone.weights}, norm {backbone.norm}, frozen stages {backbone.frozen_stages}",
         **({"neck": module.detector.neck.note} if module.detector.neck.note else {}),
-        "input": f"{data.resize.mode} {config['data']['size']}, at most {config['data'].get('max_size')} px",
+        "input": input_line(data.resize),
         "batch": f"{batch} = {data.batch_size} x {trainer.world_size} processes{accumulated}",
         "optimiser": optimiser_line(config["optim"], batch),
         "precision": f"{trainer.precision} on {trainer.strategy.root_device}",
