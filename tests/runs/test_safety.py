@@ -20,6 +20,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 import detlab
 from detlab.commands.evaluate import evaluate
@@ -28,6 +29,7 @@ from detlab.commands.rerun import main as rerun
 from detlab.commands.train import CHECKED
 from detlab.commands.train import main as train_command
 from detlab.config.compose import compose_config, plain_config
+from detlab.config.places import compose_quietly, searched
 from detlab.config.repeated import read_overrides, repeated, run_dir_override
 from detlab.config.trusted import options_in
 from detlab.data.formats.bccd import _unpack
@@ -44,6 +46,7 @@ from detlab.runs.replay import load_dumped_batch
 from detlab.runs.resuming import read_status, start_of
 from detlab.runs.shapes import check_shapes
 from detlab.system.files import read_json
+from detlab.system.foreign import walk
 from tests.data.writing import picture, simple_voc, simple_yolo
 
 SRC = Path(__file__).resolve().parents[2] / "src" / "detlab"
@@ -223,7 +226,8 @@ def test_a_folder_of_ones_own_trusts_its_targets_at_their_places_only(tmp_path: 
         (f"a: [{'1,' * 60_000}1]\n", r"odd\.yaml holds more than 50,000 values"),
         ("# @package\na: 1\n", r"odd\.yaml begins with '# @package', which is no place in a config"),
         ("# @package a b\na: 1\n", r"odd\.yaml begins with '# @package a b', which is no place"),
-        ("# mine\n\n#@package  a\na: 1\n", r"odd\.yaml begins with '#@package  a', which is no place"),
+        ("\n#  @package  a  b\na: 1\n", r"odd\.yaml begins with '#  @package  a  b', which is no place"),
+        ("#@mine\na: 1\n", r"odd\.yaml begins with '#@mine', which is no place"),
         ("# @package ${seed}\na: 1\n", r"odd\.yaml begins with '# @package \$\{seed\}', which is no place"),
         ("a: &a [1]\nb: *a\n", r"odd\.yaml uses an alias"),
     ],
@@ -237,13 +241,29 @@ def test_odd_files_in_a_folder_of_ones_own_are_one_sentence(
     assert re.search(said, capsys.readouterr().err)
 
 
-def test_the_package_of_ones_own_option_is_where_hydra_reads_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "# @package model.neck",
+        "#@package  model.neck",
+        "\n\n  # @package model.neck",
+        "# mine\n# @package model.neck",  # a comment ends the header
+        "# @mine x\n# @package model.neck\n# @package model.pool",
+        "# @package _global_.model.pool",
+        " " * 600 + "\n# @package model.neck",
+        "# @mine " + "x" * 600 + "\n# @package model.neck",
+    ],
+)
+def test_the_package_of_ones_own_option_is_where_hydra_reads_it(tmp_path: Path, header: str) -> None:
     own = tmp_path / "own"
-    (own / "experiment").mkdir(parents=True)
-    text = "# mine\n\n#@package callbacks.x\n_target_: tests.config.own_parts.own_head\n"
-    (own / "experiment" / "x.yaml").write_text(text)
+    (own / "model" / "head").mkdir(parents=True)
+    (own / "model" / "head" / "x.yaml").write_text(f"{header}\nmark: 7\n")
     (found,) = options_in(own)
-    assert found == {"callbacks": {"x": {"_target_": "tests.config.own_parts.own_head"}}}
+    words = [*searched(own), "model/head=x", "name=x", "paths.run_dir=."]
+    composed = OmegaConf.to_container(compose_quietly("train", words), resolve=False)
+    places = [place for place, value in walk(found, "own") if value == 7]
+    assert places == [place for place, value in walk(composed, "whole") if value == 7 and place[-1] == "mark"]
 
 
 @pytest.mark.parametrize(("name", "said"), [("", "--config-dir= is no folder"), ("o'n", "has a quote or the like in")])

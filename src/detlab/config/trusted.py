@@ -25,6 +25,7 @@ from detlab.system.reading import read_text
 
 Table = Mapping[str, Mapping[str, Mapping[str, Any]]]
 RESERVED = {"_args_", "_convert_", "_partial_", "_recursive_"}  # keys that Hydra interprets, besides _target_
+HEADER = 512  # characters of a file in which Hydra looks for its package
 COMMANDS = ("train", "evaluate", "predict")  # top configs whose defaults lists name the groups of a stored config
 LIBRARIES = {
     "detlab",
@@ -240,20 +241,23 @@ def _header(file: Path) -> str | None:
 
 
 def _own_header(file: Path) -> str | None:
-    """The package that any of a user's first comments gives, as Hydra reads them; None without one.
+    """The package in the header of a user's file, as Hydra reads it; None without one.
+
+    The header is the lines `# @KEY VALUE` before any other line that is not empty, within HEADER characters.
 
     Raises:
         ConfigError: Hydra cannot read it.
     """
-    for line in map(str.strip, read_text(file).content.splitlines()):
-        if line and not line.startswith("#"):
+    found = None
+    for line in filter(None, map(str.strip, read_text(file).content[:HEADER].splitlines())):
+        if not re.match(r"#\s*@", line):
             break
-        words = line.lstrip("#").strip()
-        if words.startswith("@package"):
-            if not re.fullmatch(r"@package \w+(\.\w+)*", words):
-                raise ConfigError(f"{file} begins with {line[:80]!r}, which is no place in a config.")
-            return _under("", words.removeprefix("@package "))
-    return None
+        key, *values = filter(None, line.lstrip("#").strip().split(" "))
+        if len(values) != 1 or (key == "@package" and not re.fullmatch(r"\w+(\.\w+)*", values[0])):
+            raise ConfigError(f"{file} begins with {line[:80]!r}, which is no place in a config.")
+        if key == "@package":
+            found = _under("", values[0])  # the last one holds
+    return found
 
 
 def _is_reserved(key: str) -> bool:
