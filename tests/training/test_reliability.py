@@ -256,8 +256,9 @@ def test_a_checkpoint_of_before_seals_that_does_not_fit_is_one_sentence(
         ),
         (
             "trainer.max_epochs=1",
-            r"found .*last\.ckpt after 2 epochs, and trainer\.max_epochs=1 is less; use trainer\.max",
+            r"found .*last\.ckpt after 3 epochs, and trainer\.max_epochs=1 is less; use trainer\.max_epochs=3",
         ),
+        ("trainer.max_epochs=2", r"found .*last\.ckpt after 3 epochs, and trainer\.max_epochs=2 is less"),
     ],
 )
 def test_options_that_a_run_cannot_go_on_with(whole: Path, tmp_path: Path, option: str, said: str) -> None:

@@ -174,8 +174,10 @@ def _check_length(file: Path, content: Mapping[str, Any], config: Mapping[str, A
     Raises:
         ConfigError: names the option.
     """
-    most, done = config.get("trainer", {}).get("max_epochs"), content["epoch"]
-    if type(most) is int and 0 <= most < done:
+    most = config.get("trainer", {}).get("max_epochs")
+    progress = content["loops"]["fit_loop"]["epoch_progress"]["current"]
+    done = _whole(progress.get("processed"))  # `epoch` is one less in a checkpoint of an epoch's end
+    if type(most) is int and done is not None and 0 <= most < done:
         raise ConfigError(
             f"resume=true found {file} after {done} epochs, and trainer.max_epochs={most} is less; use "
             f"trainer.max_epochs={done} or more."
