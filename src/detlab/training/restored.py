@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -69,7 +70,8 @@ def take_over(optimizer: Optimizer, scheduler: LRScheduler | None, built: Sequen
     for i, (group, own) in enumerate(zip(optimizer.param_groups, built, strict=True)):
         before = group.get("initial_lr", group["lr"])
         rate = own["initial_lr" if "initial_lr" in own else "lr"]
-        for key in own.keys() - {"lr", "initial_lr"}:
+        driven = {"betas", "momentum"} if "max_momentum" in own else set()  # by a OneCycleLR
+        for key in own.keys() - {"lr", "initial_lr"} - driven:
             if _differs(group[key], own[key]):
                 if key not in ("fused", "foreach"):  # how it is computed, not what
                     changes[f"{key} {own[key]} (before: {group[key]})"] = None
@@ -78,9 +80,20 @@ def take_over(optimizer: Optimizer, scheduler: LRScheduler | None, built: Sequen
             changes[f"learning rate {rate:.3g} (before: {before:.3g})"] = None
             group["lr"] = group["lr"] * rate / before if before else rate
             group["initial_lr"] = rate
-            if scheduler is not None:
-                scheduler.base_lrs[i] = float(rate)
+            if (bases := getattr(scheduler, "base_lrs", None)) is not None:  # a SequentialLR has none
+                bases[i] = float(rate)
+        if group.get("fused"):
+            _move_steps(optimizer, group)
     return list(changes)
+
+
+def _move_steps(optimizer: Optimizer, group: Group) -> None:
+    """Move step counts to their weights' device, where fused kernels read them; unfused ones keep them on the CPU."""
+    for weight in group["params"]:
+        state = optimizer.state.get(weight)
+        step = state.get("step") if isinstance(state, dict) else None
+        if isinstance(state, dict) and isinstance(step, Tensor):
+            state["step"] = step.to(weight.device, torch.float32)
 
 
 def _differs(one: Any, other: Any) -> bool:
