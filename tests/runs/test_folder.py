@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import io
 import json
 import os
 import platform
@@ -19,7 +20,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from detlab.commands.claim import RunFolder
+from detlab.commands.claim import RunFolder, _ask
 from detlab.config.compose import config_dir, config_hash
 from detlab.errors import ConfigError
 from detlab.runs import folder as module
@@ -298,6 +299,23 @@ def test_other_ranks_of_a_run_write_no_config_and_no_log(tmp_path: Path, monkeyp
     assert config.hydra.output_subdir is None
     assert list(config.hydra.job_logging.root.handlers) == ["console"]
     assert not (tmp_path / "run").exists()
+
+
+def test_other_ranks_stay_in_the_given_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra makes the folder of every rank; the default one would be left empty."""
+    monkeypatch.setenv("RANK", "1")
+    assert started("train", f"paths.run_dir={tmp_path / 'run'}") == str(tmp_path / "run")
+
+
+def test_without_a_terminal_nothing_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", None)  # as where a command was started with <&-
+    assert started("train", f"hydra.run.dir={tmp_path / 'run'}", "resume=true") == str(tmp_path / "run")
+
+
+def test_an_end_of_input_is_a_no(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    with pytest.raises(ConfigError, match="holds no run; give the folder of one"):
+        _ask(tmp_path)
 
 
 def test_an_error_in_the_claim_ends_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ DEFAULT = "${hydra:runtime.output_dir}"  # paths.run_dir in conf/
 
 
 class RunFolder(Callback):
-    """Locks the folder of hydra.run.dir, or refuses the command; without that option, the first free default name.
+    """Locks the folder of hydra.run.dir or paths.run_dir, or refuses the command; without them, a free default name.
 
     Args:
         resumable: resume=true continues the run in the given folder, else the newest unfinished run of the config.
@@ -47,6 +47,9 @@ class RunFolder(Callback):
             own = _own_folder(config)
             if self.resumable and rank():  # only detlab train, which is resumable, runs on several ranks
                 _write_nothing(config)
+                if own is not None:  # Hydra makes its folder in every rank
+                    with read_write(config.hydra), open_dict(config.hydra):
+                        config.hydra.run.dir = str(own)
                 return
             folder = str(self._claim(config, own))
             with read_write(config.hydra), open_dict(config.hydra):
@@ -84,8 +87,8 @@ class RunFolder(Callback):
             wanted = _newest(config, wanted.absolute().parents[1])
         elif not given and not self.keep_name:
             return claim_free(wanted)
-        elif resume and sys.stdin.isatty() and not any((wanted / name).exists() for name in OF_A_RUN):
-            _ask(wanted)  # only on a terminal: scripts pass resume=true at their first start too
+        elif resume and _on_terminal() and not any((wanted / name).exists() for name in OF_A_RUN):
+            _ask(wanted)  # not in scripts, which pass resume=true at their first start too
         claim(wanted, resume=resume, holds=self.holds)
         return wanted
 
@@ -133,13 +136,20 @@ def _check_name(name: object) -> None:
         raise ConfigError(f"name={name} leads out of the folder of outputs; give a place by hydra.run.dir=FOLDER.")
 
 
+def _on_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()  # None where it was closed
+
+
 def _ask(folder: Path) -> None:
     """Ask whether resume=true shall start a new run in a folder without one; its name may be mistyped.
 
     Raises:
         ConfigError: the user answered no.
     """
-    answer = input(f"{folder} holds no run to go on with. Start one there? [y/N] ")
+    try:
+        answer = input(f"{folder} holds no run to go on with. Start one there? [y/N] ")
+    except EOFError:  # Ctrl-D
+        answer = ""
     if answer.strip().lower() not in ("y", "yes"):
         raise ConfigError(f"{folder} holds no run; give the folder of one, hydra.run.dir=FOLDER, or leave resume out.")
 
