@@ -149,3 +149,6 @@ def test_values_of_val_are_said_to_be_of_val(tmp_path: Path) -> None:
     text = (folder / "report" / "index.html").read_text()
     assert "3 of 11 runs are judged on val, which also selected their checkpoints" in text
     assert "data.test_fraction=0.2" in text
+    markdown = (folder / "report" / "report.md").read_text()
+    assert "3 of 11 runs are judged on val, which also selected their checkpoints" in markdown
+    assert "of the cells are missing or failed" in markdown

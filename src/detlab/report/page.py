@@ -40,6 +40,7 @@ def html_page(analysis: Analysis, title: str, when: str, reload: int = 0) -> str
     parts = [section for section in _sections(analysis) if section[2]]
     links = "".join(f'<a href="#{name}">{for_html(head)}</a>' for name, head, _ in parts)
     body = "".join(f'<section id="{name}"><h2>{for_html(head)}</h2>{inside}</section>' for name, head, inside in parts)
+    warned = "".join(f'<p class="warning">{for_html(text)}</p>' for text in warnings_of(analysis))
     source = files("detlab.report")
     style, script = (source.joinpath(f"page.{kind}").read_text() for kind in ("css", "js"))
     sweep = analysis.sweep
@@ -53,7 +54,7 @@ def html_page(analysis: Analysis, title: str, when: str, reload: int = 0) -> str
         f'<link rel="icon" href="data:,"><title>{for_html(title)}</title><style>{style}</style></head>'
         f'<body><header><h1>{for_html(title)}</h1><div class="soft">{for_html(facts)}</div><nav>{links}</nav></header>'
         f"<main>{answer_html(analysis)}"
-        f"{_warnings(analysis)}{body}</main><script>{script}</script></body></html>\n"
+        f"{warned}{body}</main><script>{script}</script></body></html>\n"
     )
 
 
@@ -66,24 +67,25 @@ def method(analysis: Analysis) -> str:
     return METHOD.format(resamples=analysis.resamples, images=analysis.images)
 
 
-def _warnings(analysis: Analysis) -> str:
+def warnings_of(analysis: Analysis) -> list[str]:
+    """Sentences on what makes the comparison unfair or uncertain."""
     said = unfair(analysis.sweep) + front_words(analysis)
-    missing = [r for row in analysis.sweep.rows for r in analysis.sweep.seeds if r not in row.done]
+    missing = [seed for row in analysis.sweep.rows for seed in analysis.sweep.seeds if seed not in row.done]
     if missing:
         said.append(f"{len(missing)} of the cells are missing or failed; see Every run.")
     runs = [run for row in analysis.sweep.rows for run in row.done.values()]
     if judged := sum(run.split == "val" for run in runs):
         said.append(
             f"{judged} of {len(runs)} runs are judged on val, which also selected their checkpoints: the data have no "
-            "test split, and the values are too high by what that selection gained. Where this page says test images, "
-            "those of val are meant. data.test_fraction=0.2 makes a test split."
+            "test split, and the values are too high by what that selection gained. Where this report says test "
+            "images, those of val are meant. data.test_fraction=0.2 makes a test split."
         )
     if len(analysis.sweep.seeds) == 1 and len(analysis.sweep.rows) > 1:
         said.append(
             "There is one seed, so there is no verdict about the choice: another seed may give another result. The "
             "intervals cover the test images only. Run a second seed."
         )
-    return "".join(f'<p class="warning">{for_html(text)}</p>' for text in said)
+    return said
 
 
 def _sections(analysis: Analysis) -> list[tuple[str, str, str]]:
@@ -221,7 +223,7 @@ def _sheet(analysis: Analysis) -> str:
 def markdown_report(analysis: Analysis, title: str, made: Sequence[tables.Table]) -> str:
     """The report's sentences and tables as Markdown."""
     parts = [f"# {for_markdown(title)}", *map(for_markdown, answer(analysis))]
-    parts += [f"**Warning.** {for_markdown(text)}" for text in [*unfair(analysis.sweep), *front_words(analysis)]]
+    parts += [f"**Warning.** {for_markdown(text)}" for text in warnings_of(analysis)]
     if said := method(analysis):
         parts.append(said)
     for table in made:
