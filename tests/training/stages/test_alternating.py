@@ -24,7 +24,7 @@ from detlab.data.proposals.store import read_proposals
 from detlab.errors import ConfigError
 from detlab.runs.checkpoints import Checkpoint, read_checkpoint
 from detlab.tensors.structures import Batch
-from detlab.training.stages.alternating import Shared, fast_of, joined, propose_batch, rpn_of
+from detlab.training.stages.alternating import NAMES, Shared, fast_of, joined, propose, propose_batch, rpn_of
 from detlab.training.stages.stage import Length, Stages
 from tests.training.stages.running import config_of, interrupted, run, tool
 
@@ -134,6 +134,17 @@ def test_a_run_killed_between_stages_goes_on_to_the_same_weights(trained: Path, 
     a, b = state(trained), state(folder)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_cache_left_by_a_kill_is_removed(trained: Path, tmp_path: Path) -> None:
+    """Between the proposals of a split and the end of its cache."""
+    folder = interrupted(trained, tmp_path / "run")
+    proposals = folder / "stages" / FOLDERS[0] / "proposals"
+    before = {file: file.stat().st_mtime_ns for file in proposals.iterdir()}
+    (proposals / "train").mkdir()
+    (proposals / "train" / "1.boxes.npy").touch()
+    assert propose(Stages(config_of(folder, *STAGED, "resume=true"), NAMES, "best"), 1) == proposals
+    assert {file: file.stat().st_mtime_ns for file in proposals.iterdir()} == before
 
 
 def test_stages_of_another_run_are_refused(tmp_path: Path) -> None:

@@ -132,12 +132,14 @@ def propose(stages: Stages, number: int) -> Path:
     folder = stages.folder(number) / "proposals"
     config = stages.config_of(number) | {"model": rpn_of(stages.config["model"])}
     for split in ("train", "val", "test"):
+        cache = ImageCache(folder / split, ("scores", "boxes"))
         if (folder / f"{split}.npz").is_file():
+            if cache.folder.is_dir():  # of a process that was killed between the two
+                cache.remove()
             continue
         data = unaugmented(config, split)
         if split == "test" and not data.has("test"):
             continue
-        cache = ImageCache(folder / split, ("scores", "boxes"))
         describe = partial(propose_batch, for_training=split == "train")
         fill_cache(config, stages.checkpoint(number), data, split, cache, describe)
         records = data.records("val" if split == "val" else "test")
