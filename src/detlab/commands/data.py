@@ -42,7 +42,7 @@ from detlab.training.console import say_audit
 USAGE = "detlab data data=voc data.root=..."
 
 WIDTH = 110  # smallest width of the tables in characters, also without a terminal
-MOST_CLASSES = 100  # largest number of rows of a printed table; data.html has them all
+MOST_ROWS = 100  # largest number of rows of a printed table; data.html has them all
 SHEET = 24  # largest number of pictures in data_sheet.png
 COLUMNS, SIDE = 6, 400  # of that sheet: pictures in a row, and px of a picture's longer side
 
@@ -191,11 +191,11 @@ def _print(table: data_page.Table) -> None:
     shown = Table(title=table.title)
     for i, head in enumerate(table.heads):
         shown.add_column(head, justify="right" if i else "left")
-    for row in table.rows[: MOST_CLASSES + 1]:
+    for row in table.rows[:MOST_ROWS]:
         shown.add_row(*row)
     show(shown, WIDTH)
-    if len(table.rows) > MOST_CLASSES + 1:
-        say(f"            and {len(table.rows) - MOST_CLASSES - 1} classes more, see data.html")
+    if len(table.rows) > MOST_ROWS:
+        say(f"            and {len(table.rows) - MOST_ROWS} rows more, see data.html")
 
 
 def write_contents(data: DetectionData, file: str) -> None:

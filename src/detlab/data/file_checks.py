@@ -79,9 +79,10 @@ def _in_order(
     done = 0
     for part in () if in_threads else parts:
         begun, worked = time.perf_counter(), time.thread_time()
-        yield look(part)
-        done += 1
+        found = look(part)
         worked, waited = time.thread_time() - worked, time.perf_counter() - begun
+        yield found
+        done += 1
         if waited > WAITING_S + 2 * worked:
             break
     if done < len(parts):
