@@ -18,7 +18,7 @@ class Command(NamedTuple):
 
 
 def commands() -> dict[str, Command]:
-    """Every sub-command by name: the files with a USAGE, parsed and not imported, since torch takes seconds."""
+    """Every sub-command by name: the files that define USAGE."""
     found = {}
     for file in sorted(FOLDER.glob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))

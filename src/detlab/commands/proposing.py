@@ -56,7 +56,7 @@ def propose(config: Mapping[str, Any], words: Sequence[str], measure: Measure) -
     """
     seconds = 60.0 * config["minutes"]
     given = _given(words)
-    gpu = config["trainer"]["accelerator"] not in ("cpu",)
+    gpu = config["trainer"]["accelerator"] != "cpu"
     if "trainer" not in _keys(given) and torch.cuda.is_available():
         given, gpu = [*given, "trainer=gpu"], True
     given = _words(given, ON_GPU if gpu else {})

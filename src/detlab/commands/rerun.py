@@ -26,7 +26,7 @@ from detlab.system.text import complain
 
 USAGE = "detlab rerun outputs/..."
 
-HELP = "usage: detlab rerun RUN [--config-dir=FOLDER] [out=FOLDER] [trust=[PREFIX,...]]"
+HELP = "usage: detlab rerun RUN [--config-dir=FOLDER] [out=FOLDER] [trust=[PACKAGE,...]]"
 COMPARED = ("config_hash", "data_fingerprint", "git", "packages", "python", "device", "processes")
 
 

@@ -21,10 +21,12 @@ class Rule:
 
 
 def model_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The model's node; {} without one."""
     return config.get("model") or {}
 
 
 def part(config: Mapping[str, Any], *path: str) -> Any:
+    """The node at a path below the model; {} where it is absent or null."""
     node: Any = model_of(config)
     for key in path:
         node = node.get(key) if isinstance(node, Mapping) else None
@@ -38,14 +40,17 @@ def fact(node: Any, name: str) -> Any:
 
 
 def family(config: Mapping[str, Any], name: str) -> Any:
+    """A class attribute of the detector's class."""
     return fact(model_of(config), name)
 
 
 def reads_rois(config: Mapping[str, Any]) -> bool:
+    """Whether the detector reads RoIs or crops, not whole maps."""
     return family(config, "reads") in ("rois", "crops")
 
 
 def pools(config: Mapping[str, Any], what: str) -> bool:
+    """Whether the pool gives `what`, such as "vectors" or "crops"."""
     return fact(part(config, "pool"), "gives") == what
 
 
@@ -54,12 +59,14 @@ def fresh(config: Mapping[str, Any]) -> bool:
     return not config.get("init_from") and not config.get("resume")
 
 
-def on_cpu(config: Mapping[str, Any]) -> bool:
+def several_cpu_processes(config: Mapping[str, Any]) -> bool:
+    """Whether training may run in several processes on CPUs."""
     trainer = config.get("trainer") or {}
     return trainer.get("accelerator") == "cpu" and trainer.get("devices") not in (1, "1")
 
 
 def one_map(config: Mapping[str, Any]) -> bool:
+    """Whether the neck gives a single map."""
     return bool(fact(part(config, "neck"), "single_map"))
 
 
@@ -69,6 +76,7 @@ def stages(config: Mapping[str, Any], name: str) -> list[Any]:
 
 
 def any_stage(config: Mapping[str, Any], name: str, asked: str) -> bool:
+    """Whether the part called `name` of any stage has the class attribute `asked`."""
     return any(fact(node, asked) for node in stages(config, name))
 
 

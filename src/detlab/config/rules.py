@@ -19,12 +19,12 @@ from detlab.config.facts import (
     fresh,
     mines_without_best,
     model_of,
-    on_cpu,
     one_map,
     one_training_size,
     part,
     pools,
     reads_rois,
+    several_cpu_processes,
     unequal_boxes,
 )
 from detlab.errors import ConfigError
@@ -48,7 +48,10 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "synchronised batch norm on CPUs",
-        lambda c: on_cpu(c) and ("sync_bn" in str(model_of(c)) or bool((c.get("trainer") or {}).get("sync_batchnorm"))),
+        lambda c: (
+            several_cpu_processes(c)
+            and ("sync_bn" in str(model_of(c)) or bool((c.get("trainer") or {}).get("sync_batchnorm")))
+        ),
         "norm=sync_bn",
         "torch synchronises batch statistics only between GPUs",
         "model.backbone.norm=gn, or trainer=ddp",

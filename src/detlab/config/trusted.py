@@ -38,8 +38,14 @@ LIBRARIES = {
     "rich",
     "torch",
     "torchmetrics",
+    "torchvision",
+    "wandb",
+    "yaml",
+    "matplotlib",
+    "pytorch_lightning",
+    "lightning_fabric",
+    "tensorboard",
 }
-LIBRARIES |= {"torchvision", "wandb", "yaml", "matplotlib", "pytorch_lightning", "lightning_fabric", "tensorboard"}
 
 
 class Node(NamedTuple):

@@ -13,10 +13,9 @@ from detlab.data.file_checks import Unusable, facts_of
 from detlab.data.flat import Records
 from detlab.data.images import MAX_PIXELS, ImageFacts
 from detlab.data.pixels import is_deep_mode
-from detlab.data.records import QUIET, Record
+from detlab.data.records import QUIET, UNKNOWN, Record
 
 PART = 20_000  # images whose boxes are checked at once, which bounds the memory
-UNKNOWN = (0, 0)  # size of an image that its annotation does not give
 MIXER = np.int64(-7046029254386353131)  # an odd number whose bits look random (2^64 / golden ratio)
 PLACES = 3  # decimals of px to which boxes are compared
 ROUNDING = 1e-6  # px, rounding error of a product of shares and sides
@@ -195,7 +194,7 @@ def _with_facts(item: Record, fact: ImageFacts, split: str, report: AuditReport)
         rotate = not raw_only
         report.add(split, "EXIF ignored" if raw_only else "EXIF-rotated image", item.name, item.path)
     size = fact.size if rotate else fact.raw_size
-    if item.size != (0, 0) and item.size != size:
+    if item.size != UNKNOWN and item.size != size:
         report.add(
             split,
             "image size differs from annotation",

@@ -104,7 +104,7 @@ class Found(NamedTuple):
 
     @property
     def path(self) -> Path | None:
-        """The same as a path, which takes ten times as long to make as its text."""
+        """`text` as a Path, made on demand: making it takes ten times as long as the text."""
         return None if self.text is None else Path(self.text)
 
 
@@ -156,7 +156,10 @@ class Finder:
         return Found(str(self.folders[0] / plain))
 
     def find_all(self, names: Sequence[str]) -> list[Found]:
-        """Find files that must differ: one that was corrected to a file that another name leads to, too, is missing."""
+        """Find a file for each name.
+
+        A file at another path than the name says counts as missing if several names lead to it.
+        """
         found = [self._plain(name) or self.find(name) for name in names]
         if not any(one.corrected for one in found):
             return found

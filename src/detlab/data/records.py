@@ -17,6 +17,8 @@ from detlab.system.text import shortened
 LONGEST_NAME = 10_000  # characters of a class's name; a reader of metrics.csv allows cells of 131,072
 QUIET = np.errstate(over="ignore", invalid="ignore")  # for boxes at the end of a float's range, which will be dropped
 
+UNKNOWN = (0, 0)  # size of an image that its annotation does not give
+
 
 @dataclass(frozen=True)
 class Record:
@@ -25,7 +27,7 @@ class Record:
     id: int
     name: str  # for reports and file_name of results
     path: Path | None  # None for generated images
-    size: tuple[int, int]  # (height, width); (0, 0) until the file has been checked
+    size: tuple[int, int]  # (height, width); UNKNOWN until the file has been checked
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))  # [n, 4] float64
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # [n]
     area: np.ndarray = field(default_factory=lambda: np.zeros(0))  # [n] px^2

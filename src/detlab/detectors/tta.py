@@ -89,7 +89,10 @@ class TTA:
 
 
 def scaled(batch: Batch, scale: float, divisor: int) -> Batch:
-    """A batch on a canvas of `scale` times the size, rounded to multiples of `divisor`; targets are dropped."""
+    """A batch without targets, on a canvas of `scale` times the size, rounded to multiples of `divisor`.
+
+    Scale 1 keeps the canvas.
+    """
     height, width = (max(1, round(side * scale / divisor)) * divisor for side in batch.canvas)
     if scale == 1.0 or (height, width) == batch.canvas:
         return batch._replace(targets=None)

@@ -19,7 +19,7 @@ from detlab.system.printing import say
 
 CANDIDATES = (LAST, PREVIOUS, "best.ckpt")  # tried in this order; a run can resume from each of them
 FINISHED = "finished"
-PROGRESS = (  # numbers at the top of a checkpoint, and where Lightning's loops, which go on from theirs, count the same
+PROGRESS = (  # counts at the top of a checkpoint, each with the path of the same count in Lightning's fit loop
     ("global_step", "epoch_loop.automatic_optimization.optim_progress", "optimizer", "step", "total", "completed"),
     ("epoch", "epoch_progress", "current", "completed"),
 )
@@ -147,7 +147,7 @@ def _check(file: Path, content: Mapping[str, Any], config: Mapping[str, Any]) ->
 
 def _damage(content: Mapping[str, Any]) -> str | None:
     """What contradicts itself in a checkpoint's training state; Lightning would take it, or fail in its own words."""
-    seal = content[CHECKPOINT_KEY].get(SEAL)  # those of earlier versions have none
+    seal = content[CHECKPOINT_KEY].get(SEAL)  # without one, only the checks below apply
     if seal is not None and seal != seal_of(content, CHECKPOINT_KEY):
         return "it was changed after detlab wrote it; its weights alone can be taken, by init_from="
     for key in ("optimizer_states", "lr_schedulers"):

@@ -1,6 +1,6 @@
 """Box geometry over padded batches. Boxes are (x1, y1, x2, y2) in continuous pixels, w = x2 - x1.
 
-Intersection and union follow the COCO convention (no +1). Losses follow the definitions of torchvision.ops.
+Intersection and union follow the COCO convention (no +1).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from detlab.data.flat import BOX_FIELDS, LABEL, Records, Texts, spans, starts_of
 from detlab.data.formats.coco_rows import Row, Rows
 from detlab.data.formats.source import placed_text
 from detlab.data.places import Finder, slashed
-from detlab.data.records import Classes
+from detlab.data.records import UNKNOWN, Classes
 from detlab.data.values import flag, number, whole, words
 from detlab.errors import DataError
 
@@ -177,9 +177,9 @@ def _folder(path: str | None) -> str:
 
 
 def _size(row: Row) -> tuple[int, int]:
-    """(height, width) as annotated; (0, 0) where that is no size."""
+    """(height, width) as annotated; UNKNOWN where that is no size."""
     sides = whole(row.get("height")) or 0, whole(row.get("width")) or 0
-    return sides if min(sides) > 0 else (0, 0)
+    return sides if min(sides) > 0 else UNKNOWN
 
 
 def id_of(value: object) -> Key | None:

@@ -23,7 +23,7 @@ from detlab.data.formats.source import (
 from detlab.data.formats.voc_folders import IMAGES
 from detlab.data.images import ImageError, inspect, list_images, suffixes
 from detlab.data.places import Finder, real_folder
-from detlab.data.records import Classes, Record, record
+from detlab.data.records import UNKNOWN, Classes, Record, record
 from detlab.data.values import flag, whole, words
 from detlab.errors import DataError
 from detlab.ranges import OneOf, OptionsOf, Size
@@ -156,8 +156,8 @@ class CsvBoxes(Source):
     ) -> Record | None:
         """An image with its boxes; None if its size is needed and cannot be read."""
         height, width = (whole(picture.rows[0][1].get(key)) or 0 for key in ("height", "width"))
-        size = (height, width) if min(height, width) > 0 else (0, 0)
-        if size == (0, 0) and any(table.shares for table, _ in picture.rows) and picture.path.is_file():
+        size = (height, width) if min(height, width) > 0 else UNKNOWN
+        if size == UNKNOWN and any(table.shares for table, _ in picture.rows) and picture.path.is_file():
             try:
                 size = inspect(picture.path, decode=False, max_pixels=self.max_pixels).size
             except ImageError as error:
@@ -232,7 +232,7 @@ class CsvBoxes(Source):
             report.add(split, "image without a row" if self.unlisted == "ignore" else "unlisted image", path.name)
             if self.unlisted == "empty":
                 count += 1
-                splits[split].append(record(id=count, name=printable(path.name), path=path, size=(0, 0), objects=[]))
+                splits[split].append(record(id=count, name=printable(path.name), path=path, size=UNKNOWN, objects=[]))
 
 
 def csv_boxes(

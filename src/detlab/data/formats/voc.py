@@ -13,7 +13,7 @@ from detlab.data.formats.voc_folders import Layout, layouts
 from detlab.data.formats.voc_xml import Annotation, ObjectNode, annotation, parse
 from detlab.data.images import suffixes
 from detlab.data.places import Finder, Found, slashed
-from detlab.data.records import Classes, Record, record
+from detlab.data.records import UNKNOWN, Classes, Record, record
 from detlab.data.values import flag, number
 from detlab.errors import DataError
 from detlab.ranges import OptionsOf, Size
@@ -127,7 +127,7 @@ class Voc(Source):
             report.add(split, "corner at 0", entry.stem, path)
         sides = number(facts.height), number(facts.width)
         known = all(side is not None and 1 <= side <= LARGEST_SIDE for side in sides)
-        size = (int(sides[0] or 0), int(sides[1] or 0)) if known else (0, 0)
+        size = (int(sides[0] or 0), int(sides[1] or 0)) if known else UNKNOWN
         return record(id=id, name=path.name, path=path, size=size, objects=objects)
 
     def _object(

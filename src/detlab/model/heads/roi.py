@@ -25,6 +25,8 @@ class RoIHead(nn.Module):
         pool: features and RoIs [N, 5] -> [N, C, size, size] or [N, C * bins].
         body: pooled features -> [N, width].
         width: features the body gives.
+        cls_loss: says how many logits a RoI has.
+        num_classes: K, without background.
         class_agnostic: one box per RoI instead of one per class.
     """
 
@@ -80,7 +82,10 @@ class FlattenMap(nn.Flatten):
 
 
 class FCHead(nn.Sequential):
-    """Fully connected layers with ReLU on the flattened RoI features (FPN section 4.2: two of 1024)."""
+    """Fully connected layers with ReLU on the flattened RoI features (FPN section 4.2: two of 1024).
+
+    [N, features] or [N, C, h, w] -> [N, width].
+    """
 
     def __init__(self, features: int, *, width: int, depth: int, dropout: float = 0.0) -> None:
         layers: list[nn.Module] = [FlattenMap()]
@@ -91,7 +96,10 @@ class FCHead(nn.Sequential):
 
 
 class ConvFCHead(nn.Sequential):
-    """3x3 convs with norm, then one fully connected layer (torchvision's v2 detectors: four convs of 256)."""
+    """3x3 convs with norm, then one fully connected layer (torchvision's v2 detectors: four convs of 256).
+
+    [N, channels, h, w] with h * w = bins -> [N, width].
+    """
 
     def __init__(self, channels: int, bins: int, *, convs: int, width: int, norm: str) -> None:
         layers: list[nn.Module] = []
@@ -132,6 +140,10 @@ def roi_head(
         width, depth, dropout: of the new fully connected layers; depth 0 reads the pooled features as they are.
         convs, norm: 3x3 convs before one fully connected layer.
         size: side of the pooled map; null takes the body's own (14 for conv5, 7 for fully connected layers).
+        cls_loss, num_classes, class_agnostic: see `RoIHead`.
+
+    Raises:
+        ValueError: body="tail" where the backbone has no tail, or the levels or the pool do not fit it.
     """
     tail = backbone.tail
     spatial = pool(levels=levels, size=7).spatial

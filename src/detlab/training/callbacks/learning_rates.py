@@ -12,7 +12,7 @@ class LearningRates(LearningRateMonitor):
     """Lightning's monitor, with one row a step: under accumulation, Lightning writes one for each micro-batch."""
 
     def on_train_start(self, trainer: L.Trainer, *args: Any, **kwargs: Any) -> None:
-        """Begin anew."""
+        """Forget which step was logged last."""
         super().on_train_start(trainer, *args, **kwargs)
         self._logged = -1
 
