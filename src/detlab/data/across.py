@@ -6,10 +6,9 @@ import hashlib
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,20 +21,27 @@ ORDER = ("train", "val", "test")
 EDGE = 4096  # bytes at both ends of a file that are compared before the whole is read
 
 File = tuple[str, str]  # (split, path)
+Names = list[File]  # of one inode: hard and soft links lead to the same content
 
 
-def count_shared(splits: Mapping[str, Records], report: AuditReport) -> None:
-    """Count images of val and test whose file an earlier split has, too."""
+def shared_images(splits: Mapping[str, Records], report: AuditReport) -> list[str]:
+    """Count images of val and test whose file an earlier split has, too, and return notes on copies of other names."""
+    files = []  # (split, path, name), earlier splits first
+    for split in ORDER:
+        part = splits.get(split)
+        if part is not None:
+            named = zip(part.paths(), part.names, strict=True)
+            files += [(split, path, name) for path, name in named if path is not None]
     first: dict[str, str] = {}
-    for split, path, name in _files(splits):
+    for split, path, name in files:
         earlier = first.setdefault(path, split)
         if earlier != split:
             report.add(split, f"image also in {earlier}", name, Path(path))
+    return _copy_notes(files)
 
 
-def copy_notes(splits: Mapping[str, Records]) -> list[str]:
+def _copy_notes(files: Sequence[tuple[str, str, str]]) -> list[str]:
     """A note for each pair of splits that share pictures under different names, byte by byte."""
-    files = list(_files(splits))
     same_as = same_content([(split, path) for split, path, _ in files])
     first: dict[str, File] = {}
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
@@ -49,15 +55,6 @@ def copy_notes(splits: Mapping[str, Records]) -> list[str]:
         f"{earlier} byte by byte ({names(pairs)}); results on {split} say less about new images."
         for (split, earlier), pairs in found.items()
     ]
-
-
-def _files(splits: Mapping[str, Records]) -> Iterator[tuple[str, str, str]]:
-    """(split, path, name) of every file, earlier splits first."""
-    for split in ORDER:
-        part = splits.get(split)
-        if part is not None:
-            named = zip(part.paths(), part.names, strict=True)
-            yield from ((split, path, name) for path, name in named if path is not None)
 
 
 def count_classes(train: Records | None, class_names: Sequence[str], report: AuditReport) -> None:
@@ -96,39 +93,40 @@ def same_content(files: Sequence[File]) -> dict[str, str]:
     Args:
         files: (split, path), in the order of splits.
     """
-    by_size: dict[int, list[_Found]] = defaultdict(list)
-    for split, path in files:
-        with suppress(OSError, ValueError):
-            found = os.stat(path)
-            by_size[found.st_size].append(_Found(split, path, (found.st_dev, found.st_ino)))
+    inodes: dict[tuple[int, int, int], Names] = {}  # by size, device and number
+    for file in files:
+        try:
+            found = os.stat(file[1])
+        except (OSError, ValueError):
+            continue
+        inodes.setdefault((found.st_size, found.st_dev, found.st_ino), []).append(file)
+    by_size: dict[int, list[Names]] = defaultdict(list)
+    for (size, _, _), named in inodes.items():
+        by_size[size].append(named)
     return {
-        file.path: group[0].path
+        path: group[0][0][1]
         for sized in by_size.values()
         for ends in _of_several_splits(sized, _ends)
         for group in _of_several_splits(ends, _whole)
-        if not _is_blank(group[0].path)
-        for file in group
+        if not _is_blank(group[0][0][1])
+        for named in group
+        for _, path in named
     }
 
 
-class _Found(NamedTuple):
-    split: str
-    path: str
-    inode: tuple[int, int]  # device and number
-
-
-def _of_several_splits(files: Sequence[_Found], read: Callable[[str], bytes]) -> list[list[_Found]]:
-    """Groups of files that read alike and lie in more than one split; unreadable files are in none."""
-    if len({file.split for file in files}) < 2:
+def _of_several_splits(inodes: Sequence[Names], read: Callable[[str], bytes]) -> list[list[Names]]:
+    """Groups of inodes that read alike and lie in more than one split; unreadable files are in none."""
+    if not _several_splits(inodes):
         return []
-    known: dict[tuple[int, int], bytes] = {}
-    groups: dict[bytes, list[_Found]] = defaultdict(list)
-    for file in files:
+    groups: dict[bytes, list[Names]] = defaultdict(list)
+    for named in inodes:
         with suppress(OSError, ValueError, ReadError):
-            if file.inode not in known:
-                known[file.inode] = read(file.path)
-            groups[known[file.inode]].append(file)
-    return [group for group in groups.values() if len({file.split for file in group}) > 1]
+            groups[read(named[0][1])].append(named)
+    return [group for group in groups.values() if _several_splits(group)]
+
+
+def _several_splits(inodes: Sequence[Names]) -> bool:
+    return len({split for named in inodes for split, _ in named}) > 1
 
 
 def _ends(path: str) -> bytes:

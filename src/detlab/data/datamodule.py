@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from detlab import ranges
-from detlab.data.across import copy_notes, count_classes, count_shared, name_notes
+from detlab.data.across import count_classes, name_notes, shared_images
 from detlab.data.audit import AuditReport, printable
 from detlab.data.checks import audited
 from detlab.data.dataset import Collate, DetectionDataset, Sample
@@ -26,6 +26,7 @@ from detlab.data.splits import ground_truth, of_classes, renamed, with_shares
 from detlab.data.transforms import MODES, Resize
 from detlab.errors import DataError
 from detlab.ranges import BelowOne, Count, NonNegative, OneOf, OpenFraction, Positive, Seed, Size
+from detlab.system.memory import without_collector
 from detlab.tensors.structures import Batch, GroundTruth
 
 TRAINING = ("train", "val")  # splits that training needs
@@ -162,6 +163,7 @@ class DetectionData(L.LightningDataModule):
         """Download missing files."""
         self.source.prepare()
 
+    @without_collector()
     def setup(self, stage: str | None = None) -> None:
         """Read and audit every split, once.
 
@@ -182,18 +184,15 @@ class DetectionData(L.LightningDataModule):
         self._notes = [*self._notes, *name_notes(classes.names)]
         self._splits = {split: part[: self.limit.get(split)] for split, part in checked.items()}
         if not self.same_images:
-            count_shared(self._splits, self.report)
-            self._notes += copy_notes(self._splits)
+            self._notes += shared_images(self._splits, self.report)
         else:
             self._splits = dict.fromkeys(SPLITS, self._splits.get("train", Records.of([])))
         self._classes = classes
         self.collate.check(self.resize.target(size) for part in self._splits.values() for size in part.shapes())
         for split in self.required:
             if not self._splits.get(self._name(split)):
-                raise DataError(
-                    f"The {split} split has no usable image{self.report.largest_loss(split)}. Check data.root and the "
-                    f"split options."
-                )
+                lost = self.report.largest_loss(split)
+                raise DataError(f"The {split} split has no usable image{lost}. Check data.root and the split options.")
         self._proposals = proposals_of(self._splits, self.proposal_source, self.proposal_count)
 
     @property

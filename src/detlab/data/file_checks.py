@@ -99,7 +99,7 @@ class _Looker:
 
     def __init__(self, known: FactsCache, decode: bool, max_pixels: int) -> None:
         self.known, self.decode, self.max_pixels = known, decode, max_pixels
-        self.real_folders: dict[str, str] = {}
+        self.prefixes: dict[str, str] = {}  # the real path of a folder, with a slash at its end
 
     def __call__(self, paths: Iterable[str | None]) -> list[Fact]:
         return [None if path is None else self._one(path) for path in paths]
@@ -128,9 +128,10 @@ class _Looker:
     def _real(self, path: str) -> str:
         """The path of a file that is no link, with links in its folder resolved."""
         folder, _, name = path.rpartition("/")
-        if folder not in self.real_folders:
-            self.real_folders[folder] = os.path.realpath(folder or "/")
-        return os.path.join(self.real_folders[folder], name)
+        prefix = self.prefixes.get(folder)
+        if prefix is None:
+            prefix = self.prefixes[folder] = os.path.join(os.path.realpath(folder or "/"), "")
+        return prefix + name
 
 
 class FactsCache:
@@ -150,6 +151,7 @@ class FactsCache:
                 data = read_bytes(self.path)
         whole = len(data) - len(data) % ROW.size
         self.rows = {data[i : i + DIGEST]: data[i : i + ROW.size] for i in range(0, whole, ROW.size)}
+        self.facts: dict[bytes, ImageFacts] = {}  # by what rows say; many rows say the same
         self.new: list[bytes] = []
         self.written = time.monotonic()
 
@@ -158,9 +160,14 @@ class FactsCache:
         row = self.rows.get(key)
         if row is None or zlib.crc32(row[:-4]) != int.from_bytes(row[-4:], "little"):
             return None
-        _, height, width, raw_height, raw_width, rotated, several, mode, _ = ROW.unpack(row)
-        name = mode.rstrip(b"\0").decode("ascii", "replace")
-        return ImageFacts((height, width), (raw_height, raw_width), name, bool(rotated), bool(several))
+        content = row[DIGEST:-4]
+        if content not in self.facts:
+            _, height, width, raw_height, raw_width, rotated, several, mode, _ = ROW.unpack(row)
+            name = mode.rstrip(b"\0").decode("ascii", "replace")
+            self.facts[content] = ImageFacts(
+                (height, width), (raw_height, raw_width), name, bool(rotated), bool(several)
+            )
+        return self.facts[content]
 
     def put(self, key: bytes, fact: ImageFacts) -> None:
         """Remember a file's facts; `append` writes them."""

@@ -123,7 +123,7 @@ class Finder:
     ) -> None:
         self.root, self.outside, self.suffixes = root, outside, set(suffixes)
         self.folders = list(dict.fromkeys([*(followed(f) for f in folders), root]))
-        self._texts = ["" if folder == Path() else str(folder) for folder in self.folders]
+        self._prefixes = ["" if folder == Path() else os.path.join(folder, "") for folder in self.folders]
         self._top = root.resolve()
         self._listings: dict[Path, dict[str, list[str]]] = {}
         self._contents: dict[str, tuple[set[str], set[str]]] = {}
@@ -179,11 +179,11 @@ class Finder:
             return None
         if len(plain) > LONGEST or "//" in plain:
             return None
-        for folder in self._texts:
-            inner = os.path.join(folder, head) if head else folder
+        for prefix in self._prefixes:
+            inner = f"{prefix}{head}/" if head else prefix
             entries, files = self._content(inner or ".")
             if last in files:
-                return Found(os.path.join(inner, last), there=True)
+                return Found(inner + last, there=True)
             if last in entries:
                 return None
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -57,6 +58,7 @@ class Reader:
         used = used[np.argsort(np.array([numbers[keys[i]] for i in used.tolist()], np.int64), kind="stable")]
         counts = np.bincount(group, minlength=len(groups))
         places, starts = spans(starts_of(counts), np.array([groups[keys[i]] for i in used.tolist()], np.int64))
+        places = order[places]
         found = [(rows.images[i], paths[i]) for i in used.tolist()]
         folders: dict[str, int] = {}
         return Records(
@@ -68,7 +70,7 @@ class Reader:
             sizes=np.array([_size(row) for row, _ in found], np.int64).reshape(-1, 2),
             rotate=np.ones(len(found), bool),
             starts=starts,
-            **{name: boxes[name][order][places] for name in BOX_FIELDS},
+            **{name: boxes[name][places] for name in BOX_FIELDS},
         )
 
     def _boxes(self, groups: Mapping[Key, int]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -89,6 +91,8 @@ class Reader:
         order = np.argsort(row)
 
         def merged(plain: np.ndarray, name: str) -> np.ndarray:
+            if not others:
+                return plain
             values = np.array([found[name] for _, found in others], plain.dtype)
             return np.concatenate([plain, values.reshape(-1, *plain.shape[1:])])[order]
 
@@ -117,15 +121,16 @@ class Reader:
 
     def _paths(self, keys: list[Key]) -> list[str | None]:
         """The file of each image; None, and a finding, if none may be read, or two files share its id."""
-        named: dict[Key, set[str]] = {}
         names = [row.get("file_name") for row in self.document.rows.images]
-        for key, name in zip(keys, names, strict=True):
-            named.setdefault(key, set()).add(slashed(name) if isinstance(name, str) else "")
+        named: dict[Key, set[str]] = {key: set() for key in _repeated(keys)}
+        for key, name in zip(keys, names, strict=True) if named else ():
+            if key in named:
+                named[key].add(slashed(name) if isinstance(name, str) else "")
         usable: dict[int, str] = {}
         for i, (key, name) in enumerate(zip(keys, names, strict=True)):
             if not isinstance(name, str) or not name.strip():
                 self.report.add(self.split, "missing image", f"image id {words(key)} has no file_name")
-            elif len(named[key]) > 1:
+            elif len(named.get(key, ())) > 1:
                 self.report.add(self.split, "image id of two files", f"id {words(key)} ({name})")
             else:
                 usable[i] = name
@@ -163,6 +168,13 @@ class Reader:
                 "crowd": bool(crowd),
             }
         return None
+
+
+def _repeated(keys: list[Key]) -> set[Key]:
+    """Ids that occur more than once."""
+    if len(set(keys)) == len(keys):
+        return set()
+    return {key for key, count in Counter(keys).items() if count > 1}
 
 
 def _numbers(keys: list[Key]) -> dict[Key, int]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from detlab.data.progress import Progress
 from detlab.errors import DataError
 from detlab.system.json_stream import NotStreamedError, stream_object
+from detlab.system.memory import without_collector
 
 Row = dict[str, Any]  # an object of a json file, not checked yet
 LISTS = ("images", "annotations", "categories")
@@ -59,7 +58,7 @@ def read_rows(path: Path, name: str) -> Rows | None:
     rows, parts, count = Rows(), [], 0
     seen: set[str] = set()
     try:
-        with _without_collector(), Progress(f"reading {name}", path.stat().st_size) as shown:
+        with without_collector(), Progress(f"reading {name}", path.stat().st_size) as shown:
             for key, value in stream_object(path, LISTS, shown.advance):
                 if key not in LISTS:
                     continue
@@ -76,18 +75,6 @@ def read_rows(path: Path, name: str) -> Rows | None:
         return None
     rows.boxes = Boxes.joined(parts)
     return rows if seen == set(LISTS) else None
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Objects from JSON hold no cycles; looking for some takes a third of the time of reading them."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def rows_of(content: Row, name: str) -> Rows:
