@@ -51,6 +51,13 @@ def test_a_plan_is_the_sweep_that_train_would_run(outputs: Path) -> None:
     [
         (["neck,box_loss"], "names several ablations"),
         (["neck", "box_loss"], "takes one ablation"),
+        (["neck", "ablation=box_loss"], "neck and box_loss are several ablations"),
+        (["neck", "seed=0,0,1"], "seed is swept over 0 twice"),
+        (["neck", "seed=0,00"], "seed is swept over 0 twice"),
+        (["neck", "model/neck=fpn,spp,fpn"], "model/neck is swept over fpn twice"),
+        (["neck", "hydra/sweeper=optuna"], "hydra/sweeper=optuna is no choice of detlab ablate"),
+        (["neck", "hydra/launcher=basic"], "hydra/launcher=basic is no choice of detlab ablate"),
+        (["neck", "preview=true", "preview=false"], "preview is given twice"),
         (["nekc"], "ablation=nekc does not exist; did you mean neck"),
         (["model=ssd"], "Nothing is swept"),
         (["neck", "seed=a"], "seed=a must be a whole number"),
@@ -115,6 +122,12 @@ def test_a_preview_runs_nothing(capsys: pytest.CaptureFixture[str], outputs: Pat
     assert f"{rows * 2} at first, 2 seeds a row; at most {rows} rows x 4 seeds = {rows * 4}" in said
     assert "giou" in said
     assert not list(outputs.iterdir())
+
+
+def test_a_preview_names_rows_that_the_launcher_would_refuse(capsys: pytest.CaptureFixture[str], outputs: Path) -> None:
+    assert main(["optim.lr=0.001,abc", "model=retinanet", "budget=cpu", "preview=true", "probe=false"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "refused: optim.lr=abc must be a number above 0" in said
 
 
 @pytest.mark.parametrize(("name", "other"), [("box_loss", False), ("feature_use", True)])

@@ -18,6 +18,7 @@ from detlab.commands.preview import preview, wide_console
 from detlab.commands.words import OWN, answer_words, joined_flag, own_folder
 from detlab.config.ablation import Ablation, plan_ablation
 from detlab.config.overrides import short_names
+from detlab.config.typed import check_once
 from detlab.errors import ConfigError
 from detlab.report.intervals import Contrast, contrasts
 from detlab.report.results import Measured, measure
@@ -93,6 +94,7 @@ def read_request(words: Sequence[str]) -> Request:
         raise ConfigError(f"detlab ablate has no {flags[0]}; preview=true shows what it would run.")
     if len(names) > 1:
         raise ConfigError(f"detlab ablate takes one ablation, not {' and '.join(names)}; give each a command.")
+    check_once(word for word in words if word.partition("=")[0] in OPTIONS)
     pairs = dict(word.partition("=")[::2] for word in words if "=" in word)
     own = {key: _value(pairs[key]) for key in OPTIONS if key in pairs}
     others = [word for word in words if "=" in word and word.partition("=")[0] not in OPTIONS]

@@ -17,6 +17,7 @@ from rich.table import Table
 from detlab.config.ablation import USUAL, Ablation
 from detlab.config.overrides import short_names
 from detlab.config.rules import check
+from detlab.config.validate import validate
 from detlab.errors import ConfigError
 from detlab.report.results import Measured, measure
 from detlab.report.rounds import noise_of, smallest_difference
@@ -77,8 +78,9 @@ def preview(ablation: Ablation, seeds: Sequence[int], *, first: int | None, prob
 
 
 def refusal(config: dict[str, Any]) -> str:
-    """Why the rules refuse a config; "" if they do not."""
+    """Why the launcher would refuse a config: a wrong type or value, or a rule; "" if it would not."""
     try:
+        validate(config)
         check(config)
     except ConfigError as error:
         return f"refused: {error}"
