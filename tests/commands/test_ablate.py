@@ -130,6 +130,27 @@ def test_a_preview_names_rows_that_the_launcher_would_refuse(capsys: pytest.Capt
     assert "refused: optim.lr=abc must be a number above 0" in said
 
 
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        (["neck", "answer=test/map_smal"], False),
+        (["neck", "answer=val/map"], False),
+        (["neck", "answer=test/ar_300"], False),
+        (["model=rpn", "optim.lr=0.1,0.2"], False),
+        (["model=rpn", "optim.lr=0.1,0.2", "answer=test/ar_100"], True),
+        (["neck", "answer=map_small"], True),
+        (["neck", "answer=test/ap/person"], True),
+        (["neck", "answer=test/mar_100"], True),
+        (["neck", "answer=test/mine", "+metrics.classes.mine._target_=mine.measure"], True),
+    ],
+)
+def test_a_metric_that_no_row_has_is_refused_before_the_jobs(
+    words: list[str], known: bool, capsys: pytest.CaptureFixture[str], outputs: Path
+) -> None:
+    assert main([*words, "budget=cpu", "preview=true", "probe=false"]) == (0 if known else 2)
+    assert ("is no metric of the final test of these rows" in capsys.readouterr().err) == (not known)
+
+
 @pytest.mark.parametrize(("name", "other"), [("box_loss", False), ("feature_use", True)])
 def test_noise_of_another_metric_is_named(
     capsys: pytest.CaptureFixture[str], outputs: Path, name: str, other: bool
