@@ -145,6 +145,7 @@ FILES = [
     ("ablate neck seed=1,1", r"seed is swept over 1 twice; give each value once"),
     ("ablate neck hydra/launcher=basic", r"hydra/launcher=basic is no choice of detlab ablate, which runs given rows and"),
     ("ablate neck answer=test/mpa", r"answer=test/mpa is no metric of the final test of these rows; use answer=test/NAME, such as map"),
+    ("ablate neck max_sedes=3 until=decided", r"detlab ablate has no option max_sedes; did you mean max_seeds\?"),
     ("ablate seed=0", r"Nothing is swept: name an ablation, or give a key several choices, as in model/neck=fpn,none"),
     ("ablate nek", r"ablation=nek does not exist; did you mean neck\?; options: alternating_or_joint"),
     ("ablate 'optim.lr=interval(0,1)'", r"optim\.lr=interval\(0,1\) has no end of values; use choices, or hydra/sweeper=optuna with detlab"),

@@ -63,6 +63,7 @@ def test_a_plan_is_the_sweep_that_train_would_run(outputs: Path) -> None:
         (["neck", "seed=a"], "seed=a must be a whole number"),
         (["neck", "max_seeds=1", "until=decided"], "max_seeds=1 must be a whole number from 2 on"),
         (["neck", "max_seeds=4"], "max_seeds is for until=decided"),
+        (["neck", "until=decided", "max_sedes=3"], "did you mean max_seeds?"),
         (["neck", "until=tired"], "until=tired is not known"),
         (["neck", "preview=maybe"], "preview=maybe must be true or false"),
         (["neck", "--multirun"], "has no --multirun"),
@@ -315,3 +316,12 @@ def test_jobs_are_launched_in_the_sweeps_folder(monkeypatch: pytest.MonkeyPatch,
     assert "ablation=box_loss" in seen["words"]
     with pytest.raises(ConfigError):
         plan_ablation("box_loss,neck", [])
+
+
+def test_a_launcher_that_was_killed_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = Runs({"l1": 0.3, "giou": 0.5})
+    monkeypatch.setattr(runs, "launch", lambda *_: -9)
+    assert run(monkeypatch, runs, "seed=0,1") == 1
+    assert "was ended by signal 9; the same command goes on from here" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import signal
 import subprocess
@@ -98,6 +99,9 @@ def read_request(words: Sequence[str]) -> Request:
     pairs = dict(word.partition("=")[::2] for word in words if "=" in word)
     own = {key: _value(pairs[key]) for key in OPTIONS if key in pairs}
     others = [word for word in words if "=" in word and word.partition("=")[0] not in OPTIONS]
+    for key in (word.partition("=")[0] for word in others):
+        if near := difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.8):
+            raise ConfigError(f"detlab ablate has no option {key}; did you mean {near[0]}?")
     if own.get("until") is not None:
         one_of("until", own["until"], ("decided",))
     max_seeds = whole("max_seeds", own.get("max_seeds", 8), least=2) or 8
@@ -141,6 +145,12 @@ def answer(request: Request) -> int:
         if found:
             say_look(ablation, found[-1], wanted)
         status = launch(ablation, wanted)
+        if status < 0:
+            print(
+                f"detlab: the launcher was ended by signal {-status}; the same command goes on from here.",
+                file=sys.stderr,
+            )
+            return 1
         if status not in (0, 1):
             return status
         worst = max(worst, status)
