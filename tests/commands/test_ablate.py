@@ -51,11 +51,19 @@ def test_a_plan_is_the_sweep_that_train_would_run(outputs: Path) -> None:
     [
         (["neck,box_loss"], "names several ablations"),
         (["neck", "box_loss"], "takes one ablation"),
+        (["neck", "ablation=box_loss"], "neck and box_loss are several ablations"),
+        (["neck", "seed=0,0,1"], "seed is swept over 0 twice"),
+        (["neck", "seed=0,00"], "seed is swept over 0 twice"),
+        (["neck", "model/neck=fpn,spp,fpn"], "model/neck is swept over fpn twice"),
+        (["neck", "hydra/sweeper=optuna"], "hydra/sweeper=optuna is no choice of detlab ablate"),
+        (["neck", "hydra/launcher=basic"], "hydra/launcher=basic is no choice of detlab ablate"),
+        (["neck", "preview=true", "preview=false"], "preview is given twice"),
         (["nekc"], "ablation=nekc does not exist; did you mean neck"),
         (["model=ssd"], "Nothing is swept"),
         (["neck", "seed=a"], "seed=a must be a whole number"),
         (["neck", "max_seeds=1", "until=decided"], "max_seeds=1 must be a whole number from 2 on"),
         (["neck", "max_seeds=4"], "max_seeds is for until=decided"),
+        (["neck", "until=decided", "max_sedes=3"], "did you mean max_seeds?"),
         (["neck", "until=tired"], "until=tired is not known"),
         (["neck", "preview=maybe"], "preview=maybe must be true or false"),
         (["neck", "--multirun"], "has no --multirun"),
@@ -115,6 +123,33 @@ def test_a_preview_runs_nothing(capsys: pytest.CaptureFixture[str], outputs: Pat
     assert f"{rows * 2} at first, 2 seeds a row; at most {rows} rows x 4 seeds = {rows * 4}" in said
     assert "giou" in said
     assert not list(outputs.iterdir())
+
+
+def test_a_preview_names_rows_that_the_launcher_would_refuse(capsys: pytest.CaptureFixture[str], outputs: Path) -> None:
+    assert main(["optim.lr=0.001,abc", "model=retinanet", "budget=cpu", "preview=true", "probe=false"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "refused: optim.lr=abc must be a number above 0" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "known"),
+    [
+        (["neck", "answer=test/map_smal"], False),
+        (["neck", "answer=val/map"], False),
+        (["neck", "answer=test/ar_300"], False),
+        (["model=rpn", "optim.lr=0.1,0.2"], False),
+        (["model=rpn", "optim.lr=0.1,0.2", "answer=test/ar_100"], True),
+        (["neck", "answer=map_small"], True),
+        (["neck", "answer=test/ap/person"], True),
+        (["neck", "answer=test/mar_100"], True),
+        (["neck", "answer=test/mine", "+metrics.classes.mine._target_=mine.measure"], True),
+    ],
+)
+def test_a_metric_that_no_row_has_is_refused_before_the_jobs(
+    words: list[str], known: bool, capsys: pytest.CaptureFixture[str], outputs: Path
+) -> None:
+    assert main([*words, "budget=cpu", "preview=true", "probe=false"]) == (0 if known else 2)
+    assert ("is no metric of the final test of these rows" in capsys.readouterr().err) == (not known)
 
 
 @pytest.mark.parametrize(("name", "other"), [("box_loss", False), ("feature_use", True)])
@@ -281,3 +316,12 @@ def test_jobs_are_launched_in_the_sweeps_folder(monkeypatch: pytest.MonkeyPatch,
     assert "ablation=box_loss" in seen["words"]
     with pytest.raises(ConfigError):
         plan_ablation("box_loss,neck", [])
+
+
+def test_a_launcher_that_was_killed_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = Runs({"l1": 0.3, "giou": 0.5})
+    monkeypatch.setattr(runs, "launch", lambda *_: -9)
+    assert run(monkeypatch, runs, "seed=0,1") == 1
+    assert "was ended by signal 9; the same command goes on from here" in capsys.readouterr().err

@@ -287,3 +287,16 @@ def test_detections_of_known_ap(seeds: int) -> None:
     coverage, wrong, _ = held(np.array([0.0, 0, 0, 0.4]), seeds, run=0.2, repeats=200)
     assert coverage >= 0.90
     assert wrong <= 0.1
+
+
+def test_runs_that_tie_and_share_hardly_any_image_noise_have_an_interval_of_their_scale() -> None:
+    """As the AP of a class with a few boxes, of which every run finds another half."""
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        values, draws = np.full((4, 3), 0.5), 0.5 + 0.1 * generator.normal(size=(4, 3, 200))
+        weights = [[-1, 1, 0, 0], [-1, 0, 1, 0], [-1, 0, 0, 1]]
+        for found in contrasts(values, draws, weights, images=40):
+            assert found.low is not None
+            assert found.high is not None
+            assert found.high - found.low < 2
+            assert found.verdict == "undecided"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from detlab.commands.preview import preview, wide_console
 from detlab.commands.words import OWN, answer_words, joined_flag, own_folder
 from detlab.config.ablation import Ablation, plan_ablation
 from detlab.config.overrides import short_names
+from detlab.config.typed import check_once
 from detlab.errors import ConfigError
 from detlab.report.intervals import Contrast, contrasts
 from detlab.report.results import Measured, measure
@@ -93,9 +95,13 @@ def read_request(words: Sequence[str]) -> Request:
         raise ConfigError(f"detlab ablate has no {flags[0]}; preview=true shows what it would run.")
     if len(names) > 1:
         raise ConfigError(f"detlab ablate takes one ablation, not {' and '.join(names)}; give each a command.")
+    check_once(word for word in words if word.partition("=")[0] in OPTIONS)
     pairs = dict(word.partition("=")[::2] for word in words if "=" in word)
     own = {key: _value(pairs[key]) for key in OPTIONS if key in pairs}
     others = [word for word in words if "=" in word and word.partition("=")[0] not in OPTIONS]
+    for key in (word.partition("=")[0] for word in others):
+        if near := difflib.get_close_matches(key, OPTIONS, n=1, cutoff=0.8):
+            raise ConfigError(f"detlab ablate has no option {key}; did you mean {near[0]}?")
     if own.get("until") is not None:
         one_of("until", own["until"], ("decided",))
     max_seeds = whole("max_seeds", own.get("max_seeds", 8), least=2) or 8
@@ -139,6 +145,12 @@ def answer(request: Request) -> int:
         if found:
             say_look(ablation, found[-1], wanted)
         status = launch(ablation, wanted)
+        if status < 0:
+            print(
+                f"detlab: the launcher was ended by signal {-status}; the same command goes on from here.",
+                file=sys.stderr,
+            )
+            return 1
         if status not in (0, 1):
             return status
         worst = max(worst, status)

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from detlab.config.ablation import USUAL, Ablation
+from detlab.config.facts import family
 from detlab.config.overrides import short_names
 from detlab.config.rules import check
+from detlab.config.validate import validate
 from detlab.errors import ConfigError
+from detlab.metrics.summary import BY_CLASS, RECALL_AT, TITLES
 from detlab.report.results import Measured, measure
 from detlab.report.rounds import noise_of, smallest_difference
 from detlab.sweeps.options import whole
@@ -55,12 +58,13 @@ def preview(ablation: Ablation, seeds: Sequence[int], *, first: int | None, prob
         probe: time a few steps of each row.
 
     Raises:
-        ConfigError: a row cannot run.
+        ConfigError: an option of the launcher is wrong, or no row has the metric that is compared.
     """
     at_once = jobs_at_once(ablation)
     threads = whole("hydra.launcher.threads", ablation.threads, least=1, none="an equal share of the cores")
     threads = threads or (thread_share(at_once) if at_once > 1 else None)  # as the launcher gives its jobs
     configs = [ablation.config(row) for row in ablation.rows]
+    check_answer(ablation, configs)
     configs = [config | {"threads": config["threads"] or threads} for config in configs]
     refused = [refusal(config) for config in configs]
     probes = [Probe(None, None, why) for why in refused]
@@ -76,9 +80,36 @@ def preview(ablation: Ablation, seeds: Sequence[int], *, first: int | None, prob
         console.print(plain(f"{name:11} {text}"), soft_wrap=True)
 
 
+def check_answer(ablation: Ablation, configs: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a metric that no row's final test has, before hours of jobs find out.
+
+    Raises:
+        ConfigError: with metrics that there are.
+    """
+    if any(may_have(config, ablation.metric) for config in configs):
+        return
+    kind = "ar_300, ar_small" if family(configs[0], "class_agnostic") else "map, map_50, map_small, ap/CLASS"
+    raise ConfigError(
+        f"answer={ablation.answer} is no metric of the final test of these rows; use answer=test/NAME, such as {kind}."
+    )
+
+
+def may_have(config: Mapping[str, Any], metric: str) -> bool:
+    """Whether result.json of a run may have the metric; measures of your own may have any."""
+    proposals = family(config, "class_agnostic")
+    if proposals is None:
+        return True
+    measures = ((config.get("metrics") or {}).get("proposals" if proposals else "classes") or {}).values()
+    if any(m and not str(m.get("_target_")).startswith("detlab.metrics.") for m in measures):
+        return True
+    shipped = metric in TITLES or RECALL_AT.fullmatch(metric) or metric.startswith(tuple(BY_CLASS))
+    return bool(shipped) and metric.startswith("ar_") == bool(proposals)
+
+
 def refusal(config: dict[str, Any]) -> str:
-    """Why the rules refuse a config; "" if they do not."""
+    """Why the launcher would refuse a config: a wrong type or value, or a rule; "" if it would not."""
     try:
+        validate(config)
         check(config)
     except ConfigError as error:
         return f"refused: {error}"

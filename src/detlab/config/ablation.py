@@ -24,6 +24,10 @@ from detlab.config.sweep_name import sweep_name
 from detlab.config.typed import check_overrides
 from detlab.errors import ConfigError
 
+KNOWN = {  # beginnings of the targets that detlab ablate can use
+    "hydra/sweeper": "hydra_plugins.detlab_launcher.grid.",
+    "hydra/launcher": "hydra_plugins.detlab_launcher.",
+}
 USUAL = "test/map"  # the metric of a sweep that sets no `answer`
 
 
@@ -90,11 +94,15 @@ def plan_ablation(name: str, overrides: Sequence[str], own: Path | None = None) 
     """The sweep that `detlab train ablation=NAME OVERRIDES` would run, with `own` as its --config-dir.
 
     Raises:
-        ConfigError: an ablation, key or option does not exist, several ablations are given, or no key is swept.
+        ConfigError: an ablation, key or option does not exist, several ablations are given, no key is swept, a value
+            is repeated, or Hydra's sweeper or launcher is one that keeps no rows.
     """
-    given = [text.partition("=")[2] for text in overrides if text.startswith("ablation=")]
+    named = [text.partition("=")[2] for text in overrides if text.startswith("ablation=")]
+    given = list(dict.fromkeys([*([name] if name else []), *named]))
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} are several ablations; give one, and one command to each.")
     if given:
-        name, overrides = name or given[-1], [text for text in overrides if not text.startswith("ablation=")]
+        name, overrides = given[0], [text for text in overrides if not text.startswith("ablation=")]
     if "," in name:
         raise ConfigError(
             f"{name} names several ablations, each with rows of its own; give one, and one command to each."
@@ -108,20 +116,24 @@ def plan_ablation(name: str, overrides: Sequence[str], own: Path | None = None) 
     swept = {key: str(levels) for key, levels in params.items()}
     swept |= {_key(o): _text(o).partition("=")[2] for o in task if o.is_sweep_override() or _key(o) in swept}
     axes = {key: _levels(key, text) for key, text in swept.items()}
-    seeds: tuple[Any, ...] = axes.pop("seed", ()) or tuple(o.value() for o in task if _key(o) == "seed") or (0,)
+    given_seeds: tuple[Any, ...] = axes.pop("seed", ()) or tuple(o.value() for o in task if _key(o) == "seed") or (0,)
+    seeds = tuple(_seed(seed) for seed in given_seeds)
+    for key, values in {**axes, "seed": seeds}.items():
+        refuse_repeated(key, [str(value) for value in values])
     if not axes:
         raise ConfigError(
             "Nothing is swept: name an ablation, or give a key several choices, as in model/neck=fpn,none."
         )
     shared = tuple(_text(o) for o in task if _key(o) not in swept and _key(o) != "seed")
     hydra = settings["hydra"]
+    _refuse_foreign(hydra)
     folder = _folder(hydra, [_text(o) for o in task], params, parsed)
     return Ablation(
         name=name,
         shared=shared,
         launching=tuple(_text(o) for o in parsed if o not in task and _key(o) != "hydra.sweep.dir"),
         axes=axes,
-        seeds=tuple(_seed(seed) for seed in seeds),
+        seeds=seeds,
         answer=str(settings.get("answer") or USUAL),
         noise=settings["noise"],
         folder=folder,
@@ -129,6 +141,33 @@ def plan_ablation(name: str, overrides: Sequence[str], own: Path | None = None) 
         threads=hydra.launcher.get("threads"),
         own=own,
     )
+
+
+def refuse_repeated(key: str, values: Sequence[str]) -> None:
+    """Refuse a swept value that is given twice: its jobs would be the same, and their results no second measurement.
+
+    Raises:
+        ConfigError: the message names the value.
+    """
+    seen = set[str]()
+    for value in values:
+        if value in seen:
+            raise ConfigError(f"{key} is swept over {value} twice; give each value once.")
+        seen.add(value)
+
+
+def _refuse_foreign(hydra: Any) -> None:
+    """Refuse a sweeper that draws its own jobs, and a launcher that keeps no record of them (detlab's own do).
+
+    Raises:
+        ConfigError: the message names the command that runs them.
+    """
+    for group, known in KNOWN.items():
+        if not str(hydra[group.partition("/")[2]].get("_target_")).startswith(known):
+            raise ConfigError(
+                f"{group}={hydra.runtime.choices[group]} is no choice of detlab ablate, which runs given rows and "
+                f"reads their records; leave it out, or use detlab train -m."
+            )
 
 
 def _text(override: Override) -> str:
