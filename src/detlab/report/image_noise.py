@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-LEAST_DF = 1.0  # of an estimate from hardly any information; with fewer, quantiles of Student's t exceed any metric
+SMALL = 1e-9  # smallest degrees of freedom, for an estimate without information
 
 
 class ImageNoise(NamedTuple):
@@ -72,8 +72,7 @@ def contrast_images(
 
     With several seeds it is the variance I that all seeds share. Its estimate is less certain because each run also
     responds to the images in its own way: with e = own / S and df degrees of freedom of a variance, the variance of the
-    estimate is 2 ((I + e)^2 + e^2 / (S - 1)) / df, and Satterthwaite's degrees of freedom are 2 I^2 divided by that,
-    but at least 1.
+    estimate is 2 ((I + e)^2 + e^2 / (S - 1)) / df, and Satterthwaite's degrees of freedom are 2 I^2 divided by that.
     With one seed it is the variance of these runs.
 
     Args:
@@ -92,7 +91,7 @@ def contrast_images(
     own = weights**2 @ (np.nan_to_num(noise.own) / np.maximum(count, 1))
     doubt = (shared + own) ** 2 + own**2 / np.maximum(seeds - 1, 1)
     df = np.divide(noise.df * shared**2, doubt, out=np.full(len(weights), noise.df), where=doubt > 0)
-    df = np.where(several & (shared > 0), np.maximum(df, LEAST_DF), noise.df)
+    df = np.where(several & (shared > 0), np.maximum(df, SMALL), noise.df)
     image = np.where(several, shared, np.maximum(of_runs, 0))
     return np.where(unknown, np.nan, image), df
 

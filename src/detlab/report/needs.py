@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from scipy import special
 
+from detlab.report.run_noise import LEAST_DF, MANY
+
 MOST_SEEDS, MOST_IMAGES = 10_000, 100_000_000  # larger numbers count as "no number suffices"
 
 
@@ -32,7 +34,7 @@ class Measured(NamedTuple):
         run_df = (self.seeds * seeds - 1) / (self.seeds - 1)
         doubt = run_doubt / (seeds**2 * run_df) + self.image**2 / (images**3 * self.image_df)
         total = image + run
-        return total**0.5, total**2 / doubt if doubt > 0 else 1e6
+        return total**0.5, max(total**2 / doubt, LEAST_DF) if doubt > 0 else MANY
 
     def decides(self, alpha: float, seeds: float = 1.0, images: float = 1.0) -> bool:
         """Whether the difference would be significant at level `alpha`."""

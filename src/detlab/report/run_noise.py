@@ -28,6 +28,7 @@ Array = NDArray[np.float64]
 TIE = 0.6
 STEPS = 24  # number of values of v0
 MANY = 1e5  # degrees of freedom that count as infinite
+LEAST_DF = 1.0  # fewer degrees of freedom say that hardly anything is known; quantiles of t would exceed any metric
 SMALL = 1e-300  # replaces a variance of 0, so that divisions work; errors stay below 1e-140
 
 
@@ -126,7 +127,7 @@ def spread_of(prior: Prior | None, variances: Array, df: Array, shares: Array, i
         image: [C] image variance; image_df: [C] its degrees of freedom.
     """
     if prior is None:
-        return Spread(np.ones(1), np.maximum(image, SMALL)[None], image_df[None])
+        return Spread(np.ones(1), np.maximum(image, SMALL)[None], np.maximum(image_df, LEAST_DF)[None])
     moderated = (TIE * prior.v0[:, None] + df * variances) / (TIE + df)  # [N, R]
     run = moderated @ shares.T  # [N, C]
     doubt = moderated**2 @ (shares**2 / (TIE + df)).T
@@ -139,7 +140,7 @@ def spread_of(prior: Prior | None, variances: Array, df: Array, shares: Array, i
     known = np.concatenate([np.broadcast_to(image_doubt, split.shape), doubt + image_doubt])
     freedom = np.divide(variance**2, known, out=np.full_like(variance, MANY), where=known > 0)
     weights = np.concatenate([np.outer(weight, prior.weight).ravel(), prior.weight]) / 2
-    return Spread(weights, variance, np.minimum(freedom, MANY))
+    return Spread(weights, variance, np.clip(freedom, LEAST_DF, MANY))
 
 
 def _inverse_chi_squared(df: Array) -> tuple[Array, Array]:
