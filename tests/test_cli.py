@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import detlab.cli
 from detlab.config.rules import as_markdown
 
@@ -19,6 +21,19 @@ def test_help_names_every_command() -> None:
         for file in (Path(detlab.cli.__file__).parent / "commands").glob("*.py"):
             if '__name__ == "__main__"' in file.read_text():
                 assert f"\n  {file.stem} " in found.stdout, f"commands/{file.name} has no USAGE"
+
+
+@pytest.mark.parametrize(
+    "words", ["--help", "ablate neck --help", "rerun x -h", "pretrain threads=1 -h", "benchmark -h", "train -h"]
+)
+def test_help_for_a_reader_that_stops_is_no_traceback(words: str) -> None:
+    command = [sys.executable, "-m", "detlab", *words.split()]
+    for reader in ("cat", "true"):  # `true` reads nothing, as `head` stops early
+        found = subprocess.run(
+            ["sh", "-c", f'"$@" | {reader}', "sh", *command], capture_output=True, text=True, timeout=120
+        )
+        assert found.stderr == ""
+        assert ("detlab" in found.stdout) == (reader == "cat")
 
 
 def test_unknown_commands_are_refused_with_the_nearest() -> None:

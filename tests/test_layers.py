@@ -19,6 +19,7 @@ FLOORS = (  # a room imports from lower floors only
     {"training", "benchmark"},
     {"commands"},
     {"cli"},
+    {"__main__"},
 )
 ONLY = {  # rooms that could import more by their floor, and may not; all may import from the bottom
     "model": {"tensors"},

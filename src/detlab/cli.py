@@ -6,6 +6,7 @@ import os
 import sys
 
 from detlab.commands.listing import commands
+from detlab.system.text import complain, write_lines
 
 HELP = """usage: detlab COMMAND [KEY=VALUE ...]
 
@@ -23,7 +24,7 @@ def main() -> None:
     known = commands()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         lines = "\n".join(f"  {c.name:10} {c.summary}\n  {'':10} {c.usage}" for c in known.values())
-        print(HELP.format(commands=lines))
+        write_lines([HELP.format(commands=lines)])
         return
     command = arguments[0]
     if command in ("-V", "--version"):
@@ -33,8 +34,6 @@ def main() -> None:
         return
     if command not in known:
         import difflib
-
-        from detlab.system.text import complain
 
         near = difflib.get_close_matches(command, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from detlab.commands.compare import (
     ImageErrors,
@@ -30,6 +31,7 @@ from detlab.report.detections import read_judged
 from detlab.report.effects import interactions, main_effects
 from detlab.report.figures import ticks
 from detlab.report.intervals import Contrast
+from detlab.report.results import measure
 from detlab.report.rows import command_of, make_sweep
 from detlab.report.runs import ReportError, find_runs
 from tests.report.folders import write_run, write_sweep
@@ -152,6 +154,42 @@ def test_unequal_budgets_are_said(tmp_path: Path) -> None:
     assert unfair(make_sweep(find_runs([tmp_path]))) == [
         "The rows differ in batch (8, 16): a difference between them may come from that."
     ]
+
+
+def test_seeds_of_a_row_with_other_configs_are_said(tmp_path: Path) -> None:
+    """As when the pretrained weights of budget=cpu appear between two commands."""
+    for seed, weights in enumerate((None, "a.pth", "a.pth")):
+        for neck in ("none", "fpn"):
+            folder = write_run(tmp_path / f"{seed}{neck}", [f"model/neck={neck}", f"seed={seed}"])
+            config = {
+                "seed": seed,
+                "paths.run_dir": str(folder),
+                "x.folder": f"{folder}/a",
+                "model.neck": neck,
+                "data.split_seed": seed,
+            }
+            weighed = {"model.backbone.weights": weights if neck == "fpn" else "a.pth"}
+            (folder / "hparams.yaml").write_text(yaml.safe_dump(config | weighed))
+    said = (
+        "The runs of neck fpn differ in model.backbone.weights (None with seed 0; a.pth with seed 1, 2): they do not "
+        "repeat one choice. Delete the folders of either, and run these again."
+    )
+    assert unfair(make_sweep(find_runs([tmp_path]))) == [said]
+    rows = [{"model/neck": "none"}, {"model/neck": "fpn"}]
+    assert measure(tmp_path, rows, [0, 1, 2], "map").mixed == ()  # without job.json, it is no sweep's folder
+    for folder in tmp_path.iterdir():
+        (folder / "job.json").write_text("{}")
+    assert measure(tmp_path, rows, [0, 1, 2], "map").mixed == (said,)
+
+
+def test_seeds_on_other_data_are_said(tmp_path: Path) -> None:
+    for seed in range(2):
+        folder = write_run(tmp_path / str(seed), [f"seed={seed}"])
+        (folder / "hparams.yaml").write_text("model.neck: fpn\n")
+        status = json.loads((folder / "status.json").read_text())
+        (folder / "status.json").write_text(json.dumps(status | {"data_fingerprint": f"f{seed}"}))
+    (text,) = unfair(make_sweep(find_runs([tmp_path])))
+    assert text.startswith("The runs of all runs differ in the data (fingerprint) (f0 with seed 0; f1 with seed 1)")
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -253,8 +253,8 @@ def say_answer(request: Request, measured: Measured, look: Look | None) -> None:
         verdicts = tuple(contrast.verdict if contrast else "" for contrast in found)
     title = f"{ablation.answer}, beside {row_text(ablation.rows[0])}"
     console.print(look_table(ablation.rows, found, verdicts, title))
-    if measured.why_no_draws:
-        console.print(f"note        {measured.why_no_draws}", soft_wrap=True, highlight=False)
+    for text in (*([measured.why_no_draws] if measured.why_no_draws else []), *measured.mixed):
+        console.print("note       ", plain(text), soft_wrap=True, highlight=False)
     runs = int(np.isfinite(measured.values).sum())
     console.print(f"runs        {runs} of at most {measured.values.size}", highlight=False)
     page = write_page(ablation)

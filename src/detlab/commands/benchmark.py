@@ -15,7 +15,7 @@ from typing import Any
 
 from detlab.benchmark.options import Option, OptionError, parse, settle
 from detlab.errors import ConfigError
-from detlab.system.text import complain
+from detlab.system.text import complain, write_lines
 
 USAGE = "detlab benchmark target=step"
 
@@ -34,7 +34,7 @@ TARGETS = {
 def main(arguments: Sequence[str]) -> None:
     """Run one target and print its measurements."""
     if any(a in ("-h", "--help") for a in arguments):
-        print(usage())
+        write_lines([usage()])
         return
     given = parse(arguments)
     target = given.pop("target", "step")

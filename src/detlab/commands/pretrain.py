@@ -14,7 +14,7 @@ from detlab.config.compose import compose_config, plain_config
 from detlab.config.resolvers import pretrained_file
 from detlab.errors import ConfigError
 from detlab.sweeps.process import quoted
-from detlab.system.text import complain
+from detlab.system.text import complain, write_lines
 
 USAGE = "detlab pretrain [model/backbone=resnet18]"
 HELP = (
@@ -27,8 +27,8 @@ HELP = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and save the backbone; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if words and words[0] in ("-h", "--help"):
-        print(HELP)
+    if {"-h", "--help"} & set(words):
+        write_lines([HELP])
         return 0
     try:
         file, command = plan(words)

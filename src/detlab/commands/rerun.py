@@ -22,7 +22,7 @@ from detlab.runs.folder import make_free
 from detlab.runs.resuming import read_status
 from detlab.system.files import read_json
 from detlab.system.printing import say, show
-from detlab.system.text import complain
+from detlab.system.text import complain, write_lines
 
 USAGE = "detlab rerun outputs/..."
 
@@ -71,8 +71,8 @@ def rerun(run: Path, out: Path, trust: tuple[str, ...] = (), own: Path | None = 
 
 def main(arguments: list[str]) -> int:
     """Run the command; returns the exit status: 1 if a metric differs."""
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print(HELP)
+    if not arguments or {"-h", "--help"} & set(arguments):
+        write_lines([HELP])
         return 0 if arguments else 2
     run = Path(arguments[0]).expanduser().resolve()
     words = joined_flag(arguments[1:])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from detlab.errors import ConfigError
 from detlab.report.runs import ReportError
-from detlab.system.text import complain
+from detlab.system.text import complain, write_lines
 
 OWN = "--config-dir"
 
@@ -37,7 +37,7 @@ def own_folder(text: str) -> Path:
 
 
 def answer_words(arguments: Sequence[str] | None, help_text: str, act: Callable[[list[str]], int]) -> int:
-    """Print the help without words or with -h, else act on the words.
+    """Print the help without words or with -h among them, else act on the words.
 
     Args:
         arguments: words after the command's name; None for those of this process.
@@ -48,8 +48,8 @@ def answer_words(arguments: Sequence[str] | None, help_text: str, act: Callable[
         Exit status: 2 after a mistake, which is told on stderr.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    if not words or words[0] in ("-h", "--help"):
-        print(help_text)
+    if not words or {"-h", "--help"} & set(words):
+        write_lines([help_text])
         return 0
     try:
         return act(words)

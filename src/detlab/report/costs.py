@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from detlab.report.rows import Row, Sweep
+from detlab.report.runs import resolved_config
 
 SPENT = {  # {key of budget.json: title}; the report warns if a key of FAIR differs between rows
     "epochs": "epochs",
@@ -35,7 +36,27 @@ def unfair(sweep: Sweep) -> list[str]:
         if len(values) > 1 and not any(name.endswith(key) for name in sweep.factors):
             shown = ", ".join(f"{v:g}" for v in sorted(values))
             found.append(f"The rows differ in {SPENT[key]} ({shown}): a difference between them may come from that.")
-    return found
+    return found + mixed(sweep)
+
+
+def mixed(sweep: Sweep) -> list[str]:
+    """A sentence for each key that has several values among the seeds of one row, which are no repetitions then."""
+    found: dict[str, str] = {}
+    for row in sweep.rows:
+        configs = {seed: resolved_config(run) for seed, run in row.done.items()}
+        configs = {seed: config for seed, config in configs.items() if config}  # a run may have written none
+        for key in dict.fromkeys(key for config in configs.values() for key in config):
+            values: dict[str, list[int]] = {}
+            for seed, config in configs.items():
+                values.setdefault(config.get(key, "none"), []).append(seed)
+            follows_seed = all(list(map(str, seeds)) == [value] for value, seeds in values.items())
+            if len(values) > 1 and key not in found and not follows_seed:
+                told = "; ".join(f"{v} with seed {', '.join(map(str, seeds))}" for v, seeds in values.items())
+                found[key] = f"The runs of {sweep.label(row)} differ in {key} ({told})"
+    return [
+        f"{text}: they do not repeat one choice. Delete the folders of either, and run these again."
+        for text in found.values()
+    ]
 
 
 def unequal(sweep: Sweep) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detlab.report.analysis import analyse
+from detlab.report.costs import mixed
 from detlab.report.rows import make_sweep
 from detlab.report.runs import ReportError, Run, find_runs, setting
 
@@ -28,12 +29,14 @@ class Measured:
         draws: [R, S, B]; None if the metric cannot be resampled.
         images: number of test images; None if unknown.
         why_no_draws: why there are no draws, a sentence; "" if there are draws or no runs.
+        mixed: sentences on rows whose seeds had different configs.
     """
 
     values: NDArray[np.float64]
     draws: NDArray[np.float64] | None
     images: int | None
     why_no_draws: str = ""
+    mixed: tuple[str, ...] = ()
 
 
 def measure(folder: Path, rows: Sequence[Mapping[str, str]], seeds: Sequence[int], metric: str) -> Measured:
@@ -59,18 +62,18 @@ def measure(folder: Path, rows: Sequence[Mapping[str, str]], seeds: Sequence[int
     for row, run in kept:
         values[row, seeds.index(run.seed)] = run.metrics.get(metric, np.nan)
     sweep = make_sweep([run for _, run in kept], metric=metric)
-    analysis = analyse(sweep, RESAMPLES)
+    analysis, differ = analyse(sweep, RESAMPLES), tuple(mixed(sweep))
     drawn = analysis.draws(metric)
     if drawn is None:
         why = f"intervals are over seeds alone: {analysis.why_no_draws or f'{metric} cannot be resampled'}"
-        return Measured(values, None, analysis.images or None, why)
+        return Measured(values, None, analysis.images or None, why, differ)
     draws = np.full((*values.shape, RESAMPLES), np.nan)
     for place, each in enumerate(sweep.rows):
         for seed, run in each.done.items():
             row = row_of(run, rows)
             if row is not None:
                 draws[row, seeds.index(seed)] = drawn[place, sweep.seeds.index(seed)]
-    return Measured(values, draws, analysis.images)
+    return Measured(values, draws, analysis.images, mixed=differ)
 
 
 def _runs(folder: Path) -> list[Run]:

@@ -15,6 +15,10 @@ from detlab.system.history import read_history
 GROUPS_OF_PLACE = ("hydra/", "logger", "callbacks", "debug")  # groups that do not change the experiment
 LARGEST = 1e15  # of a number in a run's files; FLOPs of an image have 1e12
 KEYS_OF_PLACE = ("hydra.", "resume", "logger", "callbacks", "threads", "name", "paths.", "trust", "data.cache_dir")
+KEYS_OF_MACHINE = (
+    "seed", "config_hash", "data.root", "data.num_workers", "trainer.default_root_dir", "trainer.accelerator",
+    "trainer.devices", "trainer.strategy", "trainer.num_nodes",
+)  # fmt: skip
 
 
 class ReportError(ValueError):
@@ -171,6 +175,21 @@ def setting(run: Run, key: str) -> str:
         return run.groups[key]
     value = value_at(run.config, key.replace("/", "."))
     return "default" if value is None or isinstance(value, Mapping) else str(value)
+
+
+def resolved_config(run: Run) -> dict[str, str]:
+    """{key: value} of a run's config with interpolations resolved, as its loggers wrote it; {} if they did not.
+
+    KEYS_OF_PLACE and KEYS_OF_MACHINE are left out, and the run's folder is RUN. The data's fingerprint is added.
+    """
+    config = _mapping(_read_yaml(run.folder / "hparams.yaml"))
+    if not config:
+        return {}
+    place = str(config.get("paths.run_dir") or run.folder)
+    kept = {str(k): str(v).replace(place, "RUN") for k, v in config.items()}
+    left_out = KEYS_OF_PLACE + KEYS_OF_MACHINE
+    kept = {k: v for k, v in kept.items() if not k.startswith(left_out)}
+    return kept | {"the data (fingerprint)": str(run.status.get("data_fingerprint"))}
 
 
 def _pair(text: str) -> tuple[str, str]:
