@@ -43,13 +43,48 @@ def test_rows_come_in_blocks_and_bytes_are_counted(tmp_path: Path, monkeypatch: 
     file, counts = tmp_path / "x.json", []
     file.write_text(json.dumps(CONTENT))
     pairs = list(stream_object(file, ("rows", "none"), counts.append))
-    assert [(key, len(value)) for key, value in pairs if isinstance(value, list)] == [
-        ("rows", 3),
-        ("rows", 3),
-        ("rows", 1),
-        ("none", 0),
-    ]
+    sizes = [(key, len(value)) for key, value in pairs if isinstance(value, list)]
+    assert sizes == [("rows", 6), ("rows", 1), ("none", 0)]  # all rows but the last of a text are read at once
     assert sum(counts) == file.stat().st_size
+    monkeypatch.setattr(json_stream, "BLOCK", 1)
+    pairs = list(stream_object(file, ("rows", "none"), counts.append))
+    sizes = [(key, len(value)) for key, value in pairs if isinstance(value, list)]
+    assert sizes == [("rows", 3), ("rows", 3), ("rows", 1), ("none", 0)]
+
+
+NESTED = [
+    [{"a": "}, {"}, {"b": '"}, {"'}, {"c": 1}],
+    [{"a": [{}, {}]}, {"b": [{"x": 1}, {"y": [{}, {"z": "}"}]}]}],
+    [[{}, {}], [{}, {}], {}],
+    [1, {}, {}, "}, {", {}],
+    [{"a": 1}, 2],
+    [{"a": [[{}, {}], [{}, {}]]}] * 5,
+]
+
+
+@pytest.mark.parametrize("rows", NESTED, ids=str)
+@pytest.mark.parametrize("block", [1, 5, 16, 1 << 20])
+def test_objects_within_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[Any], block: int) -> None:
+    monkeypatch.setattr(json_stream, "BLOCK", block)
+    for separators in ((", ", ": "), (",", ":"), (" ,\n ", ":\t")):
+        (tmp_path / "x.json").write_text(json.dumps({"rows": rows, "none": rows}, separators=separators))
+        assert read(tmp_path / "x.json") == {"rows": rows, "none": rows}
+
+
+def test_a_part_that_is_no_list_is_tried_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each of its rows would read the rest of the text."""
+    tried: list[bool] = []
+    several = json_stream._Stream.several
+
+    def counted(self: Any) -> list[Any]:
+        tried.append(self.fresh)
+        return several(self)
+
+    monkeypatch.setattr(json_stream._Stream, "several", counted)
+    rows = [*({"n": i} for i in range(50)), {"a": [{}, {}]}]
+    (tmp_path / "x.json").write_text(json.dumps({"rows": rows}))
+    assert read(tmp_path / "x.json") == {"rows": rows}
+    assert (len(tried), sum(tried)) == (51, 1)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from detlab.report.rounds import Look, looks, seeds_wanted, weights_beside_first
 from detlab.sweeps.options import flag, one_of, whole
 from detlab.sweeps.process import launcher_environment
 from detlab.sweeps.table import plain
+from detlab.system.text import complain
 
 USAGE = "detlab ablate neck budget=cpu until=decided"
 OPTIONS = {
@@ -146,10 +147,7 @@ def answer(request: Request) -> int:
             say_look(ablation, found[-1], wanted)
         status = launch(ablation, wanted)
         if status < 0:
-            print(
-                f"detlab: the launcher was ended by signal {-status}; the same command goes on from here.",
-                file=sys.stderr,
-            )
+            complain(f"the launcher was ended by signal {-status}; the same command goes on from here.")
             return 1
         if status not in (0, 1):
             return status

@@ -12,6 +12,7 @@ import stat
 from detlab.data.images import ImageFacts
 
 HEAD = 4096  # bytes that are read
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # a pipe does not keep us waiting
 MODES = {1: "L", 3: "RGB"}  # by channels
 FRAMES = {0xC0, 0xC1, 0xC2}  # start of frame: baseline, extended, progressive
 TABLES = {0xC4, 0xDD, 0xE0, 0xEE, 0xFE}  # Huffman, restarts, JFIF, Adobe, comment
@@ -22,7 +23,7 @@ LEAST = {0xE0: 14, 0xEE: 12}  # bytes of JFIF's and Adobe's data
 def plain_jpeg_facts(path: str, max_pixels: int) -> ImageFacts | None:
     """Facts of a plain JPEG of at most max_pixels; None for any other file, also a damaged or missing one."""
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        handle = os.open(path, FLAGS)
     except (OSError, ValueError):
         return None
     try:
@@ -51,7 +52,7 @@ def plain_jpeg_facts(path: str, max_pixels: int) -> ImageFacts | None:
             if found is None:
                 return None
         elif marker == QUANTISERS:
-            if len(content) % 65 or any(content[i] > 3 for i in range(0, len(content), 65)):
+            if len(content) % 65 or max(content[::65], default=0) > 3:
                 return None
         elif marker not in TABLES:
             return None

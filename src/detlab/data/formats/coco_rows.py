@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ Row = dict[str, Any]  # an object of a json file, not checked yet
 LISTS = ("images", "annotations", "categories")
 OF_IMAGES = ("id", "file_name", "height", "width")  # keys that are kept
 OF_BOXES = ("id", "image_id", "category_id", "bbox", "area", "iscrowd")
+VALUES_OF_BOXES = itemgetter(*OF_BOXES)
 NUMBERS = {int, float}
 NOT_GIVEN = math.nan  # area of a box whose row gives none
 
@@ -119,15 +121,12 @@ def _parts(rows: list[Row], first: int, odd: dict[int, Row]) -> Iterator[Boxes]:
 
 def _plain(rows: list[Row], first: int) -> Boxes | None:
     """Rows as arrays; None if one of them has values of other types than COCO's own files."""
-    ids, images, categories = ([row.get(key) for row in rows] for key in ("id", "image_id", "category_id"))
-    boxes = [row.get("bbox") for row in rows]
-    area = [row.get("area", NOT_GIVEN) for row in rows]
-    crowd = [row.get("iscrowd", 0) for row in rows]
+    ids, images, categories, boxes, area, crowd = _columns(rows)
     if set(map(type, chain(ids, images, categories, crowd))) - {int} or set(crowd) - {0, 1}:
         return None
-    if set(map(type, boxes)) - {list} or set(map(len, boxes)) - {4}:  # type: ignore[arg-type]  # lists by now
+    if set(map(type, boxes)) - {list} or set(map(len, boxes)) - {4}:
         return None
-    sides = list(chain.from_iterable(boxes))  # type: ignore[arg-type]
+    sides = list(chain.from_iterable(boxes))
     if set(map(type, sides)) - NUMBERS or set(map(type, area)) - NUMBERS:
         return None
     try:
@@ -138,6 +137,15 @@ def _plain(rows: list[Row], first: int) -> Boxes | None:
     if not np.isfinite(box).all():
         return None
     return Boxes(np.arange(first, first + len(rows)), keys, of_image, of_class, box, px, np.array(crowd, bool))
+
+
+def _columns(rows: list[Row]) -> Sequence[Sequence[Any]]:
+    """The values of rows by key of OF_BOXES; None, or what COCO takes, for those that are not given."""
+    try:
+        return list(zip(*map(VALUES_OF_BOXES, rows), strict=True)) or [[]] * len(OF_BOXES)
+    except KeyError:
+        missing = {"area": NOT_GIVEN, "iscrowd": 0}
+        return [[row.get(key, missing.get(key)) for row in rows] for key in OF_BOXES]
 
 
 def _none() -> Boxes:
