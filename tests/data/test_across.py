@@ -174,3 +174,15 @@ def test_classes_of_alike_names_are_told(tmp_path: Path) -> None:
         {},
         ["Classes with names alike are kept apart: Cat and cat; if they mean the same, rename them in the labels."],
     )
+
+
+@pytest.mark.parametrize("name", ["nan", "None", "NULL", "<NA>", "n/a"])
+def test_a_class_named_like_a_missing_value_is_told(tmp_path: Path, name: str) -> None:
+    """A table that pandas or a script wrote has such a text where the class was not known."""
+    for seed in range(2):
+        noise(tmp_path / f"{seed}.png", seed)
+    rows = f"0.png,2,2,20,20,cat,train\n0.png,2,2,9,9,{name},train\n1.png,2,2,20,20,cat,val\n"
+    found, (note,) = told(tmp_path, rows)
+    assert found == {}
+    assert note.startswith(f"A class is called {name}, as programs write a missing value;")
+    assert told(tmp_path, rows, classes=["cat"])[1] == []

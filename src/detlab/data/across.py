@@ -20,6 +20,8 @@ from detlab.system.reading import ReadError, open_regular, read_bytes
 ORDER = ("train", "val", "test")
 EDGE = 4096  # bytes at both ends of a file that are compared before the whole is read
 
+MISSING = {"nan", "none", "null", "<na>", "n/a"}  # of pandas, Python, databases and spreadsheets
+
 File = tuple[str, str]  # (split, path)
 Names = list[File]  # of one inode: hard and soft links lead to the same content
 
@@ -66,12 +68,21 @@ def count_classes(train: Records | None, class_names: Sequence[str], report: Aud
 
 
 def name_notes(class_names: Sequence[str]) -> list[str]:
-    """A note on classes whose names look like one."""
+    """Notes on classes whose names look like one, and on a class that may be no class."""
+    found = []
     groups = names_alike(class_names)
-    if not groups:
-        return []
-    pairs = names(" and ".join(group[:EXAMPLES]) + (" ..." if len(group) > EXAMPLES else "") for group in groups)
-    return [f"Classes with names alike are kept apart: {pairs}; if they mean the same, rename them in the labels."]
+    if groups:
+        pairs = names(" and ".join(group[:EXAMPLES]) + (" ..." if len(group) > EXAMPLES else "") for group in groups)
+        found.append(
+            f"Classes with names alike are kept apart: {pairs}; if they mean the same, rename them in the labels."
+        )
+    missing = [name for name in class_names if name.casefold() in MISSING]
+    if missing:
+        found.append(
+            f"A class is called {names(missing)}, as programs write a missing value; if it is none, mend the labels or "
+            "leave it out with data.classes."
+        )
+    return found
 
 
 def names_alike(class_names: Iterable[str]) -> list[list[str]]:
