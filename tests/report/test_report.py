@@ -182,6 +182,16 @@ def test_seeds_of_a_row_with_other_configs_are_said(tmp_path: Path) -> None:
     assert measure(tmp_path, rows, [0, 1, 2], "map").mixed == (said,)
 
 
+def test_many_keys_that_differ_are_few_sentences(tmp_path: Path) -> None:
+    for seed in range(2):
+        folder = write_run(tmp_path / str(seed), [f"seed={seed}"])
+        config = {f"model.key{i}": f"{seed} " + 1000 * "x" for i in range(9)} | ({"model.new": 1} if seed else {})
+        (folder / "hparams.yaml").write_text(yaml.safe_dump(config))
+    said = unfair(make_sweep(find_runs([tmp_path])))
+    assert said[4:] == ["The seeds of a row differ in 5 more keys."]
+    assert max(map(len, said)) < 500
+
+
 def test_seeds_on_other_data_are_said(tmp_path: Path) -> None:
     for seed in range(2):
         folder = write_run(tmp_path / str(seed), [f"seed={seed}"])

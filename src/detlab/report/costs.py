@@ -6,6 +6,7 @@ import numpy as np
 
 from detlab.report.rows import Row, Sweep
 from detlab.report.runs import resolved_config
+from detlab.system.text import shortened
 
 SPENT = {  # {key of budget.json: title}; the report warns if a key of FAIR differs between rows
     "epochs": "epochs",
@@ -19,6 +20,8 @@ SPENT = {  # {key of budget.json: title}; the report warns if a key of FAIR diff
 }
 FAIR = ("batch", "lr", "images_seen")
 COSTS = ("latency_ms", "parameters", "flops", "hours")  # costs that may explain a higher AP
+MOST = 4  # keys that differ between the seeds of a row and are named
+LONGEST = 80  # characters of such a value
 UNEQUAL = 1.1  # costs count as different from this ratio to the cheapest row on
 
 
@@ -44,19 +47,20 @@ def mixed(sweep: Sweep) -> list[str]:
     found: dict[str, str] = {}
     for row in sweep.rows:
         configs = {seed: resolved_config(run) for seed, run in row.done.items()}
-        configs = {seed: config for seed, config in configs.items() if config}  # a run may have written none
         for key in dict.fromkeys(key for config in configs.values() for key in config):
             values: dict[str, list[int]] = {}
             for seed, config in configs.items():
-                values.setdefault(config.get(key, "none"), []).append(seed)
+                if key in config:  # another version may not have had the key
+                    values.setdefault(config[key], []).append(seed)
             follows_seed = all(list(map(str, seeds)) == [value] for value, seeds in values.items())
             if len(values) > 1 and key not in found and not follows_seed:
-                told = "; ".join(f"{v} with seed {', '.join(map(str, seeds))}" for v, seeds in values.items())
+                told = "; ".join(
+                    f"{shortened(v, LONGEST)} with seed {', '.join(map(str, seeds))}" for v, seeds in values.items()
+                )
                 found[key] = f"The runs of {sweep.label(row)} differ in {key} ({told})"
-    return [
-        f"{text}: they do not repeat one choice. Delete the folders of either, and run these again."
-        for text in found.values()
-    ]
+    end = "they do not repeat one choice. Delete the folders of either, and run these again."
+    more = [f"The seeds of a row differ in {len(found) - MOST} more keys."] if len(found) > MOST else []
+    return [f"{text}: {end}" for text in list(found.values())[:MOST]] + more
 
 
 def unequal(sweep: Sweep) -> list[str]:

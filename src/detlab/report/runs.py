@@ -178,18 +178,17 @@ def setting(run: Run, key: str) -> str:
 
 
 def resolved_config(run: Run) -> dict[str, str]:
-    """{key: value} of a run's config with interpolations resolved, as its loggers wrote it; {} if they did not.
+    """{key: value} of a run's config with interpolations resolved, as its loggers wrote it.
 
     KEYS_OF_PLACE and KEYS_OF_MACHINE are left out, and the run's folder is RUN. The data's fingerprint is added.
     """
     config = _mapping(_read_yaml(run.folder / "hparams.yaml"))
-    if not config:
-        return {}
     place = str(config.get("paths.run_dir") or run.folder)
     kept = {str(k): str(v).replace(place, "RUN") for k, v in config.items()}
     left_out = KEYS_OF_PLACE + KEYS_OF_MACHINE
     kept = {k: v for k, v in kept.items() if not k.startswith(left_out)}
-    return kept | {"the data (fingerprint)": str(run.status.get("data_fingerprint"))}
+    data = run.status.get("data_fingerprint")
+    return kept | ({} if data is None else {"the data (fingerprint)": str(data)})
 
 
 def _pair(text: str) -> tuple[str, str]:
