@@ -107,7 +107,9 @@ def test_the_command_that_adds_seeds(tmp_path: Path) -> None:
     for number in range(2):
         write_run(tmp_path / "b" / str(number), [f"model/neck={['none', 'fpn'][number]}", "seed=0", "ablation=neck"])
     analysis = analyse(make_sweep(find_runs([tmp_path / "b"])), resamples=20)
-    assert command(analysis) == "detlab ablate neck until=decided max_seeds=2"
+    assert command(analysis) == "detlab ablate neck model/neck=none,fpn until=decided max_seeds=2"
+    analysis = analyse(make_sweep(find_runs([tmp_path / "b"]), baseline="neck=fpn"), resamples=20)
+    assert command(analysis) == "detlab ablate neck model/neck=fpn,none until=decided max_seeds=2"
 
 
 def test_the_pareto_front_holds_what_no_row_beats() -> None:

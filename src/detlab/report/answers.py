@@ -150,14 +150,19 @@ def command(analysis: Analysis) -> str:
     runs = [run for row in sweep.rows for run in row.runs.values()]
     if seeds is None or not sweep.factors or not runs:
         return ""
-    wanted = [row for row, c in zip(sweep.rows, differences, strict=True) if c is not None and not c.decided]
-    levels = {key: dict.fromkeys(row.choices[key] for row in [sweep.base, *wanted]) for key in sweep.factors}
     shared = _shared(runs, set(sweep.factors))
-    if name := shared.pop("ablation", ""):
-        words = ["detlab", "ablate", name, *(f"{k}={v}" for k, v in shared.items())]
-        return shlex.join([*words, "until=decided", f"max_seeds={seeds}"])
-    words = [f"{key}={value}" for key, value in shared.items()] + [f"{k}={','.join(v)}" for k, v in levels.items()]
-    return shlex.join(["detlab", "train", "-m", *words, f"seed={','.join(map(str, range(seeds)))}"])
+    if name := shared.pop(
+        "ablation", ""
+    ):  # all rows, so that verdicts stay corrected for all; decided ones run no more
+        words, rows = ["detlab", "ablate", name], sweep.rows
+        count = ["until=decided", f"max_seeds={seeds}"]
+    else:
+        words = ["detlab", "train", "-m"]
+        rows = [row for row, c in zip(sweep.rows, differences, strict=True) if c is not None and not c.decided]
+        count = [f"seed={','.join(map(str, range(seeds)))}"]
+    levels = {key: dict.fromkeys(row.choices[key] for row in [sweep.base, *rows]) for key in sweep.factors}
+    swept = [f"{key}={','.join(values)}" for key, values in levels.items()]
+    return shlex.join([*words, *(f"{key}={value}" for key, value in shared.items()), *swept, *count])
 
 
 def _shared(runs: Sequence[Run], swept: set[str]) -> dict[str, str]:
