@@ -47,6 +47,11 @@ RuntimeError: cannot load
         (CAUSED, 1, "RuntimeError: cannot load (caused by FileNotFoundError: a.pth)"),
         ("noise\ndetlab: model/neck=fnp does not exist.\n", 2, "model/neck=fnp does not exist."),
         ("detlab: these do not fit:\n  a.b=1\n  c=2\n\nbye\n", 2, "these do not fit:\n  a.b=1\n  c=2"),
+        (
+            f"{TRACEBACK.partition('detlab.data')[0]}ValueError: one\n[/x] [red]two\nthree | 3\n[2026-11-27 10:00:00,1] bye\n",
+            1,
+            "ValueError: one\n[/x] [red]two\nthree | 3",
+        ),
         (TRACEBACK, -9, "ended by signal 9"),
         ("Killed\n", 137, "exit status 137"),
     ],

@@ -159,7 +159,9 @@ def explain_log(path: Path, exit_code: int) -> tuple[str, str | None]:
 TRACEBACK = "Traceback (most recent call last)"
 ERROR_LINE = re.compile(r"[A-Za-z_][\w.]*(:|$)")
 AT_MOST = 12  # largest number of lines of a message
-AFTER = re.compile(r"\[|Traceback |During handling of|The above exception|Error executing job|Set the environment")
+AFTER = re.compile(  # begins with the mark of a log, or of what Python and Hydra add
+    r"\[(\d{4}-\d\d-\d\d|rank)|Traceback |During handling of|The above exception|Error executing job|Set the environment"
+)
 
 
 def _message(lines: Sequence[str]) -> list[str]:
