@@ -48,7 +48,8 @@ RuntimeError: cannot load
         ("noise\ndetlab: model/neck=fnp does not exist.\n", 2, "model/neck=fnp does not exist."),
         ("detlab: these do not fit:\n  a.b=1\n  c=2\n\nbye\n", 2, "these do not fit:\n  a.b=1\n  c=2"),
         (
-            f"{TRACEBACK.partition('detlab.data')[0]}ValueError: one\n[/x] [red]two\nthree | 3\n[2026-11-27 10:00:00,1] bye\n",
+            TRACEBACK.partition("detlab.data")[0]
+            + "ValueError: one\n[/x] [red]two\nthree | 3\n[2026-11-27 10:00,1] bye\n",
             1,
             "ValueError: one\n[/x] [red]two\nthree | 3",
         ),

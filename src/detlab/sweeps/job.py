@@ -160,7 +160,8 @@ TRACEBACK = "Traceback (most recent call last)"
 ERROR_LINE = re.compile(r"[A-Za-z_][\w.]*(:|$)")
 AT_MOST = 12  # largest number of lines of a message
 AFTER = re.compile(  # begins with the mark of a log, or of what Python and Hydra add
-    r"\[(\d{4}-\d\d-\d\d|rank)|Traceback |During handling of|The above exception|Error executing job|Set the environment"
+    r"\[(\d{4}-\d\d-\d\d|rank)|Traceback |During handling of|The above exception|"
+    r"Error executing job|Set the environment"
 )
 
 
