@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 
 from detlab.commands.report import main
+from detlab.config.sweep_name import sweep_name
 from detlab.report.analysis import analyse
 from detlab.report.answers import answer, answer_html, command, factors, needed, seeds_to_run
 from detlab.report.contents import main_table
@@ -110,6 +112,31 @@ def test_the_command_that_adds_seeds(tmp_path: Path) -> None:
     assert command(analysis) == "detlab ablate neck model/neck=none,fpn until=decided max_seeds=2"
     analysis = analyse(make_sweep(find_runs([tmp_path / "b"]), baseline="neck=fpn"), resamples=20)
     assert command(analysis) == "detlab ablate neck model/neck=fpn,none until=decided max_seeds=2"
+
+
+def test_the_command_adds_the_seeds_to_the_same_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shared = ["budget=cpu", "+extra=1", "logger=csv"]
+    usual = Path("outputs") / "sweeps" / sweep_name(["model/neck=none,fpn", *shared])
+    for folder in (usual, Path("mine here")):
+        for number, neck in enumerate(("none", "fpn")):
+            write_run(folder / str(number), [*shared, f"model/neck={neck}", "seed=0", "trust=true"])
+        (folder / "sweep.json").write_text("{}")
+    told = "detlab train -m budget=cpu +extra=1 logger=csv model/neck=none,fpn seed=0,1"
+    assert command(analyse(make_sweep(find_runs([usual])), resamples=0)) == told
+    assert shlex.split(command(analyse(make_sweep(find_runs([Path("mine here")])), resamples=0))) == [
+        *told.split(),
+        "hydra.sweep.dir='mine here'",
+    ]
+
+
+def test_the_command_names_the_folder_of_own_options(tmp_path: Path) -> None:
+    for number, neck in enumerate(("none", "fpn")):
+        run = write_run(tmp_path / str(number), [f"model/neck={neck}", "seed=0", "ablation=mine"])
+        words = ["python", "-m", "detlab.commands.train", "--config-dir", "/own", f"model/neck={neck}"]
+        (run / "job.json").write_text(json.dumps({"state": "done", "command": words}))
+    told = command(analyse(make_sweep(find_runs([tmp_path])), resamples=0))
+    assert told == "detlab ablate mine --config-dir=/own model/neck=none,fpn until=decided max_seeds=2"
 
 
 def test_the_pareto_front_holds_what_no_row_beats() -> None:

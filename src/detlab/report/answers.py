@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from hydra.errors import HydraException
 
+from detlab.config.sweep_name import sweep_name
 from detlab.report.analysis import Analysis
 from detlab.report.contents import metric_title, short_words
 from detlab.report.effects import Effect, main_effects
@@ -150,11 +156,10 @@ def command(analysis: Analysis) -> str:
     runs = [run for row in sweep.rows for run in row.runs.values()]
     if seeds is None or not sweep.factors or not runs:
         return ""
-    shared = _shared(runs, set(sweep.factors))
-    if name := shared.pop(
-        "ablation", ""
-    ):  # all rows, so that verdicts stay corrected for all; decided ones run no more
-        words, rows = ["detlab", "ablate", name], sweep.rows
+    shared = _shared(runs, {*sweep.factors, "seed", "resume", "trust"})  # nobody is told to trust others' files
+    named = [text for text in shared if _key(text) == "ablation"]
+    if named:  # all rows, so that verdicts stay corrected for all; decided ones run no more
+        words, rows = ["detlab", "ablate", named[0].partition("=")[2]], sweep.rows
         count = ["until=decided", f"max_seeds={seeds}"]
     else:
         words = ["detlab", "train", "-m"]
@@ -162,12 +167,32 @@ def command(analysis: Analysis) -> str:
         count = [f"seed={','.join(map(str, range(seeds)))}"]
     levels = {key: dict.fromkeys(row.choices[key] for row in [sweep.base, *rows]) for key in sweep.factors}
     swept = [f"{key}={','.join(values)}" for key, values in levels.items()]
-    return shlex.join([*words, *(f"{key}={value}" for key, value in shared.items()), *swept, *count])
+    own = [f"--config-dir={runs[0].own}"] if runs[0].own else []
+    place = _place(runs, shared, sweep.factors)
+    return shlex.join([*words, *own, *(text for text in shared if text not in named), *swept, *count, *place])
 
 
-def _shared(runs: Sequence[Run], swept: set[str]) -> dict[str, str]:
-    first = runs[0].overrides
-    return {k: v for k, v in first.items() if k not in swept and all(r.overrides.get(k) == v for r in runs)}
+def _shared(runs: Sequence[Run], without: Collection[str]) -> list[str]:
+    """Overrides as written that all runs were given; loggers too, since they are part of a sweep's name."""
+    return [t for t in runs[0].given if _key(t) not in without and all(t in run.given for run in runs)]
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _place(runs: Sequence[Run], shared: Sequence[str], factors: Collection[str]) -> list[str]:
+    """The option that names the runs' sweep folder; none if the runs are no sweep, or the command finds it itself."""
+    folders = {run.folder.parent for run in runs}
+    folder = folders.pop()
+    if folders or not (folder / "sweep.json").is_file():
+        return []
+    with suppress(HydraException):  # overrides of another version
+        usual = Path(os.environ.get("DETLAB_OUTPUTS", "outputs")) / "sweeps"
+        if folder.resolve() == (usual / sweep_name(shared, dict.fromkeys(factors, ""))).resolve():
+            return []
+    plain = re.fullmatch(r"[\w./-]+", str(folder))
+    return [f"hydra.sweep.dir={folder}" if plain else f"hydra.sweep.dir='{folder}'"]
 
 
 def answer_html(analysis: Analysis) -> str:

@@ -38,6 +38,8 @@ class Run:
     reason: str | None
     seed: int
     overrides: dict[str, str]  # given overrides, without KEYS_OF_PLACE and GROUPS_OF_PLACE
+    given: tuple[str, ...]  # all given overrides, as written
+    own: str | None  # the user's folder of own options (--config-dir) of a sweep's job
     groups: dict[str, str]  # {config group: chosen option}
     config: dict[str, Any]  # nested, with interpolations unresolved
     metrics: dict[str, float]  # results of the final test
@@ -117,6 +119,8 @@ def read_run(folder: Path) -> Run:
         reason=None if reason is None else str(reason),
         seed=_whole(overrides.get("seed", config.get("seed", 0))),
         overrides=kept,
+        given=tuple(map(str, given)) if isinstance(given, list) else (),
+        own=_own_options(job.get("command")),
         groups={
             str(k): str(v)
             for k, v in groups.items()
@@ -132,6 +136,11 @@ def read_run(folder: Path) -> Run:
         split="val" if result.get("split") == "val" else "test",
         odd=tuple(str(k) for k in _mapping(result.get("metrics")) if k not in metrics),
     )
+
+
+def _own_options(command: object) -> str | None:
+    words = [str(word) for word in command] if isinstance(command, list) else []
+    return words[words.index("--config-dir") + 1] if "--config-dir" in words[:-1] else None
 
 
 def _mapping(value: object) -> dict[str, Any]:
