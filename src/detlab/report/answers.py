@@ -6,14 +6,12 @@ import os
 import re
 import shlex
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from hydra.errors import HydraException
 
-from detlab.config.sweep_name import sweep_name
+from detlab.config.sweep_name import readable_name
 from detlab.report.analysis import Analysis
 from detlab.report.contents import metric_title, short_words
 from detlab.report.effects import Effect, main_effects
@@ -187,10 +185,10 @@ def _place(runs: Sequence[Run], shared: Sequence[str], factors: Collection[str])
     folder = folders.pop()
     if folders or not (folder / "sweep.json").is_file():
         return []
-    with suppress(HydraException):  # overrides of another version
-        usual = Path(os.environ.get("DETLAB_OUTPUTS", "outputs")) / "sweeps"
-        if folder.resolve() == (usual / sweep_name(shared, dict.fromkeys(factors, ""))).resolve():
-            return []
+    name = readable_name(shared, dict.fromkeys(factors, ""))
+    usual = Path(os.environ.get("DETLAB_OUTPUTS", "outputs")) / "sweeps"
+    if name is not None and folder.resolve() == (usual / name).resolve():
+        return []
     plain = re.fullmatch(r"[\w./-]+", str(folder))
     return [f"hydra.sweep.dir={folder}" if plain else f"hydra.sweep.dir='{folder}'"]
 
