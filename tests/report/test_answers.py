@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from detlab.commands.report import main
-from detlab.config.sweep_name import sweep_name
 from detlab.report.analysis import analyse
 from detlab.report.answers import answer, answer_html, command, factors, needed, seeds_to_run
 from detlab.report.contents import main_table
@@ -114,19 +113,15 @@ def test_the_command_that_adds_seeds(tmp_path: Path) -> None:
     assert command(analysis) == "detlab ablate neck model/neck=fpn,none until=decided max_seeds=2"
 
 
-def test_the_command_adds_the_seeds_to_the_same_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize(("name", "written"), [("sweep-1", "{}"), ("mine here", "'{}'")])
+def test_the_command_adds_the_seeds_to_the_same_sweep(tmp_path: Path, name: str, written: str) -> None:
     shared = ["budget=cpu", "+extra=1", "logger=csv"]
-    usual = Path("outputs") / "sweeps" / sweep_name(["model/neck=none,fpn", *shared])
-    for folder in (usual, Path("mine here")):
-        for number, neck in enumerate(("none", "fpn")):
-            write_run(folder / str(number), [*shared, f"model/neck={neck}", "seed=0", "trust=true"])
-        (folder / "sweep.json").write_text("{}")
-    told = "detlab train -m budget=cpu +extra=1 logger=csv model/neck=none,fpn seed=0,1"
-    assert command(analyse(make_sweep(find_runs([usual])), resamples=0)) == told
-    assert shlex.split(command(analyse(make_sweep(find_runs([Path("mine here")])), resamples=0))) == [
-        *told.split(),
-        "hydra.sweep.dir='mine here'",
+    for number, neck in enumerate(("none", "fpn")):
+        write_run(tmp_path / name / str(number), [*shared, f"model/neck={neck}", "seed=0", "trust=true"])
+    (tmp_path / name / "sweep.json").write_text("{}")
+    assert shlex.split(command(analyse(make_sweep(find_runs([tmp_path / name])), resamples=0))) == [
+        *["detlab", "train", "-m", "budget=cpu", "+extra=1", "logger=csv", "model/neck=none,fpn", "seed=0,1"],
+        f"hydra.sweep.dir={written.format(tmp_path / name)}",
     ]
 
 

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 
 
 def sweep_name(overrides: Sequence[str], params: Mapping[str, Any] | None = None) -> str:
@@ -38,11 +37,3 @@ def sweep_name(overrides: Sequence[str], params: Mapping[str, Any] | None = None
     name = re.sub(r"[^A-Za-z0-9_-]+", "_", "-".join(dict.fromkeys(words)))[:100] or "seeds"
     digest = hashlib.sha256(json.dumps([*sorted(identity), *sorted(swept)]).encode()).hexdigest()
     return f"{name}-{digest[:6]}"
-
-
-def readable_name(overrides: Sequence[str], params: Mapping[str, Any] | None = None) -> str | None:
-    """As `sweep_name`; None if Hydra cannot read an override, as in the files of a damaged or foreign run."""
-    try:
-        return sweep_name(overrides, params)
-    except HydraException:
-        return None

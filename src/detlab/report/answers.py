@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from detlab.config.sweep_name import readable_name
 from detlab.report.analysis import Analysis
 from detlab.report.contents import metric_title, short_words
 from detlab.report.effects import Effect, main_effects
@@ -166,12 +163,12 @@ def command(analysis: Analysis) -> str:
     levels = {key: dict.fromkeys(row.choices[key] for row in [sweep.base, *rows]) for key in sweep.factors}
     swept = [f"{key}={','.join(values)}" for key, values in levels.items()]
     own = [f"--config-dir={runs[0].own}"] if runs[0].own else []
-    place = _place(runs, shared, sweep.factors)
+    place = _place(runs)
     return shlex.join([*words, *own, *(text for text in shared if text not in named), *swept, *count, *place])
 
 
 def _shared(runs: Sequence[Run], without: Collection[str]) -> list[str]:
-    """Overrides as written that all runs were given; loggers too, since they are part of a sweep's name."""
+    """Overrides as written that all runs were given."""
     return [t for t in runs[0].given if _key(t) not in without and all(t in run.given for run in runs)]
 
 
@@ -179,15 +176,11 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _place(runs: Sequence[Run], shared: Sequence[str], factors: Collection[str]) -> list[str]:
-    """The option that names the runs' sweep folder; none if the runs are no sweep, or the command finds it itself."""
+def _place(runs: Sequence[Run]) -> list[str]:
+    """The option that names the sweep's folder, so that the runs are found wherever it lies; none for other runs."""
     folders = {run.folder.parent for run in runs}
     folder = folders.pop()
     if folders or not (folder / "sweep.json").is_file():
-        return []
-    name = readable_name(shared, dict.fromkeys(factors, ""))
-    usual = Path(os.environ.get("DETLAB_OUTPUTS", "outputs")) / "sweeps"
-    if name is not None and folder.resolve() == (usual / name).resolve():
         return []
     plain = re.fullmatch(r"[\w./-]+", str(folder))
     return [f"hydra.sweep.dir={folder}" if plain else f"hydra.sweep.dir='{folder}'"]
