@@ -17,6 +17,7 @@ from detlab.commands.train import show_sweep, shows_sweep
 from detlab.config.ablation import plan_ablation
 from detlab.config.sweep_name import sweep_name
 from detlab.errors import ConfigError
+from detlab.report.planned import FILE
 from detlab.report.results import Measured
 from detlab.report.rounds import looks
 from detlab.sweeps.slots import thread_share
@@ -218,7 +219,7 @@ class Runs:
         self.known: dict[tuple[str, int], float] = {}
         self._draw = np.random.default_rng(0).standard_normal
 
-    def launch(self, ablation: Any, wanted: dict[int, list[int]]) -> int:
+    def launch(self, ablation: Any, wanted: dict[int, list[int]], _: Any = None) -> int:
         asked = [(next(iter(ablation.rows[row].values())), seed) for row, seeds in wanted.items() for seed in seeds]
         self.rounds.append(asked)
         for level, seed in asked:
@@ -253,6 +254,19 @@ def test_seeds_go_to_open_comparisons_until_they_are_decided(
     before = len(runs.rounds)
     assert run(monkeypatch, runs, "until=decided", "max_seeds=5") == 0  # the same command finds all done
     assert len(runs.rounds) == before
+
+
+def test_the_sweeps_folder_names_the_looks_for_its_page(monkeypatch: pytest.MonkeyPatch, outputs: Path) -> None:
+    runs = Runs({"l1": 0.3, "giou": 0.5})
+    words = ["until=decided", "min_seeds=3", "max_seeds=4"]
+    assert run(monkeypatch, runs, *words) == 0
+    assert not list(outputs.rglob(FILE))  # nothing was launched that makes the folder
+    folder = read_request(["box_loss", "budget=cpu", "model/box_loss=l1,giou", *words]).ablation.folder
+    folder.mkdir(parents=True)
+    assert run(monkeypatch, runs, *words) == 0
+    assert json.loads((folder / FILE).read_text()) == {"seeds": [0, 1, 2, 3], "first": 3}
+    assert run(monkeypatch, runs, "seed=0,1") == 0
+    assert not (folder / FILE).exists()
 
 
 def test_no_verdict_comes_before_min_seeds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ from detlab.config.overrides import short_names
 from detlab.config.typed import check_once
 from detlab.errors import ConfigError
 from detlab.report.intervals import Contrast, contrasts
+from detlab.report.planned import Plan, write_plan
 from detlab.report.results import Measured, measure
 from detlab.report.rounds import Look, looks, seeds_wanted, weights_beside_first
 from detlab.sweeps.options import flag, one_of, whole
@@ -136,7 +137,9 @@ def answer(request: Request) -> int:
         Exit status: 0, 1 if any job failed, or the launcher's own status if it ended otherwise.
     """
     ablation, seeds, stuck, worst = request.ablation, request.seeds, set[int](), 0
+    plan = Plan(seeds, request.min_seeds) if request.until_decided else None
     while True:
+        write_plan(ablation.folder, plan)  # there is no folder before the first round
         measured = measure(ablation.folder, ablation.rows, seeds, ablation.metric)
         found = looks_at(request, measured)
         wanted = _wanted(request, measured, found[-1] if found else None, stuck)
@@ -145,7 +148,7 @@ def answer(request: Request) -> int:
             return worst
         if found:
             say_look(ablation, found[-1], wanted)
-        status = launch(ablation, wanted)
+        status = launch(ablation, wanted, plan)
         if status < 0:
             complain(f"the launcher was ended by signal {-status}; the same command goes on from here.")
             return 1
@@ -182,7 +185,7 @@ def _missing(measured: Measured, row: int, seeds: Sequence[int], tried: Sequence
     return any(not np.isfinite(measured.values[row, seeds.index(seed)]) for seed in tried)
 
 
-def launch(ablation: Ablation, wanted: Mapping[int, Sequence[int]]) -> int:
+def launch(ablation: Ablation, wanted: Mapping[int, Sequence[int]], plan: Plan | None = None) -> int:
     """Run jobs with `detlab train -m` in the sweep's folder, passing signals on to it; returns its exit status."""
     rows = ablation.rows
     own = [] if ablation.own is None else ["--config-dir", str(ablation.own)]
@@ -199,13 +202,13 @@ def launch(ablation: Ablation, wanted: Mapping[int, Sequence[int]]) -> int:
         before = {sent: signal.signal(sent, lambda number, _: process.send_signal(number))
                   for sent in (signal.SIGINT, signal.SIGTERM)}  # fmt: skip
         try:
-            return _watch(process, ablation)
+            return _watch(process, ablation, plan)
         finally:
             for sent, handler in before.items():
                 signal.signal(sent, handler)
 
 
-def _watch(process: subprocess.Popen[bytes], ablation: Ablation) -> int:
+def _watch(process: subprocess.Popen[bytes], ablation: Ablation, plan: Plan | None) -> int:
     """Wait for the launcher; update the page whenever jobs have ended."""
     seen = _results(ablation)
     while True:
@@ -215,6 +218,7 @@ def _watch(process: subprocess.Popen[bytes], ablation: Ablation) -> int:
             now = _results(ablation)
             if now > seen:
                 seen = now
+                write_plan(ablation.folder, plan)
                 write_page(ablation, reload=int(PAGE_EVERY))
 
 

@@ -13,6 +13,7 @@ from detlab.report.analysis import analyse
 from detlab.report.answers import answer
 from detlab.report.contents import all_tables
 from detlab.report.page import html_page, markdown_report
+from detlab.report.planned import read_plan
 from detlab.report.rows import make_sweep
 from detlab.report.runs import NoRunsError, ReportError, find_runs
 from detlab.report.searches import read_searches
@@ -120,11 +121,13 @@ def write_report(
     """Write the report of the runs in some folders; returns the lines to print."""
     if not resamples.isdecimal():
         raise ReportError(f"resamples={resamples} must be a whole number from 0 on.")
-    sweep = make_sweep(find_runs(folders), baseline, metric)
+    runs = find_runs(folders)
+    sweep = make_sweep(runs, baseline, metric)
     if reload != "null" and not (reload.isdecimal() and int(reload)):
         raise ReportError(f"reload={reload} must be a whole number of seconds, or null.")
     with Progress() as progress:
         analysis = analyse(sweep, int(resamples), say=progress.say)
+    analysis.plan = read_plan(runs)
     analysis.searches = read_searches(folders)
     place = Path(out) if out else folders[0] / "report"
     if not out and place.is_symlink():  # in a folder from someone else, it could lead to any of one's own

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from detlab.report.drawn import Drawn, read_drawn
 from detlab.report.intervals import Contrast, contrasts
+from detlab.report.planned import Plan
+from detlab.report.rounds import looks
 from detlab.report.rows import Sweep
 from detlab.report.runs import ReportError
 from detlab.report.searches import Search
@@ -36,6 +38,7 @@ class Analysis:
     images: int = 0
     resamples: int = 0
     searches: Sequence[Search] = ()
+    plan: Plan | None = None  # looks at the sweep, for which verdicts are corrected
     why_no_draws: str = ""  # why the main metric has no resamples, so that the images count as fixed
     _judged: dict[str, list[Contrast | None]] = field(default_factory=dict)
 
@@ -62,14 +65,58 @@ class Analysis:
         return found
 
     def judge(self, parts: Sequence[Mapping[int, float]], metric: str = "") -> list[Contrast]:
-        """Contrasts given as {row: weight}; the verdicts are corrected over all of them."""
+        """Contrasts given as {row: weight}; the verdicts are corrected over all of them, and for repeated looks."""
         metric = metric or self.sweep.metric
+        if not parts:
+            return []
+        found = contrasts(
+            self.values(metric),
+            self.draws(metric),
+            self._weights(parts),
+            LEVEL,
+            images=self.images or None,
+            verdict_level=self.verdict_level(len(parts)),
+        )
+        if self.plan is None:
+            return list(found)
+        settled = self._settled(self.plan) if metric == self.sweep.metric else {}
+        early = self._most_seeds() < self.plan.first
+        base = self.sweep.baseline
+        return [
+            _with_verdict(
+                c, "undecided" if early else next((v for r, v in settled.items() if part == beside(r, base)), "")
+            )
+            for c, part in zip(found, parts, strict=True)
+        ]
+
+    def _weights(self, parts: Sequence[Mapping[int, float]]) -> Array:
         weights = np.zeros((len(parts), len(self.sweep.rows)))
         for c, part in enumerate(parts):
             weights[c, list(part)] = list(part.values())
-        if not parts:
-            return []
-        return list(contrasts(self.values(metric), self.draws(metric), weights, LEVEL, images=self.images or None))
+        return weights
+
+    def verdict_level(self, comparisons: int) -> float:
+        """Probability that none of the verdicts of a table is wrong: lower levels are left to the looks to come."""
+        return LEVEL if self.plan is None else self.plan.level(self._most_seeds(), comparisons, LEVEL)
+
+    def _most_seeds(self) -> int:
+        return max((len(row.done) for row in self.sweep.rows), default=0)
+
+    def _settled(self, plan: Plan) -> dict[int, str]:
+        """{row: verdict beside the baseline} after all looks at the main metric, as `detlab ablate` prints them."""
+        values, draws, base = self.values(self.sweep.metric), self.draws(self.sweep.metric), self.sweep.baseline
+        known: list[int] = np.flatnonzero(np.isfinite(values).any(1)).tolist()
+        rows = [base, *(r for r in known if r != base)]
+        table = np.full((len(rows), len(plan.seeds)), np.nan)
+        drawn = None if draws is None else np.full((*table.shape, draws.shape[2]), np.nan)
+        for column, seed in enumerate(plan.seeds):
+            if seed in self.sweep.seeds:
+                place = self.sweep.seeds.index(seed)
+                table[:, column] = values[rows, place]
+                if drawn is not None and draws is not None:
+                    drawn[:, column] = draws[rows, place]
+        taken = looks(table, drawn, len(plan.seeds), LEVEL, images=self.images or None, first=plan.first)
+        return dict(zip(rows[1:], taken[-1].verdicts if taken else ["undecided"] * len(rows), strict=False))
 
     def differences(self, metric: str = "") -> list[Contrast | None]:
         """[R] each row minus the baseline, corrected over the rows; None for the baseline and rows without runs."""
@@ -79,7 +126,7 @@ class Analysis:
             base = self.sweep.baseline
             rows = [r for r, there in enumerate(known) if there and r != base] if known[base] else []
             found: list[Contrast | None] = [None] * len(known)
-            for row, contrast in zip(rows, self.judge([{r: 1.0, base: -1.0} for r in rows], metric), strict=True):
+            for row, contrast in zip(rows, self.judge([beside(r, base) for r in rows], metric), strict=True):
                 found[row] = contrast
             self._judged[metric] = found
         return self._judged[metric]
@@ -88,7 +135,8 @@ class Analysis:
         """Differences in several metrics, corrected over all rows and metrics; metrics of few boxes are left out."""
         kept = [m for m in metrics if self.boxes.get(m, FLOOR) >= FLOOR and np.isfinite(self.values(m)).any()]
         found = {metric: self.differences(metric) for metric in kept}
-        flat = corrected([c for column in found.values() for c in column if c is not None])
+        there = [c for column in found.values() for c in column if c is not None]
+        flat = corrected(there, self.verdict_level(max(len(there), 1)))
         again = iter(flat)
         return {metric: [None if c is None else next(again) for c in column] for metric, column in found.items()}
 
@@ -101,6 +149,19 @@ class Analysis:
         """The row with the highest mean."""
         points = {i: p for i in range(len(self.sweep.rows)) if (p := self.point(i)) is not None}
         return max(points, key=lambda i: points[i]) if points else None
+
+
+def beside(row: int, base: int) -> dict[int, float]:
+    """Weights of a row minus the baseline."""
+    return {row: 1.0, base: -1.0}
+
+
+def _with_verdict(found: Contrast, verdict: str) -> Contrast:
+    """A contrast of several seeds with another verdict; "" leaves it."""
+    if not verdict or found.seeds < 2 or verdict == found.verdict:
+        return found
+    needed = None if found.seeds_needed is None else max(found.seeds_needed, found.seeds + 1)
+    return replace(found, verdict=verdict, seeds_needed=needed)
 
 
 def corrected(found: Sequence[Contrast], level: float = LEVEL) -> list[Contrast]:

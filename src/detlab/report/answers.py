@@ -15,6 +15,8 @@ from detlab.report.effects import Effect, main_effects
 from detlab.report.escapes import for_html
 from detlab.report.figures import interval_line
 from detlab.report.intervals import Contrast
+from detlab.report.planned import Plan
+from detlab.report.rounds import FIRST
 from detlab.report.rows import left_out
 from detlab.report.runs import Run
 
@@ -155,7 +157,9 @@ def command(analysis: Analysis) -> str:
     named = [text for text in shared if _key(text) == "ablation"]
     if named:  # all rows, so that verdicts stay corrected for all; decided ones run no more
         words, rows = ["detlab", "ablate", named[0].partition("=")[2]], sweep.rows
-        count = ["until=decided", f"max_seeds={seeds}"]
+        plan = analysis.plan or Plan(tuple(range(seeds)), FIRST)  # an earlier plan has room for the seeds of its own
+        least = [f"min_seeds={plan.first}"] if plan.first > FIRST else []
+        count = ["until=decided", *least, f"max_seeds={max(seeds, len(plan.seeds))}"]
     else:
         words = ["detlab", "train", "-m"]
         rows = [row for row, c in zip(sweep.rows, differences, strict=True) if c is not None and not c.decided]

@@ -29,6 +29,10 @@ OVER_SEEDS = (
     "Each difference has its own 95 % interval (Student's t), over seeds only and for these test images only: "
     "{why}. The verdicts of a table are corrected together (Holm)."
 )
+LOOKS = (
+    " detlab ablate looks at this sweep after each seed from {first} to {last}: the verdicts are corrected for that, "
+    "too, and a row that was decided stays so. An interval is that of a single look."
+)
 OPEN_ROWS = 12  # longer tables are folded
 MOST_LINES = 10  # largest number of rows drawn as curves or pictures
 MOST_PICTURES = 1_500_000  # largest size of all pictures together, in characters
@@ -62,9 +66,12 @@ def method(analysis: Analysis) -> str:
     """How intervals and verdicts are computed, in words; "" if there are none."""
     if not any(analysis.differences()):
         return ""
+    looked = ""
+    if analysis.plan is not None:
+        looked = LOOKS.format(first=analysis.plan.first, last=len(analysis.plan.seeds))
     if analysis.why_no_draws or not analysis.resamples:
-        return OVER_SEEDS.format(why=analysis.why_no_draws or "none were resampled")
-    return METHOD.format(resamples=analysis.resamples, images=analysis.images)
+        return OVER_SEEDS.format(why=analysis.why_no_draws or "none were resampled") + looked
+    return METHOD.format(resamples=analysis.resamples, images=analysis.images) + looked
 
 
 def warnings_of(analysis: Analysis) -> list[str]:
