@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from detlab.commands.report import main
-from detlab.config.sweep_name import sweep_name
 from detlab.report.analysis import analyse
 from detlab.report.answers import answer, answer_html, command, factors, needed, seeds_to_run
 from detlab.report.contents import main_table
@@ -117,17 +116,20 @@ def test_the_command_that_adds_seeds(tmp_path: Path) -> None:
 def test_the_command_adds_the_seeds_to_the_same_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shared = ["budget=cpu", "+extra=1", "logger=csv"]
-    usual = Path("outputs") / "sweeps" / sweep_name(["model/neck=none,fpn", *shared])
-    for folder in (usual, Path("mine here")):
+    for folder, told in ((Path("outputs/usual-1"), "outputs/usual-1"), (Path("mine here"), "'mine here'")):
         for number, neck in enumerate(("none", "fpn")):
             write_run(folder / str(number), [*shared, f"model/neck={neck}", "seed=0", "trust=true"])
         (folder / "sweep.json").write_text("{}")
-    told = "detlab train -m budget=cpu +extra=1 logger=csv model/neck=none,fpn seed=0,1"
-    assert command(analyse(make_sweep(find_runs([usual])), resamples=0)) == told
-    assert shlex.split(command(analyse(make_sweep(find_runs([Path("mine here")])), resamples=0))) == [
-        *told.split(),
-        "hydra.sweep.dir='mine here'",
-    ]
+        assert shlex.split(command(analyse(make_sweep(find_runs([folder])), resamples=0))) == [
+            *["detlab", "train", "-m", "budget=cpu", "+extra=1", "logger=csv", "model/neck=none,fpn", "seed=0,1"],
+            f"hydra.sweep.dir={told}",
+        ]
+
+
+def test_a_swept_key_that_was_added_is_added_again(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / str(number), [f"+optim.new={number}", "seed=0"])
+    assert command(analyse(make_sweep(find_runs([tmp_path])), resamples=0)) == "detlab train -m +optim.new=0,1 seed=0,1"
 
 
 def test_the_command_names_the_folder_of_own_options(tmp_path: Path) -> None:
