@@ -125,6 +125,12 @@ def test_the_command_adds_the_seeds_to_the_same_sweep(tmp_path: Path, name: str,
     ]
 
 
+def test_a_swept_key_that_was_added_is_added_again(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / str(number), [f"+optim.new={number}", "seed=0"])
+    assert command(analyse(make_sweep(find_runs([tmp_path])), resamples=0)) == "detlab train -m +optim.new=0,1 seed=0,1"
+
+
 def test_the_command_names_the_folder_of_own_options(tmp_path: Path) -> None:
     for number, neck in enumerate(("none", "fpn")):
         run = write_run(tmp_path / str(number), [f"model/neck={neck}", "seed=0", "ablation=mine"])

@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 
 from detlab.commands.report import write_report
+from detlab.report.analysis import analyse
+from detlab.report.answers import command
+from detlab.report.rows import STUDY, make_sweep
+from detlab.report.runs import find_runs
 from detlab.report.searches import read_searches, search_charts, search_tables
-from tests.report.folders import write_sweep
+from tests.report.folders import write_run, write_sweep
 
 
 def trial(number: int, neck: str, ap: float, ms: float, front: bool) -> dict[str, Any]:
@@ -100,3 +104,15 @@ def test_the_page_shows_it_and_names_stay_text(tmp_path: Path) -> None:
     rows = list(csv.reader((folder / "report" / "search.csv").read_text().splitlines()))
     assert [row[2] for row in rows] == ["neck", "fpn", "none", "<script>=1+1"]
     assert "## Search: Pareto front, 2 of 3 trials" in (folder / "report" / "report.md").read_text()
+
+
+def test_a_search_is_no_grid(tmp_path: Path) -> None:
+    for number, (neck, rate) in enumerate((("none", 0.1), ("fpn", 0.2), ("fpn", 0.3))):
+        write_run(tmp_path / str(number), [f"model/neck={neck}", f"optim.lr={rate}", "seed=0"])
+    grid = make_sweep(find_runs([tmp_path]))
+    assert len(grid.rows) == 6
+    assert "optim.lr=0.1,0.2,0.3" in command(analyse(grid, resamples=0))
+    (tmp_path / STUDY).touch()
+    searched = make_sweep(find_runs([tmp_path]))
+    assert len(searched.rows) == 3  # no cell is missing
+    assert command(analyse(searched, resamples=0)) == ""

@@ -26,6 +26,8 @@ def test_trials_are_jobs_with_the_metric_as_value_and_the_same_command_goes_on(t
     command = ["hydra/sweeper=optuna", "x=range(1,9)", "seed=3", "hydra.launcher.n_jobs=2"]
     code, said = sweep(tmp_path, *command, "hydra.sweeper.n_trials=3", "hydra.sweeper.sampler=random")
     assert code == 0, said
+    assert "sweep folder" in said
+    assert "0 to run" not in said  # the jobs are drawn later
     trials = study_of(tmp_path).trials
     trials = [t for t in trials if t.state.name == "COMPLETE"]  # a config drawn again is no trial
     assert len({t.params["x"] for t in trials}) == len(trials) == 3

@@ -17,7 +17,7 @@ from detlab.report.figures import interval_line
 from detlab.report.intervals import Contrast
 from detlab.report.planned import Plan
 from detlab.report.rounds import FIRST
-from detlab.report.rows import left_out
+from detlab.report.rows import left_out, of_a_search
 from detlab.report.runs import Run
 
 MANY_SEEDS = 20  # seeds per row; larger numbers are not recommended
@@ -147,11 +147,11 @@ def seeds_to_run(found: Sequence[Contrast]) -> int | None:
 
 
 def command(analysis: Analysis) -> str:
-    """The command that adds the seeds; "" if more seeds would decide nothing."""
+    """The command that adds the seeds; "" if more seeds would decide nothing, and for a search, which has no grid."""
     sweep, differences = analysis.sweep, analysis.differences()
     seeds = seeds_to_run([c for c in differences if c is not None])
     runs = [run for row in sweep.rows for run in row.runs.values()]
-    if seeds is None or not sweep.factors or not runs:
+    if seeds is None or not sweep.factors or not runs or of_a_search(runs):
         return ""
     shared = _shared(runs, {*sweep.factors, "seed", "resume", "trust"})  # nobody is told to trust others' files
     named = [text for text in shared if _key(text) == "ablation"]
@@ -165,14 +165,14 @@ def command(analysis: Analysis) -> str:
         rows = [row for row, c in zip(sweep.rows, differences, strict=True) if c is not None and not c.decided]
         count = [f"seed={','.join(map(str, range(seeds)))}"]
     levels = {key: dict.fromkeys(row.choices[key] for row in [sweep.base, *rows]) for key in sweep.factors}
-    swept = [f"{key}={','.join(values)}" for key, values in levels.items()]
+    added = {_key(text) for run in runs for text in run.given if text.startswith("+")}
+    swept = [f"{'+' * (key in added)}{key}={','.join(values)}" for key, values in levels.items()]
     own = [f"--config-dir={runs[0].own}"] if runs[0].own else []
-    place = _place(runs)
-    return shlex.join([*words, *own, *(text for text in shared if text not in named), *swept, *count, *place])
+    return shlex.join([*words, *own, *(text for text in shared if text not in named), *swept, *count, *_place(runs)])
 
 
 def _shared(runs: Sequence[Run], without: Collection[str]) -> list[str]:
-    """Overrides as written that all runs were given."""
+    """Overrides as written that all runs were given; loggers too."""
     return [t for t in runs[0].given if _key(t) not in without and all(t in run.given for run in runs)]
 
 
@@ -181,7 +181,10 @@ def _key(override: str) -> str:
 
 
 def _place(runs: Sequence[Run]) -> list[str]:
-    """The option that names the sweep's folder, so that the runs are found wherever it lies; none for other runs."""
+    """The option that names the sweep folder which holds the runs; none if they are no sweep.
+
+    It is named even where the command alone would find it, since only Hydra can tell where that is.
+    """
     folders = {run.folder.parent for run in runs}
     folder = folders.pop()
     if folders or not (folder / "sweep.json").is_file():

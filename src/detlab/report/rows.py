@@ -13,6 +13,8 @@ import numpy as np
 from detlab.config.overrides import short_names
 from detlab.report.runs import ReportError, Run, numbers, setting
 
+STUDY = "optuna.db"  # in the folder of a search
+
 
 @dataclass
 class Row:
@@ -83,7 +85,8 @@ def make_sweep(runs: Sequence[Run], baseline: str = "", metric: str = "") -> Swe
             row.runs[run.seed] = run
         elif run.done:
             repeats.append(run)
-    _add_missing(rows, factors)
+    if not of_a_search(runs):
+        _add_missing(rows, factors)
     sweep = Sweep(factors, seeds, [rows[p] for p in sorted(rows, key=lambda p: _order(p, factors))], repeats=repeats)
     known = {name for run in runs for name in run.metrics}
     sweep.metric = metric.removeprefix("test/") or _answer(runs) or ("map" if "map" in known or not known else "ar_300")
@@ -92,6 +95,11 @@ def make_sweep(runs: Sequence[Run], baseline: str = "", metric: str = "") -> Swe
         raise ReportError(f"{option} is in no result; give metric=NAME, one of {', '.join(sorted(known))}.")
     sweep.baseline = _find_baseline(sweep, baseline)
     return sweep
+
+
+def of_a_search(runs: Sequence[Run]) -> bool:
+    """Whether a search drew the runs, whose combinations of choices are no grid."""
+    return any((folder / STUDY).is_file() for folder in {run.folder.parent for run in runs})
 
 
 def left_out(sweep: Sweep) -> list[str]:

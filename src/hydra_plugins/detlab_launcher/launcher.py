@@ -190,7 +190,8 @@ class ProcessLauncher(Launcher):
         known = sum(job.earlier for job in jobs)
         before = f", {known} done before" if known else ""
         say(f"sweep folder  {folder}")
-        say(f"jobs          {waiting} to run{before}")
+        if jobs:
+            say(f"jobs          {waiting} to run{before}")
 
 
 def module_run() -> str:
