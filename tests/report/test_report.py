@@ -199,7 +199,39 @@ def test_seeds_on_other_data_are_said(tmp_path: Path) -> None:
         status = json.loads((folder / "status.json").read_text())
         (folder / "status.json").write_text(json.dumps(status | {"data_fingerprint": f"f{seed}"}))
     (text,) = unfair(make_sweep(find_runs([tmp_path])))
-    assert text.startswith("The runs of all runs differ in the data (fingerprint) (f0 with seed 0; f1 with seed 1)")
+    assert text.startswith("The runs differ in the data (fingerprint) (f0 with seed 0; f1 with seed 1)")
+
+
+def test_data_that_a_config_draws_by_the_seed_are_meant(tmp_path: Path) -> None:
+    for seed in range(2):
+        folder = write_run(tmp_path / str(seed), ["data.split_seed=${seed}", f"seed={seed}"])
+        (folder / "hparams.yaml").write_text(f"data.split_seed: {seed}\n")
+        status = json.loads((folder / "status.json").read_text())
+        (folder / "status.json").write_text(json.dumps(status | {"data_fingerprint": f"f{seed}"}))
+    assert unfair(make_sweep(find_runs([tmp_path]))) == []
+
+
+@pytest.mark.parametrize("key", ["callbacks", "callbacks.ema.decay", "callbacks.checkpoint.mode"])
+def test_callbacks_that_train_or_choose_are_rows(tmp_path: Path, key: str) -> None:
+    for number, (level, seed) in enumerate(itertools.product(("default", "ema"), (0, 1))):
+        quiet = [f"callbacks.pictures.count={number}", "callbacks.checkpoint.every_n_minutes=5", "logger=many"]
+        folder = write_run(tmp_path / str(number), [f"{key}={level}", f"seed={seed}", *quiet[: 1 + seed]])
+        (folder / "job.json").write_text("{}")
+    sweep = make_sweep(find_runs([tmp_path]))
+    assert sweep.factors == {key: ["default", "ema"]}
+    assert not sweep.repeats
+    assert np.isfinite(measure(tmp_path, [{key: "default"}, {key: "ema"}], (0, 1), "map").values).all()
+
+
+def test_an_average_of_weights_in_one_seed_alone_is_said(tmp_path: Path) -> None:
+    for seed in range(2):
+        folder = write_run(tmp_path / str(seed), [f"seed={seed}"])
+        config = {"paths.run_dir": str(folder), "callbacks.checkpoint.dirpath": f"{folder}/checkpoints"}
+        averaged = {"callbacks.ema.decay": 0.9} if seed else {"callbacks.ema": None}
+        (folder / "hparams.yaml").write_text(yaml.safe_dump(config | averaged | {"callbacks.pictures.count": seed}))
+    said = unfair(make_sweep(find_runs([tmp_path])))
+    assert len(said) == 1
+    assert said[0].startswith("The runs differ in callbacks.ema (")
 
 
 def test_mistakes_are_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from detlab.report.rows import Row, Sweep
-from detlab.report.runs import resolved_config
+from detlab.report.runs import DATA, resolved_config
 from detlab.system.text import shortened
 
 SPENT = {  # {key of budget.json: title}; the report warns if a key of FAIR differs between rows
@@ -46,21 +48,38 @@ def mixed(sweep: Sweep) -> list[str]:
     """A sentence for each key that has several values among the seeds of one row, which are no repetitions then."""
     found: dict[str, str] = {}
     for row in sweep.rows:
-        configs = {seed: resolved_config(run) for seed, run in row.done.items()}
+        configs = _with_parts({seed: resolved_config(run) for seed, run in row.done.items()})
         for key in dict.fromkeys(key for config in configs.values() for key in config):
             values: dict[str, list[int]] = {}
             for seed, config in configs.items():
                 if key in config:  # another version may not have had the key
                     values.setdefault(config[key], []).append(seed)
-            follows_seed = all(list(map(str, seeds)) == [value] for value, seeds in values.items())
-            if len(values) > 1 and key not in found and not follows_seed:
+            if len(values) > 1 and key not in found and not _meant(key, configs):
                 told = "; ".join(
                     f"{shortened(v, LONGEST)} with seed {', '.join(map(str, seeds))}" for v, seeds in values.items()
                 )
-                found[key] = f"The runs of {sweep.label(row)} differ in {key} ({told})"
+                of = f" of {sweep.label(row)}" if row.choices else ""
+                found[key] = f"The runs{of} differ in {key} ({told})"
     end = "they do not repeat one choice. Delete the folders of either, and run these again."
     more = [f"The seeds of a row differ in {len(found) - MOST} more keys."] if len(found) > MOST else []
     return [f"{text}: {end}" for text in list(found.values())[:MOST]] + more
+
+
+def _with_parts(configs: Mapping[int, Mapping[str, str]]) -> dict[int, Mapping[str, str]]:
+    """The configs with an entry for each part that another config has as one value, such as null: its keys are set."""
+    leaves = {key for config in configs.values() for key in config}
+    found: dict[int, Mapping[str, str]] = {}
+    for seed, config in configs.items():
+        parts = {key[:i] for key in config for i, letter in enumerate(key) if letter == "."} & leaves
+        found[seed] = {**config, **{part: config.get(f"{part}._target_", "set") for part in sorted(parts)}}
+    return found
+
+
+def _meant(key: str, configs: Mapping[int, Mapping[str, str]]) -> bool:
+    """Whether the config asks for another value with each seed, or for other data, as by `data.split_seed=${seed}`."""
+    known = {name for config in configs.values() for name in config}
+    names = [name for name in known if name.startswith("data.")] if key == DATA else [key]
+    return any(all(config.get(name, str(seed)) == str(seed) for seed, config in configs.items()) for name in names)
 
 
 def unequal(sweep: Sweep) -> list[str]:

@@ -12,9 +12,14 @@ from detlab.system.files import read_facts
 from detlab.system.foreign import ForeignFileError, read_yaml
 from detlab.system.history import read_history
 
-GROUPS_OF_PLACE = ("hydra/", "logger", "callbacks", "debug")  # groups that do not change the experiment
+GROUPS_OF_PLACE = ("hydra/", "logger", "debug")  # groups that do not change the experiment
 LARGEST = 1e15  # of a number in a run's files; FLOPs of an image have 1e12
-KEYS_OF_PLACE = ("hydra.", "resume", "logger", "callbacks", "threads", "name", "paths.", "trust", "data.cache_dir")
+WATCHERS = ("lr_monitor", "nonfinite", "status", "results", "pictures", "budget", "dashboards", "times", "progress")
+KEYS_OF_PLACE = (
+    "hydra.", "resume", "logger", "threads", "name", "paths.", "trust", "data.cache_dir",
+    "callbacks.checkpoint.every_n", *(f"callbacks.{name}" for name in WATCHERS),
+)  # fmt: skip
+DATA = "the data (fingerprint)"  # the name, beside the config's keys, of what the run was trained on
 KEYS_OF_MACHINE = (
     "seed", "config_hash", "data.root", "data.num_workers", "trainer.default_root_dir", "trainer.accelerator",
     "trainer.devices", "trainer.strategy", "trainer.num_nodes",
@@ -197,7 +202,7 @@ def resolved_config(run: Run) -> dict[str, str]:
     left_out = KEYS_OF_PLACE + KEYS_OF_MACHINE
     kept = {k: v for k, v in kept.items() if not k.startswith(left_out)}
     data = run.status.get("data_fingerprint")
-    return kept | ({} if data is None else {"the data (fingerprint)": str(data)})
+    return kept | ({} if data is None else {DATA: str(data)})
 
 
 def _pair(text: str) -> tuple[str, str]:
