@@ -25,6 +25,7 @@ from detlab.report.intervals import Contrast, contrasts
 from detlab.report.planned import Plan, write_plan
 from detlab.report.results import Measured, measure
 from detlab.report.rounds import Look, looks, seeds_wanted, weights_beside_first
+from detlab.runs.folder import claim, give_back
 from detlab.sweeps.options import flag, one_of, whole
 from detlab.sweeps.process import launcher_environment
 from detlab.sweeps.table import plain
@@ -45,6 +46,7 @@ HELP = (
     "Beside the options of detlab train, budget=cpu among them:\n\n"
     + "\n".join(f"  {key:10} {text}" for key, text in OPTIONS.items())
 )
+ROUNDS = ".rounds"  # a folder in the sweep's, locked from the end of the first round to that of the command
 PAGE_EVERY = 30.0  # seconds between updates of the report page while jobs run
 
 
@@ -131,10 +133,21 @@ def _value(text: str) -> object:
 
 
 def answer(request: Request) -> int:
-    """Run rounds of jobs until no seeds are missing.
+    """Run rounds of jobs until no seeds are missing, and print the verdicts.
 
     Returns:
         Exit status: 0, 1 if any job failed, or the launcher's own status if it ended otherwise.
+    """
+    try:
+        return _rounds(request)
+    finally:
+        give_back(request.ablation.folder / ROUNDS)
+
+
+def _rounds(request: Request) -> int:
+    """Run rounds of jobs until no seeds are missing.
+
+    A lock tells `detlab report follow=true` between two rounds, when no job runs, that the sweep goes on.
     """
     ablation, seeds, stuck, worst = request.ablation, request.seeds, set[int](), 0
     plan = Plan(seeds, request.min_seeds) if request.until_decided else None
@@ -154,6 +167,8 @@ def answer(request: Request) -> int:
             return 1
         if status not in (0, 1):
             return status
+        if ablation.folder.is_dir():
+            claim(ablation.folder / ROUNDS, holds=(), option="hydra.sweep.dir")
         worst = max(worst, status)
         again = measure(ablation.folder, ablation.rows, seeds, ablation.metric)
         stuck |= {row for row, tried in wanted.items() if tried and _missing(again, row, seeds, tried)}

@@ -18,7 +18,7 @@ from detlab.report.rows import make_sweep
 from detlab.report.runs import NoRunsError, ReportError, find_runs
 from detlab.report.searches import read_searches
 from detlab.report.tables import as_csv, as_latex
-from detlab.runs.folder import claim, in_use
+from detlab.runs.folder import claim, give_back, in_use
 from detlab.system.files import write_whole
 from detlab.system.printing import PlainConsole, say
 from detlab.system.text import complain
@@ -132,16 +132,22 @@ def write_report(
     place = Path(out) if out else folders[0] / "report"
     if not out and place.is_symlink():  # in a folder from someone else, it could lead to any of one's own
         raise ReportError(f"{place} is a link; give the folder of the report, out=FOLDER.")
-    claim(place, holds=(), option="out")
     name = title or folders[0].resolve().name
     made = all_tables(analysis)
-    page = place / "index.html"
     when = datetime.now().astimezone().strftime("%d %B %Y, %H:%M")
-    write_whole(page, html_page(analysis, name, when, 0 if reload == "null" else int(reload)).encode())
-    write_whole(place / "report.md", markdown_report(analysis, name, made).encode())
-    for table in made:
-        write_whole(place / f"{table.name}.csv", as_csv(table).encode())
-        write_whole(place / f"{table.name}.tex", as_latex(table).encode())
+    files = {
+        "index.html": html_page(analysis, name, when, 0 if reload == "null" else int(reload)),
+        "report.md": markdown_report(analysis, name, made),
+        **{f"{table.name}.csv": as_csv(table) for table in made},
+        **{f"{table.name}.tex": as_latex(table) for table in made},
+    }
+    claim(place, holds=(), option="out")
+    try:
+        for file, content in files.items():
+            write_whole(place / file, content.encode())
+    finally:
+        give_back(place)  # another command, such as the sweep's own, may write the page of the next jobs
+    page = place / "index.html"
     return [*answer(analysis), f"report  {page.absolute()}"]
 
 
