@@ -66,7 +66,7 @@ class Analysis:
 
     def judge(self, parts: Sequence[Mapping[int, float]], metric: str = "") -> list[Contrast]:
         """Contrasts given as {row: weight}; the verdicts are corrected over all of them, and for repeated looks."""
-        metric = metric or self.sweep.metric
+        metric, plan = metric or self.sweep.metric, self.plan
         if not parts:
             return []
         found = contrasts(
@@ -76,11 +76,12 @@ class Analysis:
             LEVEL,
             images=self.images or None,
             verdict_level=self.verdict_level(len(parts)),
+            later_level=None if plan is None else lambda seeds: plan.level(seeds, len(parts), LEVEL),
         )
-        if self.plan is None:
+        if plan is None:
             return list(found)
-        settled = self._settled(self.plan) if metric == self.sweep.metric else {}
-        early = self._most_seeds() < self.plan.first
+        settled = self._settled(plan) if metric == self.sweep.metric else {}
+        early = self._most_seeds() < plan.first
         base = self.sweep.baseline
         return [
             _with_verdict(

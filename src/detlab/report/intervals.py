@@ -15,6 +15,7 @@ R rows, S seeds, B resamples, C contrasts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -110,6 +111,7 @@ def contrasts(
     *,
     images: int | None = None,
     verdict_level: float | None = None,
+    later_level: Callable[[int], float] | None = None,
     power: float = 0.8,
 ) -> tuple[Contrast, ...]:
     """Intervals and verdicts of C contrasts of R rows with up to S seeds each.
@@ -123,6 +125,8 @@ def contrasts(
         images: number of test images; None treats it as large and leaves `images_needed` None.
         verdict_level: probability that no verdict of the call is wrong; None for `level` (detlab.report.spending
             computes it for repeated looks).
+        later_level: `verdict_level` with a number of seeds, for `seeds_needed`: later looks are less strict. None: the
+            same with any number.
         power: power at which `detectable` is computed.
 
     Raises:
@@ -148,7 +152,8 @@ def contrasts(
                float(p[c]), float(adjusted[c]), float(threshold[c]))
         for c in range(len(value))
     ]  # fmt: skip
-    return tuple(_describe(k, level, alpha, power, images) for k in known)
+    later = None if later_level is None else lambda n: 1 - _fraction(later_level(n), "later_level")
+    return tuple(_describe(k, level, alpha, power, images, later) for k in known)
 
 
 class _Given(NamedTuple):
@@ -235,7 +240,14 @@ class _Known(NamedTuple):
     threshold: float  # level at which it is tested
 
 
-def _describe(known: _Known, level: float, alpha: float, power: float, images: int | None) -> Contrast:
+def _describe(
+    known: _Known,
+    level: float,
+    alpha: float,
+    power: float,
+    images: int | None,
+    later: Callable[[int], float] | None,
+) -> Contrast:
     if known.seeds == 0:
         return Contrast(None, None, None, "no runs")
     if np.isnan(known.p):
@@ -254,12 +266,17 @@ def _describe(known: _Known, level: float, alpha: float, power: float, images: i
     image = 0.0 if np.isnan(known.image) else min(known.image, error**2)
     share = None if still or np.isnan(known.image) else image / error**2
     measured = Measured(abs(known.value), image, known.image_df, error**2 - image, known.df, known.seeds, images)
+
+    def tested(seeds: int) -> float:
+        """Level at which the contrast is tested with a number of seeds."""
+        return known.threshold if later is None or rejected else known.threshold * max(later(seeds) / alpha, 1.0)
+
     return replace(
         found,
         verdict=verdict,
         image_share=share,
         run_share=None if share is None else 1 - share,
-        seeds_needed=seeds_needed(measured, known.threshold, rejected),
+        seeds_needed=seeds_needed(measured, tested, rejected),
         images_needed=images_needed(measured, known.threshold, rejected),
         detectable=detectable(measured, known.threshold, power),
     )

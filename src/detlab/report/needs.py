@@ -42,19 +42,19 @@ class Measured(NamedTuple):
         return self.size > 0 and self.size >= error * -float(special.stdtrit(df, alpha / 2))
 
 
-def seeds_needed(measured: Measured, alpha: float, decided: bool) -> int | None:
+def seeds_needed(measured: Measured, alpha: Callable[[int], float], decided: bool) -> int | None:
     """Seeds per row that decide a difference of this size, all else equal; None if no number suffices.
 
     Args:
-        alpha: level at which the difference is tested.
+        alpha: level at which the difference is tested with a number of seeds; it must not fall with more seeds.
         decided: whether the present seeds have decided it; the result never contradicts this.
     """
     low, high = (2, measured.seeds) if decided else (measured.seeds + 1, MOST_SEEDS)
-    return _least(low, high, lambda s: measured.decides(alpha, seeds=s / measured.seeds), decided)
+    return _least(low, high, lambda s: measured.decides(alpha(s), seeds=s / measured.seeds), decided)
 
 
 def images_needed(measured: Measured, alpha: float, decided: bool) -> int | None:
-    """Test images that decide the difference with the present seeds; see `seeds_needed`."""
+    """Test images that decide the difference with the present seeds, tested at level `alpha`; see `seeds_needed`."""
     count = measured.images
     if count is None:
         return None

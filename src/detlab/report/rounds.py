@@ -76,14 +76,18 @@ def looks(
         ready = [c for c in still if _seeds(part, c) >= seeds]
         if not ready:
             break
-        spent = look_level(seeds, max_seeds, level, comparisons=len(still), first=first)
+
+        def spent(count: int, comparisons: int = len(still)) -> float:
+            return look_level(min(count, max_seeds), max_seeds, level, comparisons=comparisons, first=first)
+
         judged = contrasts(
             part,
             None if resampled is None else resampled[:, :seeds],
             weights_beside_first(still, rows),
             level,
             images=images,
-            verdict_level=spent,
+            verdict_level=spent(seeds),
+            later_level=spent,
         )
         for c, contrast in zip(still, judged, strict=True):
             found[c] = contrast
