@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 
 from detlab.errors import ConfigError
 from detlab.sweeps.job import Job, read_value
+from detlab.sweeps.table import print_front
 from hydra_plugins.detlab_launcher.optuna import OptunaSweeper, bounds
 from tests.sweeps.test_launcher import facts, folder_of, jobs, sweep
 
@@ -142,7 +143,11 @@ def test_a_longer_search_draws_others_and_a_wider_space_keeps_what_was_found(tmp
         make_study(options(objectives=["val/map"], direction="maximize"), storage, space)
 
 
-def test_several_objectives_give_a_front(tmp_path: Path) -> None:
+def first_cells(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+
+
+def test_several_objectives_give_a_front(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = {"1": (0.5, 9.0), "2": (0.4, 3.0), "3": (0.3, 5.0)}  # map, latency: the third loses to the second in both
     for i, (value, latency) in enumerate(rows.values()):
         folder = tmp_path / str(i)
@@ -159,10 +164,16 @@ def test_several_objectives_give_a_front(tmp_path: Path) -> None:
     study.enqueue_trial({"x": "2"})
     seen: list[Job] = []
     feed = feed_of(study, space, 3, tmp_path, seen)
-    feed.objectives = names
+    told: list[int] = []
+    feed.objectives, feed.told = names, lambda: told.append(len(front_of(study, names)["trials"]))
     run_all(feed)
+    assert told == [1, 2, 3]  # a search that is interrupted has the front of its trials, too
     found = front_of(study, names)
-    assert found["objectives"] == {"val/map": "maximize", "latency_ms": "minimize"}
+    print_front(found)
+    assert first_cells(capsys) == ["0.5", "0.4"]
+    latency_first = [t | {"values": dict(reversed(t["values"].items()))} for t in found["trials"]]
+    print_front({"objectives": {"latency_ms": "minimize", "val/map": "maximize"}, "trials": latency_first})
+    assert first_cells(capsys) == ["3", "9"]
     values = {t["choices"]["x"]: (tuple(t["values"].values()), t["front"]) for t in found["trials"]}
     assert values == {"1": ((0.5, 9.0), True), "2": ((0.4, 3.0), True), "3": ((0.3, 5.0), False)}
     (tmp_path / "1" / "budget.json").unlink()

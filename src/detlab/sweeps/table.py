@@ -118,7 +118,7 @@ def print_summary(jobs: Sequence[Job], folder: str, seconds: float, console: Con
 
 
 def print_front(found: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the Pareto front of a search's trials (search.json), sorted by the first objective."""
+    """Print the Pareto front of a search's trials (search.json), the best in the first objective first."""
     front = [trial for trial in found["trials"] if trial["front"]]
     keys = list(dict.fromkeys(key for trial in front for key in trial["choices"]))
     names, first = short_names(keys), next(iter(found["objectives"]))
@@ -128,7 +128,8 @@ def print_front(found: Mapping[str, Any], console: Console | None = None) -> Non
     for key in keys:
         table.add_column(plain(names[key]))
     table.add_column("folder")
-    for trial in sorted(front, key=lambda t: t["values"][first], reverse=True):
+    highest = found["objectives"][first] == "maximize"
+    for trial in sorted(front, key=lambda t: t["values"][first], reverse=highest):
         cells = [f"{value:.4g}" for value in trial["values"].values()]
         cells += [trial["choices"].get(key, "") for key in keys]
         table.add_row(*map(plain, [*cells, Path(trial["folder"] or "").name]))

@@ -150,6 +150,7 @@ class TrialFeed:
         n_trials: number of trials to finish, including those of earlier commands.
         plan: makes a job from overrides and choices.
         objectives: names of the values told to the study; None stands for the best value of the monitored metric.
+        told: called after each result that was told to the study.
     """
 
     def __init__(
@@ -160,9 +161,10 @@ class TrialFeed:
         n_trials: int,
         plan: Callable[[list[str], dict[str, str]], Job],
         objectives: Sequence[str | None] = (None,),
+        told: Callable[[], None] = lambda: None,
     ) -> None:
         self.study, self.space, self.fixed, self.plan = study, dict(space), list(fixed), plan
-        self.objectives = list(objectives)
+        self.objectives, self.told = list(objectives), told
         self._trials: dict[str, Trial] = {}
         self._reported: dict[str, int] = {}
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
@@ -238,6 +240,7 @@ class TrialFeed:
                        if value is None or not math.isfinite(value)]  # fmt: skip
             job.reason = f"its run has no finite {', '.join(missing)}, which the search needs"
         self.study.tell(trial, known if state is TrialState.COMPLETE else None, state=state)
+        self.told()
 
     def _report(self, job: Job, progress: Progress) -> bool:
         """Report new evaluations; returns whether there were any. Optuna can prune with one objective only."""

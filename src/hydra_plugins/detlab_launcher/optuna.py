@@ -118,13 +118,16 @@ class OptunaSweeper(Sweeper):
             study = make_study(self, self.storage or f"sqlite:///{folder / 'optuna.db'}", space)
             studies.append(study)
             keys = self.objectives if len(self.objectives) > 1 else [None]
-            return TrialFeed(study, space, fixed, self.n_trials, lambda o, c: launcher.plan(sweep, o, c), keys)
+            return TrialFeed(study, space, fixed, self.n_trials, lambda o, c: launcher.plan(sweep, o, c), keys, told)
+
+        def told() -> None:
+            if len(self.objectives) > 1:  # after each trial, for a report of a search that runs or was interrupted
+                write_json(folder / FRONT, front_of(studies[0], self.objectives))
 
         launcher.serve(sweep, feed)
+        told()
         if len(self.objectives) > 1:
-            found = front_of(studies[0], self.objectives)
-            write_json(folder / FRONT, found)
-            print_front(found)
+            print_front(front_of(studies[0], self.objectives))
 
     def _space(self, arguments: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
         """(overrides that all trials share, {searched key: its distribution})."""
