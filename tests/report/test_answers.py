@@ -114,12 +114,15 @@ def test_the_command_that_adds_seeds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "written"), [("sweep-1", "{}"), ("mine here", "'{}'")])
-def test_the_command_adds_the_seeds_to_the_same_sweep(tmp_path: Path, name: str, written: str) -> None:
+def test_the_command_adds_the_seeds_to_the_same_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, written: str
+) -> None:
     shared = ["budget=cpu", "+extra=1", "logger=csv"]
     for number, neck in enumerate(("none", "fpn")):
         write_run(tmp_path / name / str(number), [*shared, f"model/neck={neck}", "seed=0", "trust=true"])
     (tmp_path / name / "sweep.json").write_text("{}")
-    assert shlex.split(command(analyse(make_sweep(find_runs([tmp_path / name])), resamples=0))) == [
+    monkeypatch.chdir(tmp_path)  # a command that is pasted elsewhere would begin another sweep there
+    assert shlex.split(command(analyse(make_sweep(find_runs([Path(name)])), resamples=0))) == [
         *["detlab", "train", "-m", "budget=cpu", "+extra=1", "logger=csv", "model/neck=none,fpn", "seed=0,1"],
         f"hydra.sweep.dir={written.format(tmp_path / name)}",
     ]

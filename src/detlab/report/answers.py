@@ -185,7 +185,7 @@ def _place(runs: Sequence[Run]) -> list[str]:
 
     It is named even where the command alone would find it, since only Hydra can tell where that is.
     """
-    folders = {run.folder.parent for run in runs}
+    folders = {run.folder.parent.absolute() for run in runs}  # the page may be read from another folder
     folder = folders.pop()
     if folders or not (folder / "sweep.json").is_file():
         return []
