@@ -35,6 +35,18 @@ def test_a_followed_page_reloads_while_the_sweep_runs_and_may_be_written_by_othe
     assert len(capsys.readouterr().out.splitlines()) > 3
 
 
+def test_ctrl_c_ends_a_followed_page_without_a_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_run(tmp_path / "0", ["model/neck=none", "seed=0"])
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(report, "is_running", lambda _: True)
+    monkeypatch.setattr(report.time, "sleep", interrupted)
+    assert report.main([str(tmp_path), "follow=true"]) == 130
+    assert (tmp_path / "report" / "index.html").is_file()
+
+
 def test_a_sweep_that_goes_on_is_running_between_two_rounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,7 +45,7 @@ def answer_words(arguments: Sequence[str] | None, help_text: str, act: Callable[
         act: called with the words; returns the exit status.
 
     Returns:
-        Exit status: 2 after a mistake, which is told on stderr.
+        Exit status: 2 after a mistake, which is told on stderr; 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or {"-h", "--help"} & set(words):
@@ -56,3 +56,5 @@ def answer_words(arguments: Sequence[str] | None, help_text: str, act: Callable[
     except (ReportError, ConfigError) as error:
         complain(error)
         return 2
+    except KeyboardInterrupt:
+        return 130
