@@ -11,6 +11,7 @@ from detlab.report.runs import ReportError
 from detlab.system.text import complain, write_lines
 
 OWN = "--config-dir"
+INTERRUPTED = 130  # exit status after Ctrl-C
 
 
 def joined_flag(words: Sequence[str]) -> list[str]:
@@ -45,7 +46,7 @@ def answer_words(arguments: Sequence[str] | None, help_text: str, act: Callable[
         act: called with the words; returns the exit status.
 
     Returns:
-        Exit status: 2 after a mistake, which is told on stderr.
+        Exit status: 2 after a mistake, which is told on stderr; 130 after Ctrl-C.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or {"-h", "--help"} & set(words):
@@ -56,3 +57,5 @@ def answer_words(arguments: Sequence[str] | None, help_text: str, act: Callable[
     except (ReportError, ConfigError) as error:
         complain(error)
         return 2
+    except KeyboardInterrupt:
+        return INTERRUPTED
