@@ -294,10 +294,17 @@ def test_without_until_the_seeds_given_run_once(
     assert "+0.2" in capsys.readouterr().out
 
 
-def test_an_interrupted_sweep_ends_the_command_with_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_sweep_ends_the_command_with_its_status(monkeypatch: pytest.MonkeyPatch, outputs: Path) -> None:
     runs = Runs({"l1": 0.3, "giou": 0.5})
     monkeypatch.setattr(runs, "launch", lambda *_: 130)
     assert run(monkeypatch, runs, "until=decided") == 130
+    page = read_request(["box_loss", "budget=cpu", "model/box_loss=l1,giou"]).ablation.folder / "report" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("reloads itself")
+    monkeypatch.setattr(command, "launch", runs.launch)
+    monkeypatch.setattr(command, "write_page", lambda _: page.write_text("written again"))
+    assert answer(read_request(["box_loss", "budget=cpu", "model/box_loss=l1,giou"])) == 130
+    assert page.read_text() == "written again"
 
 
 def test_what_would_decide_stands_beside_a_verdict() -> None:

@@ -57,6 +57,20 @@ def test_a_page_follows_a_sweep_while_it_runs(
     assert main([str(tmp_path / "nowhere"), "follow=true"]) == 2
 
 
+def test_ctrl_c_ends_following_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, page = Lock(tmp_path / ".lock"), tmp_path / "report" / "index.html"
+    assert lock.take()
+
+    def interrupt(_: float) -> None:
+        write_run(tmp_path / "0", ["seed=0"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("detlab.commands.report.time.sleep", interrupt)
+    assert main([str(tmp_path), "resamples=0", "follow=true"]) == 130
+    assert 'http-equiv="refresh"' not in page.read_text()  # nobody updates it any more
+    lock.give_back()
+
+
 def test_progress_is_told_off_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

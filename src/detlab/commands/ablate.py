@@ -162,6 +162,8 @@ def _rounds(request: Request) -> int:
         if found:
             say_look(ablation, found[-1], wanted)
         status = launch(ablation, wanted, plan)
+        if status not in (0, 1) and (ablation.folder / "report" / "index.html").is_file():
+            write_page(ablation)  # which would go on reloading itself
         if status < 0:
             complain(f"the launcher was ended by signal {-status}; the same command goes on from here.")
             return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -87,17 +88,22 @@ def flag(name: str, text: str) -> bool:
 
 
 def follow(folders: Sequence[Path], options: Mapping[str, str]) -> None:
-    """Update the page while a job in the folders runs, and once more afterwards."""
+    """Update the page while a job in the folders runs, and once more afterwards or at Ctrl-C."""
     for folder in folders:
         if not folder.is_dir():
             raise ReportError(f"{folder} is not a folder; give run folders, or folders that hold some.")
-    while is_running(folders):
-        try:
-            said = write_report(folders, **{**options, "reload": str(EVERY_S)})
-            say(f"{datetime.now().astimezone():%H:%M:%S}  {said[0]}  {said[-1]}")
-        except NoRunsError:
-            say(f"{datetime.now().astimezone():%H:%M:%S}  no run yet")
-        time.sleep(EVERY_S)
+    try:
+        while is_running(folders):
+            try:
+                said = write_report(folders, **{**options, "reload": str(EVERY_S)})
+                say(f"{datetime.now().astimezone():%H:%M:%S}  {said[0]}  {said[-1]}")
+            except NoRunsError:
+                say(f"{datetime.now().astimezone():%H:%M:%S}  no run yet")
+            time.sleep(EVERY_S)
+    except KeyboardInterrupt:
+        with suppress(NoRunsError):
+            write_report(folders, **options)  # a page that nobody updates must not reload itself
+        raise
     for line in write_report(folders, **options):
         say(line)
 

@@ -11,6 +11,7 @@ from detlab.report.runs import ReportError
 from detlab.system.text import complain, write_lines
 
 OWN = "--config-dir"
+INTERRUPTED = 130  # exit status after Ctrl-C
 
 
 def joined_flag(words: Sequence[str]) -> list[str]:
@@ -57,4 +58,4 @@ def answer_words(arguments: Sequence[str] | None, help_text: str, act: Callable[
         complain(error)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
