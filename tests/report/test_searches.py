@@ -12,7 +12,8 @@ import pytest
 
 from detlab.commands.report import write_report
 from detlab.report.analysis import analyse
-from detlab.report.answers import command
+from detlab.report.answers import answer, command
+from detlab.report.effects import interactions, main_effects
 from detlab.report.rows import STUDY, make_sweep
 from detlab.report.runs import find_runs
 from detlab.report.searches import read_searches, search_charts, search_tables
@@ -116,3 +117,18 @@ def test_a_search_is_no_grid(tmp_path: Path) -> None:
     searched = make_sweep(find_runs([tmp_path]))
     assert len(searched.rows) == 3  # no cell is missing
     assert command(analyse(searched, resamples=0)) == ""
+
+
+def test_levels_of_a_search_without_rows_to_compare_are_no_lines(tmp_path: Path) -> None:
+    """60 trials of two drawn numbers and a neck made 3,599 interactions of dashes, and one line each in the summary."""
+    drawn = [(0.1 + n, 0.2 + n, neck) for n, neck in enumerate(("none", "fpn", "spp"))] + [(0.1, 0.2, "fpn")]
+    for number, (rate, decay, neck) in enumerate(drawn):
+        chosen = [f"optim.lr={rate}", f"optim.weight_decay={decay}", f"model/neck={neck}", "seed=0"]
+        write_run(tmp_path / str(number), chosen, value=0.3 + number / 10)
+    grid = analyse(make_sweep(find_runs([tmp_path])), resamples=0)
+    assert (len(main_effects(grid)), len(interactions(grid))) == (6, 12)
+    (tmp_path / STUDY).touch()
+    searched = analyse(make_sweep(find_runs([tmp_path])), resamples=0)
+    assert [(e.factor, e.level, e.pairs) for e in main_effects(searched)] == [("model/neck", "fpn", 1)]
+    assert interactions(searched) == []
+    assert not any("no pair of rows" in sentence for sentence in answer(searched))

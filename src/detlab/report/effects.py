@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from detlab.report.analysis import Analysis
 from detlab.report.intervals import Contrast
-from detlab.report.rows import Sweep
+from detlab.report.rows import Sweep, of_a_search
 
 
 class Effect(NamedTuple):
@@ -32,7 +32,7 @@ class Interaction(NamedTuple):
 def main_effects(analysis: Analysis) -> list[Effect]:
     """Each level against the baseline's level of its factor, averaged over all pairs of rows that differ in it alone.
 
-    Verdicts are corrected over all effects.
+    Verdicts are corrected over all effects. The draws of a search are no grid: levels without such a pair are left out.
     """
     sweep, rows = analysis.sweep, _row_numbers(analysis)
     keys, named, parts = list(sweep.factors), [], []
@@ -46,18 +46,24 @@ def main_effects(analysis: Analysis) -> list[Effect]:
             named.append((key, level, against, len(pairs)))
             parts.append(_mean(pairs))
     judged = _judge(analysis, parts)
-    return [Effect(k, level, b, c, n) for (k, level, b, n), c in zip(named, judged, strict=True)]
+    drawn = _drawn(sweep)
+    return [Effect(k, level, b, c, n) for (k, level, b, n), c in zip(named, judged, strict=True) if n or not drawn]
 
 
 def interactions(analysis: Analysis) -> list[Interaction]:
     """Interaction of each pair of levels of two factors: (both) - (one) - (other) + (neither).
 
-    It is averaged over the levels of the other factors. Verdicts are corrected over all interactions.
+    It is averaged over the levels of the other factors. Verdicts are corrected over all interactions. Those of a search
+    without rows to compare are left out: it draws hundreds of levels, and they would be tens of thousands.
     """
     sweep, rows = analysis.sweep, _row_numbers(analysis)
-    base = tuple(sweep.base.choices.values())
+    base, drawn = tuple(sweep.base.choices.values()), _drawn(sweep)
     named, parts = [], []
+    pairs = list(itertools.combinations(range(len(base)), 2))
+    there = {(f, g, place[f], place[g]) for place in rows for f, g in pairs}
     for f, g, a, b in _pairs_of_changes(sweep, base):
+        if drawn and (f, g, a, b) not in there:
+            continue
         found = []
         for place, both in rows.items():
             if (place[f], place[g]) != (a, b):
@@ -66,6 +72,8 @@ def interactions(analysis: Analysis) -> list[Interaction]:
             neither = rows.get(_swap(place, {f: base[f], g: base[g]}))
             if one is not None and other is not None and neither is not None:
                 found.append({both: 1.0, one: -1.0, other: -1.0, neither: 1.0})
+        if drawn and not found:
+            continue
         keys = list(sweep.factors)
         named.append(((keys[f], keys[g]), (a, b)))
         parts.append(_mean(found))
@@ -82,6 +90,10 @@ def _pairs_of_changes(sweep: Sweep, base: Sequence[str]) -> list[tuple[int, int,
         for a, b in itertools.product(levels[f], levels[g])
         if a != base[f] and b != base[g]
     ]
+
+
+def _drawn(sweep: Sweep) -> bool:
+    return of_a_search([run for row in sweep.rows for run in row.runs.values()])
 
 
 def _row_numbers(analysis: Analysis) -> dict[tuple[str, ...], int]:
