@@ -106,11 +106,11 @@ def test_noise_is_read_from_runs() -> None:
 
 def test_what_would_decide_is_asked_at_the_level_of_the_look_to_come() -> None:
     """The first of many looks is strict: what it leaves open because of the images, a later one decides."""
-    values, draws = drawn([0.3, 0.35], 6, run=0.004, image=0.0, seed=1)
-    draws = draws + 0.012 * np.random.default_rng(2).standard_normal((2, 1, 200)) / np.sqrt(2)
+    values, draws = drawn([0.3, 0.35], 6, run=0.0005, image=0.0, seed=1)
+    draws = draws + 0.022 * np.random.default_rng(2).standard_normal((2, 1, 200)) / np.sqrt(2)
     done = looks(values, draws, 6, images=100_000)
     assert done[0].verdicts == ("undecided",)
     assert done[-1].verdicts == ("better",)
-    assert done[0].found[0] is not None
-    assert done[0].found[0].seeds_needed == done[-1].seeds
-    assert done[0].found[0].deciding == f"{done[-1].seeds} seeds"
+    for look in done[:-1]:
+        assert look.found[0] is not None
+        assert look.found[0].deciding == f"{done[-1].seeds} seeds"
