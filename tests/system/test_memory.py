@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from detlab.system.memory import physical_bytes, ran_out
+from detlab.system.memory import physical_bytes, ran_out, without_collector
 
 
 @pytest.mark.parametrize(
@@ -40,3 +41,15 @@ def test_other_errors_are_not() -> None:
 
 def test_a_machine_has_memory() -> None:
     assert 2**28 < (physical_bytes() or 2**30) < 2**50
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_the_collector_rests_and_is_as_it_was_afterwards(on: bool) -> None:
+    was_on = gc.isenabled()
+    try:
+        (gc.enable if on else gc.disable)()
+        with without_collector():
+            assert not gc.isenabled()
+        assert gc.isenabled() == on
+    finally:
+        (gc.enable if was_on else gc.disable)()
