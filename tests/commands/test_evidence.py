@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from detlab.commands import evidence as command
 from detlab.commands.ablate import read_request
@@ -79,7 +80,11 @@ def test_a_sweep_is_run_and_kept_and_the_page_written(
         3,
         3,
     ]  # and the linked
-    assert "Which neck?" in folder.with_suffix(".md").read_text()
+    page = folder.with_suffix(".md").read_text()
+    assert "Which neck?" in page
+    assert "(claims/differences.png)" in page
+    with Image.open(folder / "differences.png") as picture:
+        assert picture.format == "PNG"
     monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: pytest.fail("run=false runs nothing"))
     assert command.main([str(folder), "run=false"]) == 0
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from detlab.config.compose import config_dir
-from detlab.report.evidence import evidence_page, read_claims
+from detlab.report.evidence import differences, evidence_page, read_claims
 from detlab.report.kept import MOST_BYTES, read_kept, used_seeds, write_kept
 from detlab.report.results import Measured
 from detlab.report.rounds import looks
@@ -108,6 +108,28 @@ def test_the_page_answers_and_says_what_is_open(tmp_path: Path) -> None:
     assert "{bccd}" not in page
 
 
+def test_the_median_latency_of_a_row_stands_beside_its_metric(tmp_path: Path) -> None:
+    folder, measured = folder_with(tmp_path, CLAIM | {"beside": "latency_ms"}), sweep()
+    times = ((0, 10.0), (0, 12.0), (0, 50.0), (1, 20.0), (1, None))
+    write_kept(
+        folder / "neck-shapes", measured, facts(measured, runs=[RUN | {"row": r, "latency_ms": t} for r, t in times])
+    )
+    first, second, third = (f"{row.mean():.3f}" for row in measured.values)
+    page = evidence_page(folder, read_claims(folder))
+    unit = "ms an image with NMS"
+    assert f"neck=none {first} (12.0 {unit})<br>neck=fpn {second} (20.0 {unit})<br>neck=s\\|pp {third} |" in page
+
+
+def test_differences_are_those_of_the_page(tmp_path: Path) -> None:
+    folder, measured = folder_with(tmp_path, CLAIM | {"name": "open"}, CLAIM), sweep()
+    write_kept(folder / "neck-shapes", measured, facts(measured))
+    ((title, rows),) = differences(folder, read_claims(folder)).items()
+    assert title == "Which | neck? (shapes; AP small beside neck=none)"
+    assert [(row[0], row[-1]) for row in rows] == [("neck=fpn", "better"), ("neck=s|pp", "undecided")]
+    (_, value, low, high, _), _ = rows
+    assert f"{value:+.3f} [{low:+.3f}, {high:+.3f}] **better**" in evidence_page(folder, read_claims(folder))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -116,6 +138,7 @@ def test_the_page_answers_and_says_what_is_open(tmp_path: Path) -> None:
         (json.dumps([CLAIM | {"more": 1}]), "claim 1 must have"),
         (json.dumps([CLAIM | {"sweeps": {"shapes": "budget=cpu"}}]), "claim 1 needs sweeps: {DATA: "),
         (json.dumps([CLAIM | {"says": {"coco": "x"}}]), "claim 1 needs sweeps: {DATA: "),
+        (json.dumps([CLAIM | {"beside": "speed"}]), "claim 1 has beside: speed; use latency_ms"),
         (json.dumps([CLAIM | {"name": "../x"}]), r"is called ../x, on shapes; use letters"),
         (json.dumps([CLAIM, CLAIM]), "two claims called neck"),
     ],

@@ -12,7 +12,7 @@ from detlab.commands.ablate import Request, read_request
 from detlab.commands.report import flag, split_arguments
 from detlab.commands.words import answer_words
 from detlab.errors import ConfigError
-from detlab.report.evidence import Claim, evidence_page, read_claims
+from detlab.report.evidence import PICTURE, Claim, differences, evidence_page, read_claims
 from detlab.report.kept import facts_of_run, used_seeds, write_kept
 from detlab.report.results import measure, row_of
 from detlab.report.runs import find_runs
@@ -155,8 +155,12 @@ def drop_checkpoints(sweep: Path) -> None:
 
 
 def write_page(folder: Path, claims: Sequence[Claim]) -> Path:
-    """Write FOLDER.md; returns its path."""
+    """Write FOLDER.md and its picture; returns the page's path."""
+    from detlab.drawing import plots
+
     page = folder.absolute().with_suffix(".md")
+    if groups := differences(folder.absolute(), claims):
+        write_whole(folder.absolute() / PICTURE, plots.png(plots.differences(groups)))
     write_whole(page, evidence_page(folder.absolute(), claims).encode())
     return page
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from detlab.system.text import shortened
 
 MOST_CLASSES = 10  # most lines in a panel, and most classes with which a confusion matrix shows its counts
 GREY = "#7F7F7F"
+LONGEST_TITLE, LONGEST_ROW = 110, 60  # characters above and beside intervals
+VERDICT_COLOURS = {"better": PALETTE[4], "worse": PALETTE[5]}
 
 
 def error_figures(report: Mapping[str, Any]) -> dict[str, Figure]:
@@ -47,6 +50,13 @@ def save(figure: Figure, file: Path) -> np.ndarray:
     drawn = pixels(figure)
     Image.fromarray(drawn).save(file)
     return drawn
+
+
+def png(figure: Figure) -> bytes:
+    """A figure as the content of a PNG file."""
+    content = io.BytesIO()
+    Image.fromarray(pixels(figure)).save(content, "PNG", optimize=True)
+    return content.getvalue()
 
 
 def error_shares(report: Mapping[str, Any]) -> Figure:
@@ -185,6 +195,32 @@ def anchor_coverage(report: Mapping[str, Any], sides: np.ndarray, shapes: np.nda
     right.scatter(widths, heights, s=30, marker="s", facecolors="none", edgecolors=PALETTE[5], label="anchors")
     right.set(xscale="log", yscale="log", xlabel="width, px", ylabel="height, px")
     right.legend(fontsize=7, loc="upper left")
+    return figure
+
+
+def differences(groups: Mapping[str, Sequence[tuple[str, float, float, float, str]]]) -> Figure:
+    """Differences with their intervals: under each title (row, difference, low end, high end, verdict)."""
+    count = sum(len(rows) + 1 for rows in groups.values())
+    figure, axes = _figure(9, 0.8 + 0.17 * count)
+    names, y = [], 0
+    for title, rows in groups.items():
+        shown = shortened(title, LONGEST_TITLE)
+        clear = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+        place = axes.get_yaxis_transform()
+        axes.text(0.003, y, shown, transform=place, fontsize=7, fontweight="bold", va="center", bbox=clear)
+        names.append("")
+        for name, value, low, high, verdict in rows:
+            y += 1
+            colour = VERDICT_COLOURS.get(verdict, GREY)
+            axes.plot([low, high], [y, y], color=colour, linewidth=1.5)
+            axes.plot(value, y, "o", color=colour, markersize=3)
+            names.append(shortened(name, LONGEST_ROW))
+        y += 1
+    axes.axvline(0, color="black", linewidth=0.8, zorder=0)
+    axes.set_yticks(range(count), names, fontsize=6)
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(count - 0.4, -0.9)
+    axes.set_xlabel("difference to the first row, 95 % interval; blue: better, red: worse, grey: not distinguishable")
     return figure
 
 

@@ -20,7 +20,10 @@ from detlab.report.runs import ReportError
 from detlab.system.foreign import ForeignFileError, read_yaml
 
 CLAIMS = "claims.yaml"
-KEYS = ("name", "question", "paper", "ablation", "sweeps", "says")
+KEYS = ("name", "question", "paper", "ablation", "sweeps")
+MORE = ("says", "beside")
+BESIDE = {"latency_ms": "ms an image with NMS"}  # what a claim may show beside the metric: unit
+PICTURE = "differences.png"  # in the folder of the claims
 HEAD = """# The claims, answered
 
 `make evidence` runs the sweeps, goes on after an interruption, and writes this page from `{folder}`: questions and
@@ -56,6 +59,7 @@ class Claim:
         sweeps: {data: overrides of its sweep}; `{NAME}` in an override is filled in from the command line, as in
             data.root={bccd}.
         says: {data: what the answer does and does not say}.
+        beside: what the runs' median of is shown beside each row's metric, such as latency_ms; None for nothing.
     """
 
     name: str
@@ -64,6 +68,7 @@ class Claim:
     ablation: str
     sweeps: Mapping[str, tuple[str, ...]]
     says: Mapping[str, str]
+    beside: str | None = None
 
     def stem(self, folder: Path, data: str) -> Path:
         """Path of a sweep's kept files without their endings."""
@@ -95,14 +100,16 @@ def read_claims(folder: Path) -> list[Claim]:
 
 
 def _claim(entry: Any, number: int, file: Path) -> Claim:
-    if not isinstance(entry, dict) or not {*KEYS[:-1]} <= {*entry} <= {*KEYS}:
-        raise ReportError(f"{file}: claim {number} must have {', '.join(KEYS[:-1])}, and may have says.")
+    if not isinstance(entry, dict) or not {*KEYS} <= {*entry} <= {*KEYS, *MORE}:
+        raise ReportError(f"{file}: claim {number} must have {', '.join(KEYS)}, and may have {' and '.join(MORE)}.")
     sweeps, says = entry["sweeps"], entry.get("says") or {}
     lists = isinstance(sweeps, dict) and sweeps and all(isinstance(words, list) for words in sweeps.values())
     if not lists or not isinstance(says, dict) or not {*says} <= {*sweeps}:
         raise ReportError(
             f"{file}: claim {number} needs sweeps: {{DATA: [OVERRIDE, ...]}}, and says: {{DATA: sentence}}."
         )
+    if (beside := entry.get("beside")) is not None and beside not in BESIDE:
+        raise ReportError(f"{file}: claim {number} has beside: {beside}; use {', '.join(BESIDE)}.")
     name, question, paper, ablation = (str(entry[key]) for key in KEYS[:4])
     if not all(text.replace("_", "").isalnum() for text in (name, *map(str, sweeps))):
         raise ReportError(
@@ -115,6 +122,7 @@ def _claim(entry: Any, number: int, file: Path) -> Claim:
         ablation=ablation,
         sweeps={str(data): tuple(map(str, words)) for data, words in sweeps.items()},
         says={str(data): str(text) for data, text in says.items()},
+        beside=beside,
     )
 
 
@@ -129,6 +137,8 @@ def evidence_page(folder: Path, claims: Sequence[Claim]) -> str:
     lines = [HEAD.format(folder=f"docs/{folder.name}")]
     questions = sum(any(key[0] == c.name for key in answered) for c in claims)
     lines.append(f"Answered: {questions} of {len(claims)} questions, {len(answered)} of {len(kept)} sweeps.\n")
+    if answered:
+        lines.append(f"![Differences to the first rows, with their intervals]({folder.name}/{PICTURE})\n")
     lines += [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     for claim in claims:
         lines += [_line(claim, data, kept[claim.name, data]) for data in claim.sweeps]
@@ -139,6 +149,29 @@ def evidence_page(folder: Path, claims: Sequence[Claim]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def differences(folder: Path, claims: Sequence[Claim]) -> dict[str, list[tuple[str, float, float, float, str]]]:
+    """{question, data and first row: (row, difference, low and high end, verdict)} of every answered sweep.
+
+    Raises:
+        ReportError: a kept file is damaged.
+    """
+    shown = {}
+    for claim in claims:
+        for data in claim.sweeps:
+            found = read_kept(claim.stem(folder, data))
+            if found is None or (look := found.look) is None:
+                continue
+            first, *others = _plain_names(found)
+            rows = [
+                (name, c.value, c.value if c.low is None else c.low, c.value if c.high is None else c.high, verdict)
+                for name, c, verdict in zip(others, look.found, look.verdicts, strict=True)
+                if c is not None and c.value is not None
+            ]
+            title = metric_title(found.facts["answer"].removeprefix("test/"))
+            shown[f"{claim.question} ({data}; {title} beside {first})"] = rows
+    return shown
+
+
 def _line(claim: Claim, data: str, found: Kept | None) -> str:
     look = None if found is None else found.look
     first = [for_markdown(claim.question), for_markdown(claim.paper), for_markdown(data)]
@@ -146,7 +179,8 @@ def _line(claim: Claim, data: str, found: Kept | None) -> str:
         return f"| {' | '.join([*first, 'not run yet', '', '', '', ''])} |"
     names, values = _row_names(found), found.measured.values
     title = for_markdown(metric_title(found.facts["answer"].removeprefix("test/")))
-    means = "<br>".join(f"{n} {_mean(row)}" for n, row in zip(names, values, strict=True))
+    rows = zip(names, values, _costs(found, claim.beside), strict=True)
+    means = "<br>".join(f"{name} {_mean(row)}{cost}" for name, row, cost in rows)
     changes = [_change(contrast, verdict) for contrast, verdict in zip(look.found, look.verdicts, strict=True)]
     told = "<br>".join(f"{name} {change}" for name, change in zip(names[1:], changes, strict=True))
     sizes = [c.detectable for c in look.found if c is not None and c.detectable is not None]
@@ -160,9 +194,23 @@ def _line(claim: Claim, data: str, found: Kept | None) -> str:
 
 
 def _row_names(found: Kept) -> list[str]:
+    return [for_markdown(name) for name in _plain_names(found)]
+
+
+def _plain_names(found: Kept) -> list[str]:
     rows = found.facts["rows"]
     names = short_names(list(dict.fromkeys(key for row in rows for key in row)))
-    return [for_markdown(" ".join(f"{names[key]}={level}" for key, level in row.items())) for row in rows]
+    return [" ".join(f"{names[key]}={level}" for key, level in row.items()) for row in rows]
+
+
+def _costs(found: Kept, beside: str | None) -> list[str]:
+    """What is shown beside the metric of each row: the median over its runs."""
+    told = []
+    for number in range(len(found.facts["rows"])):
+        own = [run.get(beside) for run in found.facts["runs"] if beside and run.get("row") == number]
+        numbers = [value for value in own if isinstance(value, int | float)]
+        told.append(f" ({np.median(numbers):.1f} {BESIDE[str(beside)]})" if numbers else "")
+    return told
 
 
 def _mean(values: Any) -> str:

@@ -69,6 +69,7 @@ def facts_of_run(run: Run, row: int) -> dict[str, Any]:
         "config_hash": run.status.get("config_hash", ""),
         "commit": f"{commit}{' with changes' if isinstance(git, dict) and git.get('dirty') else ''}",
         "seconds": run.budget.get("seconds"),
+        "latency_ms": run.budget.get("latency_ms"),
         "device": run.status.get("device", ""),
         "packages": run.status.get("packages", {}),
     }
