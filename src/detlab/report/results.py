@@ -17,7 +17,7 @@ from detlab.report.costs import mixed
 from detlab.report.rows import make_sweep
 from detlab.report.runs import ReportError, Run, find_runs, setting
 
-RESAMPLES = 500
+RESAMPLES = 1000  # as many as a report draws, so that a printed verdict is the one of the page
 
 
 @dataclass(frozen=True)
