@@ -120,6 +120,45 @@ def test_the_median_latency_of_a_row_stands_beside_its_metric(tmp_path: Path) ->
     assert f"neck=none {first} (12.0 {unit})<br>neck=fpn {second} (20.0 {unit})<br>neck=s\\|pp {third} |" in page
 
 
+def grid(lift: float) -> tuple[Measured, list[dict[str, str]]]:
+    """Two losses with and without noise; `lift` is what the second loss gives under noise alone."""
+    draw = np.random.default_rng(1).standard_normal
+    values = np.array([[0.5], [0.4], [0.45], [0.35 + lift]]) + 0.002 * draw((4, 4))
+    rows = [{"model/box_loss": loss, "data.box_noise": noise} for loss in ("l1", "giou") for noise in ("0", "0.3")]
+    return Measured(values, values[..., None] + 0.001 * draw((4, 1, 200)), 100), rows
+
+
+@pytest.mark.parametrize(("lift", "verdict"), [(0.0, "undecided"), (0.1, "better"), (-0.1, "worse")])
+def test_what_two_changes_give_beyond_their_sum(lift: float, verdict: str, tmp_path: Path) -> None:
+    folder, (measured, rows) = folder_with(tmp_path, CLAIM), grid(lift)
+    write_kept(folder / "neck-shapes", measured, facts(measured, rows=rows))
+    kept = read_kept(folder / "neck-shapes")
+    assert kept is not None
+    ((choices, contrast),) = kept.interactions()
+    assert choices == {"model/box_loss": "giou", "data.box_noise": "0.3"}
+    mean = measured.values.mean(1)
+    assert contrast.value == pytest.approx(mean[3] - mean[1] - mean[2] + mean[0])
+    assert contrast.low is not None
+    assert contrast.high is not None
+    assert contrast.low < lift < contrast.high
+    assert contrast.verdict == verdict
+    told = "*beyond the sum* box_loss=giou box_noise=0.3 "
+    assert f"{told}{contrast.value:+.3f} [{contrast.low:+.3f}, {contrast.high:+.3f}]" in evidence_page(
+        folder, read_claims(folder)
+    )
+
+
+def test_rows_that_are_no_grid_have_no_such_line(tmp_path: Path) -> None:
+    measured, rows = grid(0.1)
+    mixed = [*rows[:3], {"model/box_loss": "giou", "model/neck": "fpn"}]
+    for used in (rows[:3], mixed):
+        part = Measured(measured.values[: len(used)], None, None)
+        write_kept(tmp_path / "x", part, facts(part, rows=used))
+        kept = read_kept(tmp_path / "x")
+        assert kept is not None
+        assert kept.interactions() == []
+
+
 def test_differences_are_those_of_the_page(tmp_path: Path) -> None:
     folder, measured = folder_with(tmp_path, CLAIM | {"name": "open"}, CLAIM), sweep()
     write_kept(folder / "neck-shapes", measured, facts(measured))

@@ -61,29 +61,46 @@ def interactions(analysis: Analysis) -> list[Interaction]:
     named, parts = [], []
     pairs = list(itertools.combinations(range(len(base)), 2))
     there = {(f, g, place[f], place[g]) for place in rows for f, g in pairs}
-    for f, g, a, b in _pairs_of_changes(sweep, base):
+    for f, g, a, b in pairs_of_changes(list(sweep.factors.values()), base):
         if drawn and (f, g, a, b) not in there:
             continue
-        found = []
-        for place, both in rows.items():
-            if (place[f], place[g]) != (a, b):
-                continue
-            one, other = rows.get(_swap(place, {f: base[f]})), rows.get(_swap(place, {g: base[g]}))
-            neither = rows.get(_swap(place, {f: base[f], g: base[g]}))
-            if one is not None and other is not None and neither is not None:
-                found.append({both: 1.0, one: -1.0, other: -1.0, neither: 1.0})
-        if drawn and not found:
+        part = interaction(rows, base, {f: a, g: b})
+        if drawn and not part:
             continue
         keys = list(sweep.factors)
         named.append(((keys[f], keys[g]), (a, b)))
-        parts.append(_mean(found))
+        parts.append(part)
     judged = _judge(analysis, parts)
     return [Interaction(factors, levels, c) for (factors, levels), c in zip(named, judged, strict=True)]
 
 
-def _pairs_of_changes(sweep: Sweep, base: Sequence[str]) -> list[tuple[int, int, str, str]]:
+def interaction(
+    rows: Mapping[tuple[str, ...], int], base: tuple[str, ...], changes: Mapping[int, str]
+) -> dict[int, float]:
+    """(both) - (one) - (other) + (neither) as weights of rows, averaged over the levels of the other factors.
+
+    Args:
+        rows: {level of each factor: number of the row}.
+        base: the baseline's levels.
+        changes: {index of a factor: its level}, of two factors.
+
+    Returns:
+        {number of a row: weight}; empty if no four rows differ in these two factors alone.
+    """
+    f, g = changes
+    found = []
+    for place, both in rows.items():
+        if any(place[i] != level for i, level in changes.items()):
+            continue
+        one, other = rows.get(_swap(place, {f: base[f]})), rows.get(_swap(place, {g: base[g]}))
+        neither = rows.get(_swap(place, {f: base[f], g: base[g]}))
+        if one is not None and other is not None and neither is not None:
+            found.append({both: 1.0, one: -1.0, other: -1.0, neither: 1.0})
+    return _mean(found)
+
+
+def pairs_of_changes(levels: Sequence[Sequence[str]], base: Sequence[str]) -> list[tuple[int, int, str, str]]:
     """(index of a factor, of another, level of the first, of the second), without the baseline's levels."""
-    levels = list(sweep.factors.values())
     return [
         (f, g, a, b)
         for f, g in itertools.combinations(range(len(levels)), 2)

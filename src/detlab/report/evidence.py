@@ -31,8 +31,9 @@ commands are in `claims.yaml`; two files per sweep hold its values, resampled va
 versions. `detlab evidence {folder} run=false` repeats every verdict from them, without the runs.
 
 Each row is compared with the first. A difference has a 95 % interval that covers seeds and test images. Verdicts are
-corrected over the rows, and over the looks at a growing number of seeds ([intervals.md](intervals.md)). *Found from* is
-the smallest true difference that these runs would have found four times out of five. The detectors are small and
+corrected over the rows, and over the looks at a growing number of seeds ([intervals.md](intervals.md)). Where the rows
+are a grid of two choices, *beyond the sum* is what both changes give beyond the sum of each alone. *Found from* is the
+smallest true difference that these runs would have found four times out of five. The detectors are small and
 trained for minutes: a verdict holds at this scale and for these data, and where it finds no difference, the scale of
 the papers may show one.
 """
@@ -183,6 +184,8 @@ def _line(claim: Claim, data: str, found: Kept | None) -> str:
     means = "<br>".join(f"{name} {_mean(row)}{cost}" for name, row, cost in rows)
     changes = [_change(contrast, verdict) for contrast, verdict in zip(look.found, look.verdicts, strict=True)]
     told = "<br>".join(f"{name} {change}" for name, change in zip(names[1:], changes, strict=True))
+    for choices, contrast in found.interactions():
+        told += f"<br>*beyond the sum* {for_markdown(_named(found, choices))} {_change(contrast, contrast.verdict)}"
     sizes = [c.detectable for c in look.found if c is not None and c.detectable is not None]
     smallest = f"{min(sizes):.3f}" + (f" to {max(sizes):.3f}" if len(sizes) > 1 else "") if sizes else ""
     seeds = np.isfinite(values).sum(1)
@@ -198,9 +201,12 @@ def _row_names(found: Kept) -> list[str]:
 
 
 def _plain_names(found: Kept) -> list[str]:
-    rows = found.facts["rows"]
-    names = short_names(list(dict.fromkeys(key for row in rows for key in row)))
-    return [" ".join(f"{names[key]}={level}" for key, level in row.items()) for row in rows]
+    return [_named(found, row) for row in found.facts["rows"]]
+
+
+def _named(found: Kept, choices: Mapping[str, str]) -> str:
+    names = short_names(list(dict.fromkeys(key for row in found.facts["rows"] for key in row)))
+    return " ".join(f"{names[key]}={level}" for key, level in choices.items())
 
 
 def _costs(found: Kept, beside: str | None) -> list[str]:

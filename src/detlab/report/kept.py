@@ -17,6 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from detlab.report.analysis import LEVEL
+from detlab.report.effects import interaction, pairs_of_changes
+from detlab.report.intervals import Contrast, contrasts
+from detlab.report.planned import Plan
 from detlab.report.results import Measured
 from detlab.report.rounds import Look, looks
 from detlab.report.runs import ReportError, Run
@@ -57,6 +61,41 @@ class Kept:
         most, least = int(facts["max_seeds"]), int(facts["min_seeds"])
         done = looks(measured.values, measured.draws, most, images=measured.images, first=least)
         return done[-1] if done else None
+
+    def interactions(self) -> list[tuple[dict[str, str], Contrast]]:
+        """({key: level} of two changes, what both give beyond the sum of each) where the rows are a grid.
+
+        Verdicts are corrected over all interactions and over the looks at a growing number of seeds.
+        """
+        rows: list[dict[str, str]] = self.facts["rows"]
+        keys = list(rows[0])
+        if any(list(row) != keys for row in rows):
+            return []
+        places = {tuple(row.values()): number for number, row in enumerate(rows)}
+        base, levels = tuple(rows[0].values()), [list(dict.fromkeys(row[key] for row in rows)) for key in keys]
+        named, parts = [], []
+        for f, g, a, b in pairs_of_changes(levels, base):
+            if part := interaction(places, base, {f: a, g: b}):
+                named.append({keys[f]: a, keys[g]: b})
+                parts.append([part.get(number, 0.0) for number in range(len(rows))])
+        if not parts:
+            return []
+        plan = Plan(tuple(range(int(self.facts["max_seeds"]))), int(self.facts["min_seeds"]))
+        measured = self.measured
+
+        def level(seeds: int) -> float:
+            return plan.level(seeds, len(parts), LEVEL)
+
+        found = contrasts(
+            measured.values,
+            measured.draws,
+            parts,
+            LEVEL,
+            images=measured.images,
+            verdict_level=level(int(np.isfinite(measured.values).sum(1).max())),
+            later_level=level,
+        )
+        return list(zip(named, found, strict=True))
 
 
 def facts_of_run(run: Run, row: int) -> dict[str, Any]:
