@@ -93,7 +93,7 @@ def test_the_page_answers_and_says_what_is_open(tmp_path: Path) -> None:
     assert "not distinguishable (" in answered
     assert "| 3 x 5, 100 s | Only this. |" in answered
     assert "not run yet" in pending
-    assert "1 runs on cpu, torch 2.14, commit abc" in page
+    assert "1 runs on cpu, torch 2.14, commit abc\n" in page
     assert "data.root=PATH" in page
     told = facts(measured)
     told["runs"] = [
@@ -120,6 +120,26 @@ def test_the_median_latency_of_a_row_stands_beside_its_metric(tmp_path: Path) ->
     assert f"neck=none {first} (12.0 {unit})<br>neck=fpn {second} (20.0 {unit})<br>neck=s\\|pp {third} |" in page
 
 
+def test_what_ran_is_told_with_its_changes_and_weights(tmp_path: Path) -> None:
+    folder, measured = folder_with(tmp_path, CLAIM), sweep()
+    runs = [
+        RUN | {"commit": f"{n * 40}{more}", "weights": w}
+        for n, more, w in (("a", " with changes", "f00"), ("b", "", None))
+    ]
+    write_kept(folder / "neck-shapes", measured, facts(measured, runs=runs))
+    page = evidence_page(folder, read_claims(folder))
+    assert "2 runs on cpu, torch 2.14, commit aaaaaaaaaaaa with changes, bbbbbbbbbbbb, weights f00\n" in page
+
+
+def test_a_sweep_of_too_few_seeds_is_not_called_unrun(tmp_path: Path) -> None:
+    folder, measured = folder_with(tmp_path, CLAIM), sweep(3)
+    write_kept(folder / "neck-shapes", measured, facts(measured, runs=9 * [RUN]))
+    page = evidence_page(folder, read_claims(folder))
+    assert "9 runs, too few seeds" in page
+    assert "Answered: 0 of 1 questions, 0 of 1 sweeps." in page
+    assert "differences.png" not in page
+
+
 def grid(lift: float) -> tuple[Measured, list[dict[str, str]]]:
     """Two losses with and without noise; `lift` is what the second loss gives under noise alone."""
     draw = np.random.default_rng(1).standard_normal
@@ -142,10 +162,10 @@ def test_what_two_changes_give_beyond_their_sum(lift: float, verdict: str, tmp_p
     assert contrast.high is not None
     assert contrast.low < lift < contrast.high
     assert contrast.verdict == verdict
+    word = {"undecided": "not distinguishable", "better": "**more than the sum**", "worse": "**less than the sum**"}
     told = "*beyond the sum* box_loss=giou box_noise=0.3 "
-    assert f"{told}{contrast.value:+.3f} [{contrast.low:+.3f}, {contrast.high:+.3f}]" in evidence_page(
-        folder, read_claims(folder)
-    )
+    span = f"[{contrast.low:+.3f}, {contrast.high:+.3f}]"
+    assert f"{told}{contrast.value:+.3f} {span} {word[verdict]}" in evidence_page(folder, read_claims(folder))
 
 
 def test_rows_that_are_no_grid_have_no_such_line(tmp_path: Path) -> None:

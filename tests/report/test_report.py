@@ -202,6 +202,18 @@ def test_seeds_on_other_data_are_said(tmp_path: Path) -> None:
     assert text.startswith("The runs differ in the data (fingerprint) (f0 with seed 0; f1 with seed 1)")
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_weights_are_known_by_their_content_not_their_place(tmp_path: Path, same: bool) -> None:
+    for seed in range(2):
+        folder = write_run(tmp_path / str(seed), [f"seed={seed}"])
+        (folder / "hparams.yaml").write_text(f"model.backbone.weights: /home/{seed}/a.pth\n")
+        status = json.loads((folder / "status.json").read_text())
+        weights = {"weights_fingerprint": "w0" if same else f"w{seed}"}
+        (folder / "status.json").write_text(json.dumps(status | weights))
+    said = unfair(make_sweep(find_runs([tmp_path])))
+    assert said == [] if same else said[0].startswith("The runs differ in model.backbone.weights (w0 with seed 0; w1")
+
+
 def test_data_that_a_config_draws_by_the_seed_are_meant(tmp_path: Path) -> None:
     for seed in range(2):
         folder = write_run(tmp_path / str(seed), ["data.split_seed=${seed}", f"seed={seed}"])

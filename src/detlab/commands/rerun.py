@@ -27,7 +27,16 @@ from detlab.system.text import complain, write_lines
 USAGE = "detlab rerun outputs/..."
 
 HELP = "usage: detlab rerun RUN [--config-dir=FOLDER] [out=FOLDER] [trust=[PACKAGE,...]]"
-COMPARED = ("config_hash", "data_fingerprint", "git", "packages", "python", "device", "processes")
+COMPARED = (
+    "config_hash",
+    "data_fingerprint",
+    "weights_fingerprint",
+    "git",
+    "packages",
+    "python",
+    "device",
+    "processes",
+)
 
 
 def rerun(run: Path, out: Path, trust: tuple[str, ...] = (), own: Path | None = None) -> bool:

@@ -109,6 +109,7 @@ def facts_of_run(run: Run, row: int) -> dict[str, Any]:
         "commit": f"{commit}{' with changes' if isinstance(git, dict) and git.get('dirty') else ''}",
         "seconds": run.budget.get("seconds"),
         "latency_ms": run.budget.get("latency_ms"),
+        "weights": run.status.get("weights_fingerprint"),
         "device": run.status.get("device", ""),
         "packages": run.status.get("packages", {}),
     }

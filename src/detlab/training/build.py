@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,7 +84,11 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
     callbacks = [build_part(node) for node in _with_monitor(config["callbacks"], config["monitor"]) if node]
     for callback in callbacks:
         if isinstance(callback, RunStatus):
-            callback.note(config_hash=config.get("config_hash") or identity, data_fingerprint=given)
+            callback.note(
+                config_hash=config.get("config_hash") or identity,
+                data_fingerprint=given,
+                weights_fingerprint=weights_fingerprint(config["model"]),
+            )
     loggers = [build_part(node, **logger_facts(node, start)) for node in config["logger"].values() if node]
     if not loggers:  # Lightning's refuses to run without one
         callbacks = [callback for callback in callbacks if not isinstance(callback, LearningRateMonitor)]
@@ -101,6 +107,16 @@ def build(config: dict[str, Any], prepare: Callable[[Detector], None] | None = N
         logger.log_hyperparams(flat(config))
     say_plan(config, identity, trainer, module, data)
     return Run(trainer, module, data)
+
+
+def weights_fingerprint(model: Mapping[str, Any]) -> str | None:
+    """Hash, twelve hex digits, of the file that the backbone's weights came from; None if they come from no file."""
+    weights = (model.get("backbone") or {}).get("weights")
+    path = Path(weights).expanduser() if isinstance(weights, str) else None
+    if path is None or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 
 
 def check_same_data(start: Start, class_names: Sequence[str], given: str) -> None:

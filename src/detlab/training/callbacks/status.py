@@ -36,6 +36,8 @@ PACKAGES = (
     "omegaconf",
     "torchmetrics",
 )
+PACKAGE = Path(__file__).parents[2]
+CODE = ("src", "conf", "pyproject.toml")  # of this package's checkout
 
 
 class RunStatus(L.Callback):
@@ -213,11 +215,17 @@ def _versions() -> dict[str, str]:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit of the checkout that this package runs from, else of the current folder; None outside git."""
-    for folder in (Path(__file__).parent, Path.cwd()):
+    """Commit of the checkout that this package runs from, else of the current folder; None outside git.
+
+    It is dirty if a tracked file has changed; in this package's own checkout, only its code and configs count.
+    """
+    for folder in (PACKAGE, Path.cwd()):
         try:
             commit = _run("git", "-C", str(folder), "rev-parse", "HEAD")
-            return {"commit": commit, "dirty": bool(_run("git", "-C", str(folder), "status", "--porcelain", "-uno"))}
+            top = _run("git", "-C", str(folder), "rev-parse", "--show-toplevel")
+            paths = [f":/{name}" for name in CODE] if Path(top) == PACKAGE.parents[1] else []
+            changed = _run("git", "-C", str(folder), "status", "--porcelain", "-uno", "--", *paths)
+            return {"commit": commit, "dirty": bool(changed)}
         except (OSError, subprocess.SubprocessError):
             continue
     return None
