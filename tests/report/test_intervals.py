@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from detlab.report.image_noise import contrast_images, measure_images
 from detlab.report.intervals import Contrast, contrasts
-from detlab.report.needs import Measured, detectable
+from detlab.report.needs import Measured, detectable, seeds_needed
 from tests.report.other_methods import METHODS, judge_method
 from tests.report.simulated_detections import held
 from tests.report.simulating import NOISES, PATTERNS, World, false_verdicts, looks, measure, world
@@ -310,3 +311,35 @@ def test_what_would_decide_is_of_the_scale_of_the_noise() -> None:
     known = Measured(size=0.1, image=1e-4, image_df=1e-6, run=1e-8, df=1.0, seeds=3, images=40)
     assert known.with_more(1.0, 1.0) == (pytest.approx(0.01, rel=1e-3), 1.0)
     assert detectable(known, alpha=0.05, power=0.8) < 1
+
+
+def test_more_seeds_know_the_image_noise_better() -> None:
+    """The projection has the degrees of freedom that contrast_images finds where runs repeat the same responses."""
+    generator = np.random.default_rng(5)
+    shared, own = generator.normal(size=(1, 1, 4000)), generator.normal(size=(1, 64, 4000))
+    own -= (own * shared).sum(-1, keepdims=True) / (shared**2).sum() * shared
+    draws = 0.5 + 0.003 * shared + 0.01 * own
+    few, many = (
+        contrast_images(
+            measure_images(draws[:, :count], np.ones((1, count), bool), 300),
+            np.ones((1, 1)),
+            np.array([count]),
+            np.array([count]),
+        )
+        for count in (4, 64)
+    )
+    (image, df, response), (_, later, _) = ([float(values[0]) for values in each] for each in (few, many))
+    known = Measured(0.02, image, df, 1e-6, 4.0, 4, 300, response)
+    assert known.image_df_of(1.0) == df
+    assert df < 30 < 150 < later
+    assert known.image_df_of(16.0) == pytest.approx(later, rel=0.2)
+    assert Measured(0.02, image, df, 1e-6, 4.0, 4, 300).image_df_of(16.0) == df  # without responses of the runs
+
+
+def test_an_uncertain_image_noise_does_not_forbid_a_decision() -> None:
+    """Four seeds that hardly know a small image noise: it said that no number of seeds would decide."""
+    facts = {"size": 0.057, "image": 0.0026**2, "run": 0.0107**2, "df": 6.5, "seeds": 4, "images": 300}
+    known = Measured(**facts, image_df=1.32, own=0.0055**2)
+    assert seeds_needed(known, lambda _: 0.0016, decided=False) == 5
+    fixed = Measured(**facts, image_df=1.32)
+    assert seeds_needed(fixed, lambda _: 0.0016, decided=False) is None

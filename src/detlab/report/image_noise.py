@@ -67,8 +67,8 @@ def measure_images(draws: Array, present: NDArray[np.bool_], images: int | None)
 
 def contrast_images(
     noise: ImageNoise | None, weights: Array, count: NDArray[np.int64], seeds: NDArray[np.int64]
-) -> tuple[Array, Array]:
-    """Image variance [C] of contrasts, NaN where not known, and its degrees of freedom [C].
+) -> tuple[Array, Array, Array]:
+    """Image variance [C] of contrasts, NaN where not known, its degrees of freedom [C], and e [C].
 
     With several seeds it is the variance I that all seeds share. Its estimate is less certain because each run also
     responds to the images in its own way: with e = own / S and df degrees of freedom of a variance, the variance of the
@@ -82,7 +82,7 @@ def contrast_images(
         seeds: [C] smallest number of seeds of a row in the contrast.
     """
     if noise is None:
-        return np.full(len(weights), np.nan), np.ones(len(weights))
+        return np.full(len(weights), np.nan), np.ones(len(weights)), np.zeros(len(weights))
     unknown = ((weights != 0) & np.isnan(np.diag(noise.shared))).any(1)
     several = seeds >= 2
     matrices = [np.nan_to_num(m) for m in (noise.shared, noise.of_runs)]
@@ -93,7 +93,7 @@ def contrast_images(
     df = np.divide(noise.df * shared**2, doubt, out=np.full(len(weights), noise.df), where=doubt > 0)
     df = np.where(several & (shared > 0), np.maximum(df, SMALL), noise.df)
     image = np.where(several, shared, np.maximum(of_runs, 0))
-    return np.where(unknown, np.nan, image), df
+    return np.where(unknown, np.nan, image), df, np.where(several, own, 0.0)
 
 
 def _ratio(total: Array, count: Array) -> Array:

@@ -138,7 +138,7 @@ def contrasts(
     rows = _summarise(given.values)
     seeds = _fewest(given.weights, rows.seeds)  # [C]
     noise = measure_images(given.draws, np.isfinite(given.values), images)
-    image, image_df = contrast_images(noise, given.weights, rows.seeds, seeds)
+    image, image_df, own = contrast_images(noise, given.weights, rows.seeds, seeds)
     prior = fit_prior(rows.variance, rows.df) if rows.variance.any() else None
     shares = np.where(seeds[:, None] >= 2, given.weights**2 / np.maximum(rows.seeds, 1), 0.0)
     spread = spread_of(prior, rows.variance, rows.df, shares, np.nan_to_num(image), image_df)
@@ -149,7 +149,7 @@ def contrasts(
     adjusted, threshold = _families(p, seeds >= 2, alpha)
     known = [
         _Known(float(value[c]), int(seeds[c]), float(image[c]), float(image_df[c]), float(half[c]), float(df[c]),
-               float(p[c]), float(adjusted[c]), float(threshold[c]))
+               float(p[c]), float(adjusted[c]), float(threshold[c]), float(own[c]))
         for c in range(len(value))
     ]  # fmt: skip
     later = None if later_level is None else lambda n: 1 - _fraction(later_level(n), "later_level")
@@ -238,6 +238,7 @@ class _Known(NamedTuple):
     p: float
     adjusted: float
     threshold: float  # level at which it is tested
+    own: float  # variance of the mean over seeds by how each run happens to respond to the images
 
 
 def _describe(
@@ -265,7 +266,9 @@ def _describe(
     verdict = ("better" if known.value > 0 else "worse") if rejected else "undecided"
     image = 0.0 if np.isnan(known.image) else min(known.image, error**2)
     share = None if still or np.isnan(known.image) else image / error**2
-    measured = Measured(abs(known.value), image, known.image_df, error**2 - image, known.df, known.seeds, images)
+    measured = Measured(
+        abs(known.value), image, known.image_df, error**2 - image, known.df, known.seeds, images, known.own
+    )
 
     def tested(seeds: int) -> float:
         """Level at which the contrast is tested with a number of seeds."""

@@ -22,6 +22,21 @@ class Measured(NamedTuple):
     df: float  # degrees of freedom of both together
     seeds: int
     images: int | None
+    own: float = 0.0  # variance of the mean over seeds by how each run happens to respond to the images
+
+    def image_df_of(self, seeds: float) -> float:
+        """Degrees of freedom of the image variance with `seeds` times as many seeds.
+
+        What is uncertain about it falls with the runs' own responses (contrast_images): with many seeds it is known as
+        well as one variance is.
+        """
+        if self.image <= 0 or self.own <= 0:
+            return self.image_df
+
+        def doubt(own: float, count: float) -> float:
+            return (self.image + own) ** 2 + own**2 / max(count - 1, 1)
+
+        return self.image_df * doubt(self.own, self.seeds) / doubt(self.own / seeds, self.seeds * seeds)
 
     def with_more(self, seeds: float, images: float) -> tuple[float, float]:
         """Standard error and degrees of freedom with `seeds` times as many seeds and `images` times as many images.
@@ -32,7 +47,7 @@ class Measured(NamedTuple):
         now = self.image + self.run
         run_doubt = max(now**2 / self.df - self.image**2 / self.image_df, 0.0)
         run_df = (self.seeds * seeds - 1) / (self.seeds - 1)
-        doubt = run_doubt / (seeds**2 * run_df) + self.image**2 / (images**3 * self.image_df)
+        doubt = run_doubt / (seeds**2 * run_df) + self.image**2 / (images**3 * self.image_df_of(seeds))
         total = image + run
         return total**0.5, max(total**2 / doubt, LEAST_DF) if doubt > 0 else MANY
 
