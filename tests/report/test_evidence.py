@@ -218,6 +218,8 @@ def test_mistakes_in_the_list_are_sentences(content: str, message: str, tmp_path
         {"answer": None},
         {"command": 3},
         {"runs": 3},
+        {"runs": [1]},
+        {"rows": ["none", "fpn", "spp"]},
         {"rows": None},
     ],
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,8 +165,9 @@ def _check(values: NDArray[np.float64], draws: NDArray[np.float64] | None, facts
     for key in ("answer", "command"):
         if not isinstance(facts[key], str):
             raise TypeError(f"{key} is no text")
-    if not isinstance(facts["runs"], Sequence):
-        raise TypeError("runs is no list")
+    for key in ("rows", "runs"):
+        if not isinstance(facts[key], list) or not all(isinstance(entry, dict) for entry in facts[key]):
+            raise TypeError(f"{key} is no list of choices or facts")
 
 
 def used_seeds(measured: Measured) -> int:
