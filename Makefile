@@ -31,7 +31,7 @@ pretrained: .venv/installed
 
 # The same command again goes on where it was interrupted; the last line names the page to open.
 demo: .venv/installed
-	$(BIN)/detlab train -m model=retinanet budget=cpu model/neck=none,fpn_small model/box_loss=smooth_l1,giou seed=0,1 \
+	$(BIN)/detlab train -m model=retinanet budget=cpu data.batch_size=4 model/neck=none,fpn_small model/box_loss=smooth_l1,giou seed=0,1 \
 	  hydra.launcher.n_jobs=2 hydra.sweep.dir=outputs/sweeps/demo
 	$(BIN)/detlab report outputs/sweeps/demo title="Two necks, two box losses"
 
