@@ -198,6 +198,7 @@ def test_differences_are_those_of_the_page(tmp_path: Path) -> None:
         (json.dumps([CLAIM | {"sweeps": {"shapes": "budget=cpu"}}]), "claim 1 needs sweeps: {DATA: "),
         (json.dumps([CLAIM | {"says": {"coco": "x"}}]), "claim 1 needs sweeps: {DATA: "),
         (json.dumps([CLAIM | {"beside": "speed"}]), "claim 1 has beside: speed; use latency_ms"),
+        (json.dumps([CLAIM | {"beside": ["latency_ms"]}]), "claim 1 has beside: .*; use latency_ms"),
         (json.dumps([CLAIM | {"name": "../x"}]), r"is called ../x, on shapes; use letters"),
         (json.dumps([CLAIM, CLAIM]), "two claims called neck"),
     ],

@@ -68,7 +68,7 @@ class Claim:
         sweeps: {data: overrides of its sweep}; `{NAME}` in an override is filled in from the command line, as in
             data.root={bccd}.
         says: {data: what the answer does and does not say}.
-        beside: what the runs' median of is shown beside each row's metric, such as latency_ms; None for nothing.
+        beside: shown beside each row's metric, as the median over its runs, such as latency_ms; None for nothing.
     """
 
     name: str
@@ -117,7 +117,7 @@ def _claim(entry: Any, number: int, file: Path) -> Claim:
         raise ReportError(
             f"{file}: claim {number} needs sweeps: {{DATA: [OVERRIDE, ...]}}, and says: {{DATA: sentence}}."
         )
-    if (beside := entry.get("beside")) is not None and beside not in BESIDE:
+    if (beside := entry.get("beside")) not in (None, *BESIDE):
         raise ReportError(f"{file}: claim {number} has beside: {beside}; use {', '.join(BESIDE)}.")
     name, question, paper, ablation = (str(entry[key]) for key in KEYS[:4])
     if not all(text.replace("_", "").isalnum() for text in (name, *map(str, sweeps))):
