@@ -18,7 +18,7 @@ from detlab.system.text import shortened
 
 MOST_CLASSES = 10  # most lines in a panel, and most classes with which a confusion matrix shows its counts
 GREY = "#7F7F7F"
-LONGEST_TITLE, LONGEST_ROW = 110, 60  # characters above and beside intervals
+LONGEST_TITLE, LONGEST_ROW = 120, 60  # characters above and beside intervals
 VERDICT_COLOURS = {"better": PALETTE[4], "worse": PALETTE[5]}
 
 
@@ -207,7 +207,7 @@ def differences(groups: Mapping[str, Sequence[tuple[str, float, float, float, st
         shown = shortened(title, LONGEST_TITLE)
         clear = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         place = axes.get_yaxis_transform()
-        axes.text(0.003, y, shown, transform=place, fontsize=7, fontweight="bold", va="center", bbox=clear)
+        axes.text(0.003, y, shown, transform=place, fontsize=6.5, fontweight="bold", va="center", bbox=clear)
         names.append("")
         for name, value, low, high, verdict in rows:
             y += 1
