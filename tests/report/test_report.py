@@ -211,7 +211,23 @@ def test_weights_are_known_by_their_content_not_their_place(tmp_path: Path, same
         weights = {"weights_fingerprint": "w0" if same else f"w{seed}"}
         (folder / "status.json").write_text(json.dumps(status | weights))
     said = unfair(make_sweep(find_runs([tmp_path])))
-    assert said == [] if same else said[0].startswith("The runs differ in model.backbone.weights (w0 with seed 0; w1")
+    assert (
+        said == [] if same else said[0].startswith("The runs differ in model.backbone.weights (fingerprint) (w0 with")
+    )
+
+
+@pytest.mark.parametrize("path", ["a.pth", None])
+def test_weights_of_runs_before_fingerprints_are_known_by_their_place(tmp_path: Path, path: str | None) -> None:
+    for seed, weights in enumerate((path, "a.pth")):
+        folder = write_run(tmp_path / str(seed), [f"seed={seed}"])
+        (folder / "hparams.yaml").write_text(yaml.safe_dump({"model.backbone.weights": weights}))
+        if seed:
+            status = json.loads((folder / "status.json").read_text())
+            (folder / "status.json").write_text(json.dumps(status | {"weights_fingerprint": "w"}))
+    said = unfair(make_sweep(find_runs([tmp_path])))
+    assert (
+        said == [] if path else said[0].startswith("The runs differ in model.backbone.weights (None with seed 0; a.pth")
+    )
 
 
 def test_data_that_a_config_draws_by_the_seed_are_meant(tmp_path: Path) -> None:

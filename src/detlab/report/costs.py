@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from detlab.report.rows import Row, Sweep
-from detlab.report.runs import DATA, resolved_config
+from detlab.report.runs import DATA, WEIGHTS, WEIGHTS_FILE, resolved_config
 from detlab.system.text import shortened
 
 SPENT = {  # {key of budget.json: title}; the report warns if a key of FAIR differs between rows
@@ -49,6 +49,8 @@ def mixed(sweep: Sweep) -> list[str]:
     found: dict[str, str] = {}
     for row in sweep.rows:
         configs = _with_parts({seed: resolved_config(run) for seed, run in row.done.items()})
+        if all(WEIGHTS_FILE in config for config in configs.values()):  # known by content: the place may differ
+            configs = {seed: {k: v for k, v in c.items() if k != WEIGHTS} for seed, c in configs.items()}
         for key in dict.fromkeys(key for config in configs.values() for key in config):
             values: dict[str, list[int]] = {}
             for seed, config in configs.items():

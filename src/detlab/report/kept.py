@@ -48,7 +48,7 @@ class Kept:
     Attributes:
         measured: values, resampled values, number of images.
         facts: command, answer, rows (their choices), seeds, min_seeds, max_seeds, and one entry per run: row, seed,
-            config_hash, commit, seconds, device, packages.
+            config_hash, commit, seconds, latency_ms, weights (fingerprint of their file), device, packages.
     """
 
     measured: Measured

@@ -20,6 +20,7 @@ KEYS_OF_PLACE = (
     "callbacks.checkpoint.every_n", *(f"callbacks.{name}" for name in WATCHERS),
 )  # fmt: skip
 WEIGHTS = "model.backbone.weights"
+WEIGHTS_FILE = f"{WEIGHTS} (fingerprint)"
 DATA = "the data (fingerprint)"  # the name, beside the config's keys, of what the run was trained on
 KEYS_OF_MACHINE = (
     "seed", "config_hash", "data.root", "data.num_workers", "trainer.default_root_dir", "trainer.accelerator",
@@ -195,18 +196,16 @@ def setting(run: Run, key: str) -> str:
 def resolved_config(run: Run) -> dict[str, str]:
     """{key: value} of a run's config with interpolations resolved, as its loggers wrote it.
 
-    KEYS_OF_PLACE and KEYS_OF_MACHINE are left out, and the run's folder is RUN. The data's fingerprint is added, and
-    stands for the file of the backbone's weights, which lies elsewhere on another machine.
+    KEYS_OF_PLACE and KEYS_OF_MACHINE are left out, and the run's folder is RUN. The fingerprints of the data and of the
+    file of the backbone's weights are added.
     """
     config = _mapping(_read_yaml(run.folder / "hparams.yaml"))
     place = str(config.get("paths.run_dir") or run.folder)
     kept = {str(k): str(v).replace(place, "RUN") for k, v in config.items()}
     left_out = KEYS_OF_PLACE + KEYS_OF_MACHINE
     kept = {k: v for k, v in kept.items() if not k.startswith(left_out)}
-    if (weights := run.status.get("weights_fingerprint")) and WEIGHTS in kept:
-        kept[WEIGHTS] = str(weights)
-    data = run.status.get("data_fingerprint")
-    return kept | ({} if data is None else {DATA: str(data)})
+    prints = {DATA: run.status.get("data_fingerprint"), WEIGHTS_FILE: run.status.get("weights_fingerprint")}
+    return kept | {key: str(value) for key, value in prints.items() if value is not None}
 
 
 def _pair(text: str) -> tuple[str, str]:
