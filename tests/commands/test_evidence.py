@@ -89,6 +89,27 @@ def test_a_sweep_is_run_and_kept_and_the_page_written(
     assert command.main([str(folder), "run=false"]) == 0
 
 
+def test_the_sweeps_of_one_data_set(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def ablate(words: list[str], **_: Any) -> SimpleNamespace:
+        ran.append(str(read_request(words[3:]).ablation.folder))
+        write_sweep(Path(ran[-1]), seeds=4)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(command.subprocess, "run", ablate)
+    (folder.parent / "cells").mkdir()
+    assert command.main([str(folder), "data=cells", "bccd=cells"]) == 0
+    assert [Path(sweep).name for sweep in ran] == ["necks-cells"]
+
+
+def test_a_claim_without_that_data_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photos = NECKS | {"name": "necks_of_photos", "sweeps": {"photos": ["budget=cpu"]}}
+    (folder / "claims.yaml").write_text(json.dumps([NECKS, photos]))
+    assert command.main([str(folder), "only=necks", "data=photos"]) == 2
+    assert "only=necks data=photos: none of these claims has a sweep on that data" in capsys.readouterr().err
+
+
 def test_an_interrupted_sweep_ends_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=130))
     assert command.main([str(folder)]) == 130
@@ -98,7 +119,8 @@ def test_an_interrupted_sweep_ends_the_command(folder: Path, monkeypatch: pytest
     ("words", "message"),
     [
         ([], "takes one folder"),
-        (["claims", "only=x"], "only=x is no claim; there are necks"),
+        (["claims", "only=x"], "only=x is unknown; there are necks"),
+        (["claims", "data=x"], "data=x is unknown; there are shapes, cells"),
         (["claims", "n_jobs=0"], "n_jobs=0 must be a whole number from 1 on"),
         (["claims", "run=maybe"], "run=maybe must be true or false"),
         (["claims", "rum=1"], "There is no option rum"),

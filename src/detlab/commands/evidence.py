@@ -24,6 +24,7 @@ USAGE = "detlab evidence docs/evidence"
 OPTIONS = {
     "run": "false: run nothing, read the runs that there are, and write the page; true",
     "only": "names of claims to run, with commas; all",
+    "data": "names of a claim's data to run, such as blood_cells, with commas; all",
     "n_jobs": "jobs at once; 1",
     "out": "folder of the sweeps' runs; outputs/evidence",
     "checkpoints": "true: keep those of finished jobs, some hundred MB each; false",
@@ -57,23 +58,27 @@ def answer_all(folder: Path, options: Mapping[str, str]) -> int:
         Exit status: 0, 1 if a job failed, or the status of a sweep that ended otherwise.
     """
     claims, worst = read_claims(folder), 0
-    chosen = _chosen(claims, options.get("only", ""))
+    chosen = _chosen("only", options, [claim.name for claim in claims])
+    chosen_data = _chosen("data", options, list(dict.fromkeys(data for claim in claims for data in claim.sweeps)))
     running = flag("run", options.get("run", "true"))
+    sweeps = [(claim, data) for claim in claims if claim.name in chosen for data in claim.sweeps if data in chosen_data]
+    if claims and not sweeps:
+        wanted = f"only={options['only']} data={options['data']}"
+        raise ConfigError(f"{wanted}: none of these claims has a sweep on that data.")
     keeping = flag("checkpoints", options.get("checkpoints", "false"))
     place = Path(options.get("out", "outputs/evidence"))
     jobs = options.get("n_jobs", "1")
     if not jobs.isdecimal() or not int(jobs):
         raise ConfigError(f"n_jobs={jobs} must be a whole number from 1 on.")
     planned: list[tuple[Claim, str, list[str], Request]] = []
-    for claim in chosen:
-        for data in claim.sweeps:
-            if (words := filled(claim, data, options)) is None:
-                say(f"left out    {claim.name} on {data}: it needs {_missing(claim, data, options)}")
-                continue
-            sweep = (place / f"{claim.name}-{data}").absolute()
-            words += [f"trainer={options['trainer']}"] if "trainer" in options else []
-            words = [*words, f"hydra.sweep.dir={quoted(sweep)}", f"hydra.launcher.n_jobs={jobs}", "probe=false"]
-            planned.append((claim, data, words, read_request(words)))  # mistakes are said before the first sweep runs
+    for claim, data in sweeps:
+        if (words := filled(claim, data, options)) is None:
+            say(f"left out    {claim.name} on {data}: it needs {_missing(claim, data, options)}")
+            continue
+        sweep = (place / f"{claim.name}-{data}").absolute()
+        words += [f"trainer={options['trainer']}"] if "trainer" in options else []
+        words = [*words, f"hydra.sweep.dir={quoted(sweep)}", f"hydra.launcher.n_jobs={jobs}", "probe=false"]
+        planned.append((claim, data, words, read_request(words)))  # mistakes are said before the first sweep runs
     for claim, data, words, request in planned:
         if running:
             say(f"claim       {claim.name} on {data}: {claim.question}")
@@ -92,13 +97,12 @@ def answer_all(folder: Path, options: Mapping[str, str]) -> int:
     return worst
 
 
-def _chosen(claims: Sequence[Claim], only: str) -> list[Claim]:
-    names = [name for name in only.split(",") if name]
-    known = [claim.name for claim in claims]
+def _chosen(key: str, options: Mapping[str, str], known: Sequence[str]) -> Sequence[str]:
+    names = [name for name in options.get(key, "").split(",") if name]
     for name in names:
         if name not in known:
-            raise ConfigError(f"only={name} is no claim; there are {', '.join(known)}.")
-    return [claim for claim in claims if not names or claim.name in names]
+            raise ConfigError(f"{key}={name} is unknown; there are {', '.join(known)}.")
+    return names or known
 
 
 def filled(claim: Claim, data: str, options: Mapping[str, str]) -> list[str] | None:
