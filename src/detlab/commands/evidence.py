@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from detlab.commands.ablate import Request, read_request
+from detlab.commands.preview import refusals
 from detlab.commands.report import flag, split_arguments
 from detlab.commands.words import answer_words
 from detlab.errors import ConfigError
@@ -78,7 +79,7 @@ def answer_all(folder: Path, options: Mapping[str, str]) -> int:
         sweep = (place / f"{claim.name}-{data}").absolute()
         words += [f"trainer={options['trainer']}"] if "trainer" in options else []
         words = [*words, f"hydra.sweep.dir={quoted(sweep)}", f"hydra.launcher.n_jobs={jobs}", "probe=false"]
-        planned.append((claim, data, words, read_request(words)))  # mistakes are said before the first sweep runs
+        planned.append((claim, data, words, _request(claim, data, words, running)))
     for claim, data, words, request in planned:
         if running:
             say(f"claim       {claim.name} on {data}: {claim.question}")
@@ -95,6 +96,17 @@ def answer_all(folder: Path, options: Mapping[str, str]) -> int:
     page = write_page(folder, claims)
     say(f"page        {page}")
     return worst
+
+
+def _request(claim: Claim, data: str, words: Sequence[str], running: bool) -> Request:
+    """A sweep's request, checked before the first sweep runs; mistakes name the claim."""
+    try:
+        request = read_request(words)
+        if running:
+            refusals([request.ablation.config(row) for row in request.ablation.rows])
+    except ConfigError as error:
+        raise ConfigError(f"{claim.name} on {data}: {error}") from error
+    return request
 
 
 def _chosen(key: str, options: Mapping[str, str], known: Sequence[str]) -> Sequence[str]:

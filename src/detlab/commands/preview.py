@@ -58,7 +58,7 @@ def preview(ablation: Ablation, seeds: Sequence[int], *, first: int | None, prob
         probe: time a few steps of each row.
 
     Raises:
-        ConfigError: an option of the launcher is wrong, or no row has the metric that is compared.
+        ConfigError: an option of the launcher is wrong, every row is refused, or no row has the compared metric.
     """
     at_once = jobs_at_once(ablation)
     threads = whole("hydra.launcher.threads", ablation.threads, least=1, none="an equal share of the cores")
@@ -66,7 +66,7 @@ def preview(ablation: Ablation, seeds: Sequence[int], *, first: int | None, prob
     configs = [ablation.config(row) for row in ablation.rows]
     check_answer(ablation, configs)
     configs = [config | {"threads": config["threads"] or threads} for config in configs]
-    refused = [refusal(config) for config in configs]
+    refused = refusals(configs)
     probes = [Probe(None, None, why) for why in refused]
     if probe:
         probes = [
@@ -104,6 +104,18 @@ def may_have(config: Mapping[str, Any], metric: str) -> bool:
         return True
     shipped = metric in TITLES or RECALL_AT.fullmatch(metric) or metric.startswith(tuple(BY_CLASS))
     return bool(shipped) and metric.startswith("ar_") == bool(proposals)
+
+
+def refusals(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Why each row is refused, "" where it is not.
+
+    Raises:
+        ConfigError: every row is refused, so that nothing could run.
+    """
+    refused = [refusal(config) for config in configs]
+    if all(refused):
+        raise ConfigError(f"Every row is {refused[0]}")
+    return refused
 
 
 def refusal(config: dict[str, Any]) -> str:

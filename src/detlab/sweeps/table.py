@@ -68,10 +68,10 @@ class SweepTable:
         shown = sorted(self.jobs, key=lambda j: rank.get(j.state, 3))[:AT_MOST]
         counts = Counter(job.state for job in self.jobs)
         title = ", ".join(f"{n} {state}" for state, n in counts.items())
-        return job_table(sorted(shown, key=lambda j: j.number), title, live=True)
+        return job_table(sorted(shown, key=lambda j: j.number), title)
 
 
-def job_table(jobs: Sequence[Job], title: str, *, live: bool = False) -> Table:
+def job_table(jobs: Sequence[Job], title: str) -> Table:
     """Jobs as rows: number, choices, state, epoch, step, metric, time."""
     keys = list(dict.fromkeys(key for job in jobs for key in job.choices))
     names = short_names(keys)
@@ -81,8 +81,6 @@ def job_table(jobs: Sequence[Job], title: str, *, live: bool = False) -> Table:
         table.add_column(plain(names[key]))
     for name in ("state", "epoch", "step", "metric", "seconds"):
         table.add_column(name, justify="left" if name == "state" else "right")
-    if not live:
-        table.add_column("reason")
     for job in jobs:
         progress = read_progress(job.folder) if job.state != "queued" else None
         epoch = "" if progress is None or progress.epoch is None else f"{progress.epoch + 1}/{job.epochs or '?'}"
@@ -91,8 +89,6 @@ def job_table(jobs: Sequence[Job], title: str, *, live: bool = False) -> Table:
         row = [str(job.number), *(job.choices.get(key, "") for key in keys)]
         row += [job.state + (" before" if job.earlier else ""), epoch, step, "" if last is None else f"{last:.3f}"]
         row.append(f"{job.seconds:.0f}" if job.seconds else "")
-        if not live:
-            row.append(job.reason or "")
         table.add_row(*map(plain, row), style=STYLES.get(job.state, "red"))
     return table
 
@@ -104,6 +100,10 @@ def print_summary(jobs: Sequence[Job], folder: str, seconds: float, console: Con
     title = (", ".join(f"{n} {state}" for state, n in counts.items()) or "no job") + f" in {seconds:.0f} s"
     metric = next((job.monitor for job in jobs if job.monitor), None)
     console.print(job_table(jobs, title + (f"; metric: best {metric}" if metric else "")))
+    for reason in dict.fromkeys(job.reason for job in jobs if job.reason):
+        numbers = ", ".join(str(job.number) for job in jobs if job.reason == reason)
+        for line in f"job {numbers}  {reason}".splitlines():
+            console.print(plain(line), soft_wrap=True)
     failed = [job for job in jobs if job.state not in GOOD]
     for job in failed[:5]:
         if job.traceback:
