@@ -149,6 +149,7 @@ FILES = [
     ("ablate seed=0", r"Nothing is swept: name an ablation, or give a key several choices, as in model/neck=fpn,none"),
     ("ablate nek", r"ablation=nek does not exist; did you mean neck\?; options: alternating_or_joint"),
     ("ablate 'optim.lr=interval(0,1)'", r"optim\.lr=interval\(0,1\) has no end of values; use choices, or hydra/sweeper=optuna with detlab"),
+    ("ablate 'optim.lr=x,abc' model=retinanet budget=cpu probe=false", r"Every row is refused: optim\.lr=x must be a number above 0"),
     ("ablate 'model/neck=glob(*)'", r"model/neck=glob\(\*\) needs its options written out here, as in model/neck=a,b"),
     ("ablate 'optim.lr=range(1,1)'", r"optim\.lr=range\(1,1\) has no value; a range leaves out its end"),
     ("ablate neck seed=a", r"seed=a must be a whole number, or several, as in seed=0,1,2"),
