@@ -59,6 +59,16 @@ def test_the_status_does_not_hang_on_what_can_be_printed(
     assert left.value.code == 1
 
 
+def test_a_reason_of_several_jobs_is_said_once_in_whole_lines(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = "a long reason, " * 10 + "and its end"
+    jobs = [job(tmp_path, number=number, state="refused", reason=reason) for number in (3, 4)]
+    with pytest.raises(SystemExit):
+        end_of(tmp_path, *jobs).on_multirun_end(OmegaConf.create({}))
+    assert capsys.readouterr().out.splitlines().count(f"job 3, 4  {reason}") == 1
+
+
 def test_all_done_is_success(tmp_path: Path) -> None:
     end_of(tmp_path, job(tmp_path, state="done")).on_multirun_end(OmegaConf.create({}))
 
