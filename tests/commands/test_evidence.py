@@ -13,17 +13,22 @@ from PIL import Image
 
 from detlab.commands import evidence as command
 from detlab.commands.ablate import read_request
+from detlab.config.resolvers import missing_pretrained
 from detlab.report.evidence import read_claims
 from detlab.report.kept import read_kept
 from tests.report.folders import write_sweep
 
 ROOT = Path(__file__).resolve().parents[2]
+RANDOM = "model.backbone.weights=null"  # no backbone of detlab pretrain is asked for
 NECKS = {
     "name": "necks",
     "question": "Which neck?",
     "paper": "none",
     "ablation": "neck",
-    "sweeps": {"shapes": ["budget=cpu", "model/neck=none,fpn"], "cells": ["budget=cpu_bccd", "data.root={bccd}"]},
+    "sweeps": {
+        "shapes": ["budget=cpu", "model/neck=none,fpn", RANDOM],
+        "cells": ["budget=cpu_bccd", "data.root={bccd}", RANDOM],
+    },
 }
 
 
@@ -112,6 +117,48 @@ def test_a_sweep_whose_rows_are_all_refused_is_told_before_any_runs(
     (folder / "claims.yaml").write_text(json.dumps([NECKS, refused]))
     assert command.main([str(folder)]) == 2
     assert "other on cells: Every row is refused: " in capsys.readouterr().err
+
+
+def test_a_backbone_that_was_not_pretrained_is_told_before_any_sweep_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ablate(words: list[str], **_: Any) -> SimpleNamespace:
+        write_sweep(read_request(words[3:]).ablation.folder, seeds=4)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: pytest.fail("nothing runs"))
+    words = ["budget=cpu", "data.cache_dir=cache", "model/neck=fpn,fpn_small", "model/backbone=resnet34"]
+    deeper = NECKS | {"name": "deeper", "sweeps": {"shapes": words}}
+    (folder / "claims.yaml").write_text(json.dumps([NECKS, deeper]))
+    assert command.main([str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "deeper on shapes: its jobs begin from cache/pretrained/resnet34-shapes.pth, which is not there" in said
+    assert "run `detlab pretrain model/backbone=resnet34`" in said
+    assert "model.backbone.weights=null" in said
+    file = folder.parent / "cache" / "pretrained" / "resnet34-shapes.pth"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"weights")
+    monkeypatch.setattr(command.subprocess, "run", ablate)
+    assert command.main([str(folder)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        (["budget=cpu", "data.cache_dir=cache"], "cache/pretrained/resnet18-shapes.pth"),
+        (["budget=cpu", "data.cache_dir=null"], None),
+        (["budget=cpu", "data.cache_dir=cache", "model.backbone.weights=null"], None),
+        (["budget=cpu", "data.cache_dir=cache", "model/backbone=darknet53"], None),
+        (["data.cache_dir=cache"], None),
+    ],
+)
+def test_which_configs_want_a_pretrained_backbone(
+    words: list[str], missing: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ablation = read_request(["neck", *words]).ablation
+    found = missing_pretrained(ablation.composed(ablation.rows[0]))
+    assert found == (missing if missing is None else Path(missing))
 
 
 def test_a_claim_without_that_data_is_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,7 +91,7 @@ def test_the_page_answers_and_says_what_is_open(tmp_path: Path) -> None:
     assert f"AP small: neck=none {measured.values[0].mean():.3f}<br>neck=fpn" in answered
     assert "**better**" in answered
     assert "not distinguishable (" in answered
-    assert "| 3 x 5, 100 s | Only this. |" in answered
+    assert "| 3 x 5 (stopped before 8 seeds), 100 s | Only this. |" in answered
     assert "not run yet" in pending
     assert "1 runs on cpu, torch 2.14, commit abc\n" in page
     assert "data.root=PATH" in page
@@ -129,6 +129,28 @@ def test_what_ran_is_told_with_its_changes_and_weights(tmp_path: Path) -> None:
     write_kept(folder / "neck-shapes", measured, facts(measured, runs=runs))
     page = evidence_page(folder, read_claims(folder))
     assert "2 runs on cpu, torch 2.14, commit aaaaaaaaaaaa with changes, bbbbbbbbbbbb, weights f00\n" in page
+
+
+def test_a_sweep_is_called_stopped_until_it_is_decided_or_has_all_seeds(tmp_path: Path) -> None:
+    folder, measured, whole = folder_with(tmp_path, CLAIM), sweep(), sweep(8)
+    going_on = "Answered: 1 of 1 questions, 1 of 1 sweeps. 1 were stopped while a row was undecided; `make evidence`"
+    assert measured.draws is not None
+    decided = Measured(measured.values[:2], measured.draws[:2], 100)
+    for found, stopped in ((measured, True), (decided, False), (whole, False)):
+        write_kept(folder / "neck-shapes", found, facts(found))
+        page = evidence_page(folder, read_claims(folder))
+        assert (going_on in page) == stopped
+        assert ("(stopped before 8 seeds)" in page) == stopped
+        assert "Answered: 1 of 1 questions, 1 of 1 sweeps." in page
+
+
+def test_choices_that_all_rows_share_stand_in_the_command_only(tmp_path: Path) -> None:
+    folder, measured = folder_with(tmp_path, CLAIM), sweep()
+    rows = [row | {"trainer.max_epochs": "4"} for row in facts(measured)["rows"]]
+    write_kept(folder / "neck-shapes", measured, facts(measured, rows=rows))
+    page = evidence_page(folder, read_claims(folder))
+    assert "<br>neck=fpn " in page
+    assert "max_epochs" not in page
 
 
 def test_a_sweep_of_too_few_seeds_is_not_called_unrun(tmp_path: Path) -> None:

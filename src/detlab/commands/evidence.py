@@ -8,10 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from detlab.commands.ablate import Request, read_request
 from detlab.commands.preview import refusals
 from detlab.commands.report import flag, split_arguments
 from detlab.commands.words import answer_words
+from detlab.config.compose import plain_config
+from detlab.config.resolvers import missing_pretrained
 from detlab.errors import ConfigError
 from detlab.report.evidence import PICTURE, Claim, differences, evidence_page, read_claims
 from detlab.report.kept import facts_of_run, used_seeds, write_kept
@@ -103,10 +107,27 @@ def _request(claim: Claim, data: str, words: Sequence[str], running: bool) -> Re
     try:
         request = read_request(words)
         if running:
-            refusals([request.ablation.config(row) for row in request.ablation.rows])
+            composed = [request.ablation.composed(row) for row in request.ablation.rows]
+            refusals([plain_config(config) for config in composed])
+            for config in composed:
+                check_begins(config)
     except ConfigError as error:
         raise ConfigError(f"{claim.name} on {data}: {error}") from error
     return request
+
+
+def check_begins(config: DictConfig) -> None:
+    """Refuse a job whose pretrained backbone was not made: it would begin from random weights.
+
+    Raises:
+        ConfigError: there is no such file.
+    """
+    if (file := missing_pretrained(config)) is not None:
+        depth = config.model.backbone.depth
+        raise ConfigError(
+            f"its jobs begin from {file}, which is not there; run `detlab pretrain model/backbone=resnet{depth}`, or "
+            f"give the sweep model.backbone.weights=null to begin from random weights."
+        )
 
 
 def _chosen(key: str, options: Mapping[str, str], known: Sequence[str]) -> Sequence[str]:

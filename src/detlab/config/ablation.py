@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from detlab.config.compose import compose_config, config_dir, plain_config
@@ -86,8 +86,16 @@ class Ablation:
         Raises:
             ConfigError: the options are not compatible.
         """
+        return plain_config(self.composed(row, seed))
+
+    def composed(self, row: Mapping[str, str], seed: int = 0) -> DictConfig:
+        """A job's config with its interpolations.
+
+        Raises:
+            ConfigError: the options are not compatible.
+        """
         place = ["paths.run_dir=.", f"name={self.name or 'sweep'}"]
-        return plain_config(compose_config("train", [*searched(self.own), *self.shared, *self.job(row, seed), *place]))
+        return compose_config("train", [*searched(self.own), *self.shared, *self.job(row, seed), *place])
 
 
 def plan_ablation(name: str, overrides: Sequence[str], own: Path | None = None) -> Ablation:

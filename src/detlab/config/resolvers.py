@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from detlab.config.sweep_name import sweep_name
 from detlab.errors import ConfigError
@@ -29,6 +29,16 @@ def pretrained(cache_dir: str | None, depth: int) -> str | None:
         return None
     file = pretrained_file(cache_dir, depth)
     return str(file) if file.is_file() else None
+
+
+def missing_pretrained(config: DictConfig) -> Path | None:
+    """The file that `${detlab.pretrained:...}` of a job's config looks for in vain; None if it begins as it says."""
+    backbone, cache_dir = config.model.backbone, config.data.cache_dir
+    written = OmegaConf.to_container(backbone, resolve=False)
+    named = str(written.get("weights")) if isinstance(written, dict) else ""
+    if "detlab.pretrained:" not in named or not backbone.get("depth") or cache_dir is None or backbone.weights:
+        return None
+    return pretrained_file(cache_dir, backbone.depth)
 
 
 def pretrained_file(cache_dir: str, depth: int) -> Path:

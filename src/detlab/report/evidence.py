@@ -145,7 +145,10 @@ def evidence_page(folder: Path, claims: Sequence[Claim]) -> str:
     answered = [key for key, found in kept.items() if found is not None and found.look is not None]
     lines = [HEAD.format(folder=f"docs/{folder.name}")]
     questions = sum(any(key[0] == c.name for key in answered) for c in claims)
-    lines.append(f"Answered: {questions} of {len(claims)} questions, {len(answered)} of {len(kept)} sweeps.\n")
+    told = f"Answered: {questions} of {len(claims)} questions, {len(answered)} of {len(kept)} sweeps."
+    if stopped := sum(found.goes_on for key in answered if (found := kept[key]) is not None):
+        told += f" {stopped} were stopped while a row was undecided; `make evidence` goes on with them."
+    lines.append(f"{told}\n")
     if answered:
         lines.append(f"![Differences to the first rows, with their intervals]({folder.name}/{PICTURE})\n")
     lines += [f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
@@ -203,7 +206,8 @@ def _line(claim: Claim, data: str, found: Kept | None) -> str:
     span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
     spent = [run["seconds"] for run in found.facts["runs"] if isinstance(run.get("seconds"), int | float)]
     time = f", {np.median(spent):.0f} s" if spent else ""
-    cells = [*first, f"{title}: {means}", told, smallest, f"{len(values)} x {span}{time}"]
+    state = f" (stopped before {found.facts['max_seeds']} seeds)" if found.goes_on else ""
+    cells = [*first, f"{title}: {means}", told, smallest, f"{len(values)} x {span}{state}{time}"]
     return f"| {' | '.join([*cells, for_markdown(claim.says.get(data, ''))])} |"
 
 
@@ -216,8 +220,14 @@ def _plain_names(found: Kept) -> list[str]:
 
 
 def _named(found: Kept, choices: Mapping[str, str]) -> str:
-    names = short_names(list(dict.fromkeys(key for row in found.facts["rows"] for key in row)))
-    return " ".join(f"{names[key]}={level}" for key, level in choices.items())
+    """Choices by short names; those that all rows share stand in the command only."""
+    levels: dict[str, set[str]] = {}
+    for row in found.facts["rows"]:
+        for key, level in row.items():
+            levels.setdefault(key, set()).add(level)
+    told = [key for key in levels if len(levels[key]) > 1] or list(levels)
+    names = short_names(told)
+    return " ".join(f"{names[key]}={level}" for key, level in choices.items() if key in names)
 
 
 def _costs(found: Kept, beside: str | None) -> list[str]:

@@ -62,6 +62,11 @@ class Kept:
         done = looks(measured.values, measured.draws, most, images=measured.images, first=least)
         return done[-1] if done else None
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether the sweep was stopped: a row is undecided with fewer than max_seeds seeds."""
+        return (look := self.look) is None or (bool(look.open) and look.seeds < int(self.facts["max_seeds"]))
+
     def interactions(self) -> list[tuple[dict[str, str], Contrast]]:
         """({key: level} of two changes, what both give beyond the sum of each) where the rows are a grid.
 
