@@ -37,6 +37,7 @@ demo: .venv/installed
 
 # Answers to the papers' questions, and docs/evidence.md.
 evidence: pretrained
+	$(BIN)/detlab pretrain model/backbone=resnet34
 	$(BIN)/detlab evidence docs/evidence $(if $(BCCD),bccd=$(BCCD))
 
 lint: .venv/installed-dev

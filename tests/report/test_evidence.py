@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +152,15 @@ def test_choices_that_all_rows_share_stand_in_the_command_only(tmp_path: Path) -
     page = evidence_page(folder, read_claims(folder))
     assert "<br>neck=fpn " in page
     assert "max_epochs" not in page
+
+
+def test_a_command_with_a_dollar_sign_can_be_copied_to_a_shell(tmp_path: Path) -> None:
+    word = 'model.backbone.weights="${detlab.pretrained:${data.cache_dir},18}"'
+    folder = folder_with(tmp_path, CLAIM | {"sweeps": {"shapes": ["model.anchors.sizes=[16]", word]}})
+    (claim,) = read_claims(folder)
+    whole = shlex.split(claim.command_line("shapes"))
+    assert whole == claim.command("shapes") == ["neck", "model.anchors.sizes=[16]", word, *whole[3:]]
+    assert f"neck model.anchors.sizes=[16] '{word}' until=decided" in evidence_page(folder, [claim])
 
 
 def test_a_sweep_of_too_few_seeds_is_not_called_unrun(tmp_path: Path) -> None:

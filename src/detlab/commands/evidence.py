@@ -167,7 +167,7 @@ def keep(folder: Path, claim: Claim, data: str, request: Request) -> bool:
         if run.done and row is not None and run.seed in request.seeds[:count]:
             runs.append(facts_of_run(run, row))
     facts = {
-        "command": " ".join(claim.command(data)),
+        "command": claim.command_line(data),
         "answer": ablation.answer,
         "rows": ablation.rows,
         "seeds": list(request.seeds[:count]),

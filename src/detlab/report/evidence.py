@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -86,6 +87,10 @@ class Claim:
     def command(self, data: str) -> list[str]:
         """Words of `detlab ablate`."""
         return [self.ablation, *self.sweeps[data], "until=decided", "min_seeds=4", "max_seeds=8"]
+
+    def command_line(self, data: str) -> str:
+        """The command as a shell takes it; `{NAME}` is left to be filled in."""
+        return " ".join(shlex.quote(word) if "$" in word else word for word in self.command(data))
 
 
 def read_claims(folder: Path) -> list[Claim]:
@@ -256,7 +261,7 @@ def _change(contrast: Contrast | None, verdict: str, words: Mapping[str, str] | 
 
 
 def _source(claim: Claim, data: str, found: Kept | None) -> str:
-    words = " ".join(claim.command(data)) if found is None else str(found.facts["command"])
+    words = claim.command_line(data) if found is None else str(found.facts["command"])
     words = re.sub(r"\{\w+\}", "PATH", words)
     line = f"- {for_markdown(claim.question)} ({for_markdown(data)}): {markdown_code(f'detlab ablate {words}')}"
     if found is None:
