@@ -43,7 +43,7 @@ def marked() -> Batch:
 
 def test_every_view_leads_back_to_the_same_box(marked: Batch) -> None:
     expected = torch.tensor([[8.0, 16, 40, 48], [48, 32, 80, 64]])
-    for scales, flip in (([1.0], True), ([0.5], False), ([2.0], True)):
+    for scales, flip in (([1.0], True), ([0.5], False), ([2.0], True), ([0.7], True)):
         found = TTA(FindsBright(), scales=scales, flip=flip).detect(marked)
         assert found.real.sum(1).tolist() == [1, 1], (scales, flip)
         torch.testing.assert_close(found.boxes[:, 0], expected, atol=1.0, rtol=0)
@@ -71,12 +71,32 @@ def test_mirroring_twice_gives_the_batch_back(marked: Batch) -> None:
     assert torch.equal(flip_boxes(once.proposals.boxes, batch.sizes), boxes)
 
 
-def test_a_scaled_batch_keeps_the_divisor_and_the_images_share_of_the_canvas(marked: Batch) -> None:
-    view = scaled(marked._replace(proposals=Proposals(torch.full((2, 1, 4), 32.0), torch.ones(2, 1))), 1.3, 32)
+def test_a_scaled_batch_has_exactly_that_scale_and_is_padded_to_the_divisor(marked: Batch) -> None:
+    view = scaled(marked._replace(proposals=Proposals(torch.full((2, 1, 4), 32.0), torch.ones(2, 1))), 1.25, 32)
     assert view.canvas == (128, 160)
-    assert view.sizes.tolist() == [[128, 125], [107, 160]]
-    assert view.proposals.boxes[0, 0].tolist() == pytest.approx([40, 128 / 3, 40, 128 / 3])
+    assert view.sizes.tolist() == [[120, 125], [100, 160]]
+    assert view.proposals.boxes[0, 0].tolist() == [40, 40, 40, 40]
     assert view.images.dtype == torch.uint8
+    assert not view.images[:, :, 120:].any()
+    assert view.images[0, 0, 21:59, 11:49].min() == 255
+
+
+def test_a_canvas_no_larger_than_the_divisor_is_scaled_too() -> None:
+    """Not rounded to the divisor, which left 64 px as they were at 0.75 and made a square of (64, 96) at 0.75."""
+    for side in ((64, 64), (64, 96)):
+        batch = make_batch([[]], [[]], side=side)
+        images = torch.zeros_like(batch.images)
+        images[0, 0, 16:48, 8:56] = 255
+        view = scaled(batch._replace(images=images), 0.75, 32)
+        assert view.sizes.tolist() == [[48, side[1] * 3 // 4]]
+        assert view.canvas == (64, 64 if side[1] == 64 else 96)
+        red = view.images[0, 0] > 127
+        assert red[12:36, 6:42].all()
+        assert red.sum() == 24 * 36
+        expected = torch.tensor([8.0, 16, 56, 48])
+        for scale in (0.75, 1.5, 0.6):
+            found = TTA(FindsBright(), scales=[scale]).detect(batch._replace(images=images))
+            torch.testing.assert_close(found.boxes[0, 0], expected, atol=1.0, rtol=0)
 
 
 def test_the_image_as_it_is_gives_the_detectors_own_boxes(small_batch: Batch) -> None:

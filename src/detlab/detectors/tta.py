@@ -22,8 +22,8 @@ class TTA:
 
     Args:
         detector: any family; its own final selection is applied to every view first.
-        divisor: canvas sides become multiples of it.
-        scales: factors of the canvas; 1.0 is the canvas as it is.
+        divisor: canvas sides are padded to multiples of it.
+        scales: factors of the images' sides; 1.0 is the canvas as it is.
         flip: detect on the mirror image of every scale, too.
         nms_threshold: IoU above which the merge drops the lower-scored one of two boxes of a class; None for the
             detector's own.
@@ -66,7 +66,8 @@ class TTA:
         views = []
         for scale in self.scales:
             view = scaled(batch, scale, self.divisor)
-            factor = torch.tensor(batch.canvas, dtype=torch.float32) / torch.tensor(view.canvas)  # y, x
+            sides = scaled_sides(batch.canvas, scale)
+            factor = torch.tensor(batch.canvas, dtype=torch.float32) / torch.tensor(sides)  # y, x
             factor = factor.flip(0).repeat(2).to(batch.images.device)
             views.append(_mapped(self.detector.detect(view), factor))
             if self.flip:
@@ -89,20 +90,26 @@ class TTA:
 
 
 def scaled(batch: Batch, scale: float, divisor: int) -> Batch:
-    """A batch without targets, on a canvas of `scale` times the size, rounded to multiples of `divisor`.
+    """A batch without targets at `scale` times the size, padded with 0 until the sides are multiples of `divisor`.
 
-    Scale 1 keeps the canvas.
+    Scale 1 keeps the canvas as it is.
     """
-    height, width = (max(1, round(side * scale / divisor)) * divisor for side in batch.canvas)
-    if scale == 1.0 or (height, width) == batch.canvas:
+    if scale == 1.0:
         return batch._replace(targets=None)
+    height, width = scaled_sides(batch.canvas, scale)
     factor = torch.tensor([height / batch.canvas[0], width / batch.canvas[1]], device=batch.images.device)
     sizes = (batch.sizes * factor).ceil().long().clamp(max=torch.tensor([height, width], device=factor.device))
     proposals = batch.proposals
     if proposals is not None:
         proposals = proposals._replace(boxes=proposals.boxes * factor.flip(0).repeat(2))
-    images = F.resize(batch.images, [height, width], antialias=True)
+    images = F.pad(F.resize(batch.images, [height, width], antialias=True), [0, 0, -width % divisor, -height % divisor])
     return batch._replace(images=images, sizes=sizes, targets=None, proposals=proposals)
+
+
+def scaled_sides(canvas: tuple[int, int], scale: float) -> tuple[int, int]:
+    """(height, width) of what a canvas holds at `scale` times its size, px, without padding."""
+    height, width = (max(1, round(side * scale)) for side in canvas)
+    return height, width
 
 
 def flipped(batch: Batch) -> Batch:
