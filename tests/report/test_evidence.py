@@ -86,7 +86,7 @@ def test_the_page_answers_and_says_what_is_open(tmp_path: Path) -> None:
     measured = sweep()
     write_kept(folder / "neck-shapes", measured, facts(measured))
     page = evidence_page(folder, read_claims(folder))
-    assert "Answered: 1 of 2 questions, 1 of 2 sweeps." in page
+    assert "Measured: 1 of 2 questions, 1 of 2 sweeps." in page
     answered, pending = (line for line in page.splitlines() if line.startswith("| Which"))
     assert "Which \\| neck?" in answered
     assert f"AP small: neck=none {measured.values[0].mean():.3f}<br>neck=fpn" in answered
@@ -134,7 +134,7 @@ def test_what_ran_is_told_with_its_changes_and_weights(tmp_path: Path) -> None:
 
 def test_a_sweep_is_called_stopped_until_it_is_decided_or_has_all_seeds(tmp_path: Path) -> None:
     folder, measured, whole = folder_with(tmp_path, CLAIM), sweep(), sweep(8)
-    going_on = "Answered: 1 of 1 questions, 1 of 1 sweeps. 1 were stopped while a row was undecided; `make evidence`"
+    going_on = "Measured: 1 of 1 questions, 1 of 1 sweeps. 1 were stopped while a row was undecided; `make evidence`"
     assert measured.draws is not None
     decided = Measured(measured.values[:2], measured.draws[:2], 100)
     for found, stopped in ((measured, True), (decided, False), (whole, False)):
@@ -142,7 +142,7 @@ def test_a_sweep_is_called_stopped_until_it_is_decided_or_has_all_seeds(tmp_path
         page = evidence_page(folder, read_claims(folder))
         assert (going_on in page) == stopped
         assert ("(stopped before 8 seeds)" in page) == stopped
-        assert "Answered: 1 of 1 questions, 1 of 1 sweeps." in page
+        assert "Measured: 1 of 1 questions, 1 of 1 sweeps." in page
 
 
 def test_choices_that_all_rows_share_stand_in_the_command_only(tmp_path: Path) -> None:
@@ -168,7 +168,7 @@ def test_a_sweep_of_too_few_seeds_is_not_called_unrun(tmp_path: Path) -> None:
     write_kept(folder / "neck-shapes", measured, facts(measured, runs=9 * [RUN]))
     page = evidence_page(folder, read_claims(folder))
     assert "9 runs, too few seeds" in page
-    assert "Answered: 0 of 1 questions, 0 of 1 sweeps." in page
+    assert "Measured: 0 of 1 questions, 0 of 1 sweeps." in page
     assert "differences.png" not in page
 
 

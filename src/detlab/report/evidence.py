@@ -36,15 +36,17 @@ A row is one choice, a job one training of it with one seed; each row is compare
 95 % interval that covers seeds and test images; intervals are not corrected. Verdicts are corrected over the rows of
 a sweep, and over the looks at a growing number of seeds ([intervals.md](intervals.md)), not over sweeps. Where the
 rows are a grid of two choices, *beyond the sum* is what both changes give beyond the sum of each alone; its verdicts
-are corrected apart from those of the rows. *Found from* is the smallest true difference that these runs would have
-found four times out of five.
+are corrected apart from those of the rows. A decided difference stays that of the seeds that decided it, while its rows
+may get more. *Found from* is the smallest true difference that these runs would have found four times out of five. The
+time of a job is the median over all runs, which shared their machines with other work; *with changes* marks runs from
+files that were not committed.
 
 The detectors are small and trained for minutes: a verdict holds at this scale and for these data, and where it finds
-no difference, the scale of the papers may show one. With `budget=cpu` and `budget=cpu_bccd` every job starts from the
-one backbone of `detlab pretrain`, unless its command says otherwise: a RetinaNet's, after 60,000 generated pictures
-that no sweep trains on. It may favour what resembles that RetinaNet, and no interval covers what another pretraining
-would change. The aim was a best row of at least 0.50 mAP on generated pictures (*shapes*) and 0.45 on photographs
-(*blood cells*).
+no difference, the scale of the papers may show one. With `budget=cpu` and `budget=cpu_bccd` jobs start from a backbone
+of `detlab pretrain`, unless the command or the ablation says otherwise: a RetinaNet's, after three looks at 20,000
+generated pictures that no sweep trains on. Older runs did not record the file. It may favour what resembles that
+RetinaNet, and no interval covers what another pretraining would change. The aim was a best row of at least 0.50 mAP on
+generated pictures (*shapes*) and 0.45 on photographs (*blood cells*).
 """
 COLUMNS = (
     "question",
@@ -150,7 +152,7 @@ def evidence_page(folder: Path, claims: Sequence[Claim]) -> str:
     answered = [key for key, found in kept.items() if found is not None and found.look is not None]
     lines = [HEAD.format(folder=f"docs/{folder.name}")]
     questions = sum(any(key[0] == c.name for key in answered) for c in claims)
-    told = f"Answered: {questions} of {len(claims)} questions, {len(answered)} of {len(kept)} sweeps."
+    told = f"Measured: {questions} of {len(claims)} questions, {len(answered)} of {len(kept)} sweeps."
     if stopped := sum(found.goes_on for key in answered if (found := kept[key]) is not None):
         told += f" {stopped} were stopped while a row was undecided; `make evidence` goes on with them."
     lines.append(f"{told}\n")
