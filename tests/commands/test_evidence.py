@@ -104,6 +104,7 @@ def test_the_sweeps_of_one_data_set(folder: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(command.subprocess, "run", ablate)
     (folder.parent / "cells").mkdir()
+    (folder.parent / "cells" / "1.jpg").touch()
     assert command.main([str(folder), "data=cells", "bccd=cells"]) == 0
     assert [Path(sweep).name for sweep in ran] == ["necks-cells"]
 

@@ -134,7 +134,7 @@ def test_what_ran_is_told_with_its_changes_and_weights(tmp_path: Path) -> None:
 
 def test_a_sweep_is_called_stopped_until_it_is_decided_or_has_all_seeds(tmp_path: Path) -> None:
     folder, measured, whole = folder_with(tmp_path, CLAIM), sweep(), sweep(8)
-    going_on = "Measured: 1 of 1 questions, 1 of 1 sweeps. 1 were stopped while a row was undecided; `make evidence`"
+    going_on = "Measured: 1 of 1 questions, 1 of 1 sweeps. 1 were stopped while a row was undecided; the same command"
     assert measured.draws is not None
     decided = Measured(measured.values[:2], measured.draws[:2], 100)
     for found, stopped in ((measured, True), (decided, False), (whole, False)):
@@ -231,7 +231,7 @@ def test_differences_are_those_of_the_page(tmp_path: Path) -> None:
         (json.dumps([CLAIM | {"says": {"coco": "x"}}]), "claim 1 needs sweeps: {DATA: "),
         (json.dumps([CLAIM | {"beside": "speed"}]), "claim 1 has beside: speed; use latency_ms"),
         (json.dumps([CLAIM | {"beside": ["latency_ms"]}]), "claim 1 has beside: .*; use latency_ms"),
-        (json.dumps([CLAIM | {"name": "../x"}]), r"is called ../x, on shapes; use letters"),
+        (json.dumps([CLAIM | {"name": "../x"}]), r"is called ../x, on shapes; use a to z"),
         (json.dumps([CLAIM, CLAIM]), "two claims called neck"),
     ],
 )

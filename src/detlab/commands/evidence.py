@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig
 
 from detlab.commands.ablate import Request, read_request
 from detlab.commands.preview import refusals
 from detlab.commands.report import flag, split_arguments
 from detlab.commands.words import answer_words
+from detlab.config.ablation import Ablation
 from detlab.config.compose import plain_config
 from detlab.config.resolvers import missing_pretrained
 from detlab.errors import ConfigError
 from detlab.report.evidence import PICTURE, Claim, differences, evidence_page, read_claims
-from detlab.report.kept import facts_of_run, used_seeds, write_kept
-from detlab.report.results import measure, row_of
+from detlab.report.kept import facts_of_run, read_kept, used_seeds, write_kept
+from detlab.report.results import Measured, measure, row_of
 from detlab.report.runs import find_runs
 from detlab.sweeps.process import launcher_environment, quoted
 from detlab.system.files import write_whole
+from detlab.system.foreign import ForeignFileError, read_json_bounded
 from detlab.system.printing import say
 
 USAGE = "detlab evidence docs/evidence"
@@ -36,6 +40,7 @@ OPTIONS = {
     "trainer": "trainer of every job, such as gpu; each budget's own",
     "bccd": "folder of the blood cells, for sweeps with data.root={bccd}; without it these are left out",
 }
+PLACES = ("bccd",)  # options that fill in {NAME} in a claim's overrides
 HELP = (
     f"usage: {USAGE} [KEY=VALUE ...]\n\n"
     "Runs the sweeps of FOLDER/claims.yaml one after the other, four to eight seeds a row; the same command goes on\n"
@@ -66,10 +71,14 @@ def answer_all(folder: Path, options: Mapping[str, str]) -> int:
     chosen = _chosen("only", options, [claim.name for claim in claims])
     chosen_data = _chosen("data", options, list(dict.fromkeys(data for claim in claims for data in claim.sweeps)))
     running = flag("run", options.get("run", "true"))
+    for claim in claims:
+        for data in claim.sweeps:
+            read_kept(claim.stem(folder, data))  # damage is told before a sweep runs
     sweeps = [(claim, data) for claim in claims if claim.name in chosen for data in claim.sweeps if data in chosen_data]
     if claims and not sweeps:
         wanted = f"only={options['only']} data={options['data']}"
         raise ConfigError(f"{wanted}: none of these claims has a sweep on that data.")
+    check_places(options)
     keeping = flag("checkpoints", options.get("checkpoints", "false"))
     place = Path(options.get("out", "outputs/evidence"))
     jobs = options.get("n_jobs", "1")
@@ -84,6 +93,8 @@ def answer_all(folder: Path, options: Mapping[str, str]) -> int:
         words += [f"trainer={options['trainer']}"] if "trainer" in options else []
         words = [*words, f"hydra.sweep.dir={quoted(sweep)}", f"hydra.launcher.n_jobs={jobs}", "probe=false"]
         planned.append((claim, data, words, _request(claim, data, words, running)))
+    if sweeps and not planned:
+        raise ConfigError("Every sweep was left out; give bccd=PATH, the folder of the blood cells.")
     for claim, data, words, request in planned:
         if running:
             say(f"claim       {claim.name} on {data}: {claim.question}")
@@ -111,6 +122,7 @@ def _request(claim: Claim, data: str, words: Sequence[str], running: bool) -> Re
             refusals([plain_config(config) for config in composed])
             for config in composed:
                 check_begins(config)
+            check_folder(request.ablation)
     except ConfigError as error:
         raise ConfigError(f"{claim.name} on {data}: {error}") from error
     return request
@@ -130,8 +142,55 @@ def check_begins(config: DictConfig) -> None:
         )
 
 
+def check_places(options: Mapping[str, str]) -> None:
+    """Refuse a folder of data that is none, before any sweep runs.
+
+    Raises:
+        ConfigError: it is no folder, or empty.
+    """
+    for name in PLACES:
+        folder = Path(options.get(name) or "/dev/null")
+        if name in options and not (folder.is_dir() and any(folder.iterdir())):
+            raise ConfigError(f"{name}={options[name]} must be a folder with files; give the folder of the data.")
+
+
+def check_folder(ablation: Ablation) -> None:
+    """Refuse a folder whose runs have other options than the claim, to which they would be credited.
+
+    Raises:
+        ConfigError: a finished run has other options.
+    """
+    if other := other_options(ablation):
+        raise ConfigError(
+            f"{ablation.folder} has runs of other options than the claim: {', '.join(other)}; move it away, or give "
+            f"another out=FOLDER."
+        )
+
+
+def other_options(ablation: Ablation) -> list[str]:
+    """Options that a finished run of a sweep's folder has and its claim lacks, or the other way round.
+
+    The device is free, as are runs that no launcher recorded.
+    """
+    free = {*ablation.axes, "seed", "trainer"}
+
+    def fixed(words: Sequence[str]) -> set[str]:
+        return {word for word in words if word.partition("=")[0] not in free}
+
+    other: set[str] = set()
+    for run in find_runs([ablation.folder]) if ablation.folder.is_dir() else ():
+        with contextlib.suppress(ForeignFileError, OSError):
+            job = read_json_bounded(run.folder / "job.json")
+            words = job.get("overrides") if isinstance(job, dict) else None
+            if run.done and isinstance(words, list) and all(isinstance(word, str) for word in words):
+                other |= fixed(words) ^ fixed(ablation.shared)
+    return sorted(other)
+
+
 def _chosen(key: str, options: Mapping[str, str], known: Sequence[str]) -> Sequence[str]:
     names = [name for name in options.get(key, "").split(",") if name]
+    if key in options and not names:
+        raise ConfigError(f"{key}= names nothing; leave it out for all, or give {key}={','.join(known)}.")
     for name in names:
         if name not in known:
             raise ConfigError(f"{key}={name} is unknown; there are {', '.join(known)}.")
@@ -143,22 +202,30 @@ def filled(claim: Claim, data: str, options: Mapping[str, str]) -> list[str] | N
     if _missing(claim, data, options):
         return None
     words = claim.command(data)
-    for name in OPTIONS:
+    for name in PLACES:
         words = [word.replace(f"{{{name}}}", quoted(Path(options.get(name, "")).absolute())) for word in words]
     return words
 
 
 def _missing(claim: Claim, data: str, options: Mapping[str, str]) -> str:
-    wanted = [name for name in OPTIONS if any(f"{{{name}}}" in word for word in claim.sweeps[data])]
+    wanted = [name for name in PLACES if any(f"{{{name}}}" in word for word in claim.sweeps[data])]
     return ", ".join(f"{name}=PATH" for name in wanted if name not in options)
 
 
 def keep(folder: Path, claim: Claim, data: str, request: Request) -> bool:
-    """Keep what a sweep's verdicts follow from; False if it has no runs."""
+    """Keep what a sweep's verdicts follow from; False if it has no runs, or those kept before are more."""
     ablation = request.ablation
+    if other := other_options(ablation):
+        say(f"not kept    {claim.name} on {data}: {ablation.folder} has runs of other options, {', '.join(other)}")
+        return False
     measured = measure(ablation.folder, ablation.rows, request.seeds, ablation.metric)
     count = used_seeds(measured)
     if not count:
+        return False
+    before = read_kept(claim.stem(folder, data))
+    here, there = runs_of(measured), 0 if before is None else runs_of(before.measured)
+    if before is not None and here < (there if before.facts["rows"] == ablation.rows else least_runs(request)):
+        say(f"not kept    {claim.name} on {data}: {ablation.folder} has {here} runs, {folder} the answer of {there}")
         return False
     draws = None if measured.draws is None else measured.draws[:, :count]
     runs = []
@@ -179,6 +246,16 @@ def keep(folder: Path, claim: Claim, data: str, request: Request) -> bool:
     return True
 
 
+def runs_of(measured: Measured) -> int:
+    """Number of runs that have a value."""
+    return int(np.isfinite(measured.values).sum())
+
+
+def least_runs(request: Request) -> int:
+    """Runs at the first look of a sweep."""
+    return len(request.ablation.rows) * (request.min_seeds or 1)
+
+
 def drop_checkpoints(sweep: Path) -> None:
     """Delete the checkpoints of a sweep's finished jobs, whose verdicts follow from their detections.
 
@@ -195,7 +272,7 @@ def write_page(folder: Path, claims: Sequence[Claim]) -> Path:
     """Write FOLDER.md and its picture; returns the page's path."""
     from detlab.drawing import plots
 
-    page = folder.absolute().with_suffix(".md")
+    page = folder.absolute().parent / f"{folder.absolute().name}.md"
     if groups := differences(folder.absolute(), claims):
         write_whole(folder.absolute() / PICTURE, plots.png(plots.differences(groups)))
     write_whole(page, evidence_page(folder.absolute(), claims).encode())

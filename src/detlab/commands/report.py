@@ -60,15 +60,18 @@ def split_arguments(words: Sequence[str], known: Mapping[str, str]) -> tuple[lis
     """(folders, options) of a command line.
 
     Raises:
-        ReportError: an option does not exist.
+        ReportError: an option does not exist, or is given twice.
     """
-    folders, options = [], {}
+    folders: list[Path] = []
+    options: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not word:
             raise ReportError("An argument is empty, as of a shell variable that is not set; give a folder.")
         if not equals or Path(word).exists():
             folders.append(Path(word))
+        elif key in options:
+            raise ReportError(f"{key} is given twice: {key}={options[key]} and {word}; give one.")
         elif key in known:
             options[key] = value
         else:

@@ -220,7 +220,9 @@ def differences(groups: Mapping[str, Sequence[tuple[str, float, float, float, st
     axes.set_yticks(range(count), names, fontsize=6)
     axes.tick_params(axis="y", length=0)
     axes.set_ylim(count - 0.4, -0.9)
-    axes.set_xlabel("difference to the first row, 95 % interval; blue: better, red: worse, grey: not distinguishable")
+    axes.set_xlabel(
+        "difference to the first row, 95 % interval (blue: better, orange: worse, grey: not distinguishable)"
+    )
     return figure
 
 

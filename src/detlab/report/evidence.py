@@ -26,28 +26,22 @@ MORE = ("says", "beside")
 BESIDE = {"latency_ms": "ms an image with NMS"}  # what a claim may show beside the metric: unit
 SUM = {"better": "more than the sum", "worse": "less than the sum"}
 PICTURE = "differences.png"  # in the folder of the claims
+ABOUT = "about.md"  # in the folder of the claims, if there is one: what holds for these claims only
 HEAD = """# The claims, answered
 
-`make evidence` runs the sweeps, goes on after an interruption, and writes this page from `{folder}`: questions and
-commands are in `claims.yaml`; two files per sweep hold its values, resampled values, config hashes, commit and
-versions. `detlab evidence {folder} run=false` repeats every verdict from them, without the runs.
+`detlab evidence {folder}` runs the sweeps, goes on after an interruption, and writes this page from `{folder}`:
+questions and commands are in `claims.yaml`; two files per sweep hold its values, resampled values, config hashes,
+commit and versions. With `run=false` it repeats every verdict from them, without the runs.
 
 A row is one choice, a job one training of it with one seed; each row is compared with the first. A difference has a
 95 % interval that covers seeds and test images; intervals are not corrected. Verdicts are corrected over the rows of
-a sweep, and over the looks at a growing number of seeds ([intervals.md](intervals.md)), not over sweeps. Where the
+a sweep, and over the looks at a growing number of seeds{intervals}, not over sweeps. Where the
 rows are a grid of two choices, *beyond the sum* is what both changes give beyond the sum of each alone; its verdicts
 are corrected apart from those of the rows. A decided difference stays that of the seeds that decided it, while its rows
 may get more. *Found from* is the smallest true difference that these runs would have found four times out of five. The
-time of a job is the median over all runs, which shared their machines with other work; *with changes* marks runs from
-files that were not committed.
-
-The detectors are small and trained for minutes: a verdict holds at this scale and for these data, and where it finds
-no difference, the scale of the papers may show one. With `budget=cpu` and `budget=cpu_bccd` jobs start from a backbone
-of `detlab pretrain`, unless the command or the ablation says otherwise: a RetinaNet's, after three looks at 20,000
-generated pictures that no sweep trains on. Older runs did not record the file. It may favour what resembles that
-RetinaNet, and no interval covers what another pretraining would change. The aim was a best row of at least 0.50 mAP on
-generated pictures (*shapes*) and 0.45 on photographs (*blood cells*).
+time of a job is the median over all runs; *with changes* marks runs from files that were not committed.
 """
+LINK = " ([intervals.md](intervals.md))"
 COLUMNS = (
     "question",
     "the paper",
@@ -127,9 +121,9 @@ def _claim(entry: Any, number: int, file: Path) -> Claim:
     if (beside := entry.get("beside")) not in (None, *BESIDE):
         raise ReportError(f"{file}: claim {number} has beside: {beside}; use {', '.join(BESIDE)}.")
     name, question, paper, ablation = (str(entry[key]) for key in KEYS[:4])
-    if not all(text.replace("_", "").isalnum() for text in (name, *map(str, sweeps))):
+    if not all(text.isascii() and text.replace("_", "").isalnum() for text in (name, *map(str, sweeps))):
         raise ReportError(
-            f"{file}: claim {number} is called {name}, on {', '.join(map(str, sweeps))}; use letters, digits, _."
+            f"{file}: claim {number} is called {name}, on {', '.join(map(str, sweeps))}; use a to z, digits, _."
         )
     return Claim(
         name=name,
@@ -150,11 +144,14 @@ def evidence_page(folder: Path, claims: Sequence[Claim]) -> str:
     """
     kept = {(c.name, data): read_kept(c.stem(folder, data)) for c in claims for data in c.sweeps}
     answered = [key for key, found in kept.items() if found is not None and found.look is not None]
-    lines = [HEAD.format(folder=f"docs/{folder.name}")]
+    link = LINK if (folder.parent / "intervals.md").is_file() else ""
+    lines = [HEAD.format(folder=f"{folder.absolute().parent.name}/{folder.name}", intervals=link)]
+    if (folder / ABOUT).is_file():
+        lines.append((folder / ABOUT).read_text(encoding="utf-8"))
     questions = sum(any(key[0] == c.name for key in answered) for c in claims)
     told = f"Measured: {questions} of {len(claims)} questions, {len(answered)} of {len(kept)} sweeps."
     if stopped := sum(found.goes_on for key in answered if (found := kept[key]) is not None):
-        told += f" {stopped} were stopped while a row was undecided; `make evidence` goes on with them."
+        told += f" {stopped} were stopped while a row was undecided; the same command goes on with them."
     lines.append(f"{told}\n")
     if answered:
         lines.append(f"![Differences to the first rows, with their intervals]({folder.name}/{PICTURE})\n")
@@ -207,7 +204,7 @@ def _line(claim: Claim, data: str, found: Kept | None) -> str:
         told += (
             f"<br>*beyond the sum* {for_markdown(_named(found, choices))} {_change(contrast, contrast.verdict, SUM)}"
         )
-    sizes = [c.detectable for c in look.found if c is not None and c.detectable is not None]
+    sizes = [c.detectable for c in look.found if c is not None and c.detectable]
     smallest = f"{min(sizes):.3f}" + (f" to {max(sizes):.3f}" if len(sizes) > 1 else "") if sizes else ""
     seeds = np.isfinite(values).sum(1)
     span = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"

@@ -154,7 +154,11 @@ def read_kept(stem: Path) -> Kept | None:
     except DAMAGE as error:
         if isinstance(error, ReportError):
             raise
-        raise ReportError(f"{stem}.npz and {stem}.json cannot be read together: {error}.") from error
+        why = "no arrays of numbers" if "pickle" in str(error) else str(error).rstrip(".")
+        raise ReportError(
+            f"{stem}.npz and {stem}.json cannot be read together: {why}; restore them, or delete both and run their "
+            f"sweep again."
+        ) from error
     measured = Measured(values, draws, facts.get("images"), str(facts.get("why_no_draws", "")))
     return Kept(measured, facts)
 
@@ -167,12 +171,22 @@ def _check(values: NDArray[np.float64], draws: NDArray[np.float64] | None, facts
         raise ValueError(f"draws are {list(draws.shape)} for {rows} rows and {seeds} seeds")
     if not 2 <= int(facts["min_seeds"]) <= int(facts["max_seeds"]):
         raise ValueError("min_seeds and max_seeds do not fit")
+    if rows < 1 or seeds > int(facts["max_seeds"]):
+        raise ValueError(f"{seeds} seeds of at most {facts['max_seeds']}")
+    images = facts.get("images")
+    if images is not None and (not isinstance(images, int) or isinstance(images, bool) or images < 1):
+        raise TypeError("images is no number")
     for key in ("answer", "command"):
         if not isinstance(facts[key], str):
             raise TypeError(f"{key} is no text")
     for key in ("rows", "runs"):
         if not isinstance(facts[key], list) or not all(isinstance(entry, dict) for entry in facts[key]):
             raise TypeError(f"{key} is no list of choices or facts")
+    choices = [tuple(row.items()) for row in facts["rows"]]
+    if len({*choices}) < rows or not all(choices) or not all(isinstance(v, str) for row in choices for _, v in row):
+        raise ValueError("rows are not different choices")
+    if not all(run.get("row") is None or run["row"] in range(rows) for run in facts["runs"]):
+        raise ValueError("a run is of no row")
 
 
 def used_seeds(measured: Measured) -> int:

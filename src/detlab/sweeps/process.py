@@ -56,7 +56,11 @@ def job_command(job: Job, *, module: str, flags: Sequence[str], resume: bool) ->
 def quoted(path: Path) -> str:
     """A path quoted as a Hydra value."""
     text = str(path)
-    return text if all(c.isalnum() or c in "/._-" for c in text) else "'" + text.replace("'", "\\'") + "'"
+    return (
+        text
+        if all(c.isascii() and (c.isalnum() or c in "/._-") for c in text)
+        else "'" + text.replace("'", "\\'") + "'"
+    )
 
 
 class Process:
