@@ -233,6 +233,7 @@ RUNS = [
     ("report /nope", r"/nope is not a folder"),
     ("report {tmp}/empty", r"holds no run"),
     ("report {tmp}/empty foo=1", r"There is no option foo; there are"),
+    ("report {tmp}/empty reload=1 reload=2", r"reload is given twice: reload=1 and reload=2; give one"),
     ("report {tmp}/empty resamples=abc", r"resamples=abc must be a whole number from 0 on"),
     ("compare {tmp}/empty", r"detlab compare takes two run folders, not 1"),
     ("compare {tmp}/empty {tmp}/empty", r"is not a run folder: there is no \.hydra/config\.yaml"),

@@ -169,6 +169,96 @@ def test_a_claim_without_that_data_is_told(folder: Path, capsys: pytest.CaptureF
     assert "only=necks data=photos: none of these claims has a sweep on that data" in capsys.readouterr().err
 
 
+def finished(folder: Path, seeds: int = 4) -> Path:
+    """The runs of the claim of `folder` on shapes, as its sweep leaves them."""
+    (claim, *_) = read_claims(folder)
+    words = [*claim.command("shapes"), f"hydra.sweep.dir={folder.parent / 'out' / 'necks-shapes'}"]
+    runs = write_sweep(read_request(words).ablation.folder, seeds=seeds)
+    (runs / "0" / "job.json").write_text("{}")
+    return runs
+
+
+def test_a_kept_answer_is_not_replaced_by_fewer_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs, words = finished(folder), [str(folder), "run=false", "out=out"]
+    assert command.main(words) == 0
+    stem = folder / "necks-shapes"
+    before = [stem.with_suffix(end).read_bytes() for end in (".npz", ".json")]
+    for run in sorted(runs.iterdir())[1:]:
+        shutil.rmtree(run)
+    capsys.readouterr()
+    assert command.main(words) == 0
+    assert "not kept    necks on shapes: " in capsys.readouterr().out
+    assert [stem.with_suffix(end).read_bytes() for end in (".npz", ".json")] == before
+    shutil.rmtree(runs)
+    finished(folder, seeds=5)
+    assert command.main(words) == 0
+    kept = read_kept(stem)
+    assert kept is not None
+    assert kept.measured.values.shape[1] == 5
+
+
+def test_runs_of_other_options_are_not_credited_to_the_claim(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: pytest.fail("nothing runs"))
+    runs = finished(folder)
+    own = ["ablation=neck", "budget=cpu", RANDOM, "trainer=gpu", "model/neck=none", "seed=0"]
+    (runs / "0" / "job.json").write_text(json.dumps({"overrides": own}))
+    assert command.main([str(folder), "run=false", "out=out"]) == 0
+    assert read_kept(folder / "necks-shapes") is not None
+    (folder / "necks-shapes.npz").unlink()
+    (folder / "necks-shapes.json").unlink()
+    capsys.readouterr()
+    (runs / "0" / "job.json").write_text(json.dumps({"overrides": [*own, "trainer.max_epochs=1"]}))
+    assert command.main([str(folder), "run=false", "out=out"]) == 0
+    assert "has runs of other options, trainer.max_epochs=1" in capsys.readouterr().out
+    assert read_kept(folder / "necks-shapes") is None
+    assert command.main([str(folder), "out=out"]) == 2
+    assert "has runs of other options than the claim: trainer.max_epochs=1; move it away" in capsys.readouterr().err
+
+
+def test_damage_is_told_before_a_sweep_runs(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: pytest.fail("nothing runs"))
+    (folder / "claims.yaml").write_text(json.dumps([NECKS, NECKS | {"name": "other"}]))
+    (folder / "other-shapes.npz").write_bytes(b"garbage")
+    (folder / "other-shapes.json").write_text("{}")
+    assert command.main([str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert "cannot be read together: no arrays of numbers; restore them, or delete both and run" in said
+    assert "pickle" not in said
+
+
+def test_only_what_is_left_out_is_no_success(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main([str(folder), "data=cells"]) == 2
+    assert "Every sweep was left out; give bccd=PATH" in capsys.readouterr().err
+
+
+def test_folders_with_letters_of_any_language(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Path] = []
+
+    def ablate(words: list[str], **_: Any) -> SimpleNamespace:
+        seen.append(read_request(words[3:]).ablation.folder)
+        write_sweep(seen[-1], seeds=4)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(command.subprocess, "run", ablate)
+    assert command.main([str(folder), "out=jörg"]) == 0
+    assert seen == [folder.parent / "jörg" / "necks-shapes"]
+
+
+def test_the_page_of_a_folder_with_a_dot_stands_beside_it(folder: Path) -> None:
+    moved = folder.rename(folder.parent / "claims.v1")
+    (moved / "about.md").write_text("Only small pictures.\n")
+    assert command.main([str(moved), "run=false"]) == 0
+    page = (folder.parent / "claims.v1.md").read_text()
+    assert f"detlab evidence {folder.parent.name}/claims.v1" in page
+    assert "\nOnly small pictures.\n" in page
+    assert "intervals.md" not in page
+    assert "blood" not in page
+
+
 def test_an_interrupted_sweep_ends_the_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command.subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=130))
     assert command.main([str(folder)]) == 130
@@ -180,6 +270,10 @@ def test_an_interrupted_sweep_ends_the_command(folder: Path, monkeypatch: pytest
         ([], "takes one folder"),
         (["claims", "only=x"], "only=x is unknown; there are necks"),
         (["claims", "data=x"], "data=x is unknown; there are shapes, cells"),
+        (["claims", "only="], "only= names nothing; leave it out for all, or give only=necks"),
+        (["claims", "n_jobs=1", "n_jobs=2"], "n_jobs is given twice: n_jobs=1 and n_jobs=2; give one"),
+        (["claims", "bccd="], "bccd= must be a folder with files"),
+        (["claims", "bccd=nowhere"], "bccd=nowhere must be a folder with files"),
         (["claims", "n_jobs=0"], "n_jobs=0 must be a whole number from 1 on"),
         (["claims", "run=maybe"], "run=maybe must be true or false"),
         (["claims", "rum=1"], "There is no option rum"),

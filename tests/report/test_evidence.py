@@ -254,11 +254,20 @@ def test_mistakes_in_the_list_are_sentences(content: str, message: str, tmp_path
         {"runs": [1]},
         {"rows": ["none", "fpn", "spp"]},
         {"rows": None},
+        {"rows": [{}, {}, {}]},
+        {"rows": [{"a": "1"}, {"a": "1"}, {"a": "2"}]},
+        {"rows": [{"a": "1"}, {"a": [2]}, {"a": "3"}]},
+        {"runs": [RUN | {"row": "x"}]},
+        {"runs": [RUN | {"row": 3}]},
+        {"images": "many"},
+        {"max_seeds": 4},
     ],
 )
 def test_files_that_do_not_fit_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
     measured = sweep()
-    write_kept(tmp_path / "x", measured, facts(measured) | change)
+    write_kept(tmp_path / "x", measured, facts(measured))
+    whole = json.loads((tmp_path / "x.json").read_text())
+    (tmp_path / "x.json").write_text(json.dumps(whole | change))
     with pytest.raises(ReportError, match=r"x.npz and .*x.json cannot be read together"):
         read_kept(tmp_path / "x")
 
