@@ -200,8 +200,8 @@ def _no_option(target: str, key: str, name: str, options: Options) -> str:
     if near:
         return f"{target} has no option {name!r}; did you mean {key}.{near[0]}?"
     return (
-        f"{target} has no option {name!r}; {key}.{name} was set, by a budget, an experiment or on the command line, for "
-        f"the option that {target.rsplit('.', 1)[-1]} replaces: leave one of the two out."
+        f"{target} has no option {name!r}; {key}.{name} was set, by a budget, an experiment or on the command line, "
+        f"for the option that {target.rsplit('.', 1)[-1]} replaces: leave one of the two out."
     )
 
 
