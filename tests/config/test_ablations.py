@@ -7,13 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from omegaconf.errors import InterpolationResolutionError
 
+from detlab.commands import preview
+from detlab.config.ablation import plan_ablation
 from detlab.config.compose import compose_config, config_dir, config_hash, make_detector, plain_config
 from detlab.config.rules import check
+from detlab.report.results import Measured
 
 ABLATIONS = sorted((config_dir() / "ablation").glob("*.yaml"))
 
@@ -135,3 +139,28 @@ LOSSES = {
     "ohem": ("BCELoss", "OHEMSampler", 0.01, None, None),
     "focal": ("FocalLoss", "AllSampler", 0.01, 2.0, 0.25),
 }
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "stay"),
+    [
+        ("roi_pool", ["model/head=tail", "model/neck=fpn_p2"], ["model.head.body=fc"]),
+        ("roi_pool", ["model/head=tail", "model.head.body=tail"], []),
+        ("roi_pool", ["model/pool=roi_pool,roi_align"], []),
+        (
+            "box_loss_apart",
+            ["model/matcher=ssd,retinanet"],
+            ["model.matcher.positive=0.1", "model.matcher.negative=0.05"],
+        ),
+        ("box_loss_apart", ["model/matcher=ssd", "model.matcher.positive=0.5"], ["model.matcher.negative=0.05"]),
+        ("box_loss_apart", ["model/neck=fpn_small"], []),
+        ("", ["model/neck=fpn_small,fpn"], []),
+    ],
+)
+def test_keys_of_an_ablation_inside_a_part_that_the_command_chose_are_told(
+    name: str, words: list[str], stay: list[str]
+) -> None:
+    ablation = plan_ablation(name, ["budget=cpu", *words])
+    assert ablation.fixed() == stay
+    told = preview.facts(ablation, [0, 1], [], Measured(np.full((len(ablation.rows), 2), np.nan), None, None), None)
+    assert told.get("also sets", "").partition(": by ")[0] == ", ".join(stay)

@@ -158,6 +158,8 @@ def facts(
         "baseline": ", ".join(f"{key}={level}" for key, level in ablation.rows[0].items()),
         "jobs": jobs + (f"; {done} done before" if done else ""),
     }
+    if fixed := ablation.fixed():
+        lines["also sets"] = f"{', '.join(fixed)}: by ablation={ablation.name}, inside a part that the command chose"
     at_once = jobs_at_once(ablation)
     times = [probe.seconds for probe in probes if probe.seconds is not None]
     if times and len(times) == rows:

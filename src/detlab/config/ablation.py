@@ -80,6 +80,27 @@ class Ablation:
         """Overrides that distinguish a job from the sweep's other jobs."""
         return [*(f"{key}={level}" for key, level in row.items()), f"seed={seed}"]
 
+    def fixed(self) -> list[str]:
+        """Keys with values that the ablation's file sets inside a part that the command chose, and that stay."""
+        folders = [folder for folder in (self.own, config_dir()) if folder is not None]
+        file = next((f for folder in folders if (f := folder / "ablation" / f"{self.name}.yaml").is_file()), None)
+        body: dict[Any, Any] = {}
+        if file is not None and isinstance(read := OmegaConf.to_container(OmegaConf.load(file)), dict):
+            body = read
+        hydra = body.get("hydra") or {}
+        own = {*((hydra.get("sweeper") or {}).get("params") or {})}
+        given = {word.partition("=")[0].lstrip("+") for word in self.shared} | {*self.axes}
+        told = []
+        for key in sorted(given - own):
+            group, _, package = key.partition("@")
+            path = package or group.replace("/", ".")
+            part: Any = body if "/" in group else None
+            for name in path.split("."):
+                part = part.get(name) if isinstance(part, dict) else None
+            if isinstance(part, dict):
+                told += [f"{path}.{name}={value}" for name, value in part.items() if f"{path}.{name}" not in given]
+        return told
+
     def config(self, row: Mapping[str, str], seed: int = 0) -> dict[str, Any]:
         """A job's config, composed and resolved, for inspection.
 
