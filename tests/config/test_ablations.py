@@ -164,3 +164,12 @@ def test_keys_of_an_ablation_inside_a_part_that_the_command_chose_are_told(
     assert ablation.fixed() == stay
     told = preview.facts(ablation, [0, 1], [], Measured(np.full((len(ablation.rows), 2), np.nan), None, None), None)
     assert told.get("also sets", "").partition(": by ")[0] == ", ".join(stay)
+
+
+def test_keys_inside_a_part_that_the_ablation_itself_sweeps_are_its_own_choice(tmp_path: Path) -> None:
+    (tmp_path / "ablation").mkdir()
+    hydra = {"mode": "MULTIRUN", "sweeper": {"params": {"model/matcher": "retinanet,ssd"}}}
+    body = {"model": {"matcher": {"positive": 0.3}, "neck": {"width": 32}}, "hydra": hydra}
+    (tmp_path / "ablation" / "mine.yaml").write_text(f"# @package _global_\n{yaml.safe_dump(body)}")
+    assert plan_ablation("mine", ["budget=cpu"], tmp_path).fixed() == []
+    assert plan_ablation("mine", ["budget=cpu", "model/neck=fpn_small"], tmp_path).fixed() == ["model.neck.width=32"]
