@@ -178,7 +178,9 @@ def finished(folder: Path, seeds: int = 4) -> Path:
     return runs
 
 
-def test_a_kept_answer_is_not_replaced_by_fewer_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_kept_answer_is_not_replaced_by_fewer_runs_of_an_unfinished_sweep(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     runs, words = finished(folder), [str(folder), "run=false", "out=out"]
     assert command.main(words) == 0
     stem = folder / "necks-shapes"
@@ -195,6 +197,13 @@ def test_a_kept_answer_is_not_replaced_by_fewer_runs(folder: Path, capsys: pytes
     kept = read_kept(stem)
     assert kept is not None
     assert kept.measured.values.shape[1] == 5
+    shutil.rmtree(runs)
+    finished(folder, seeds=4)
+    monkeypatch.setattr(command.Kept, "goes_on", False)  # decided: another machine may need fewer seeds
+    assert command.main(words) == 0
+    kept = read_kept(stem)
+    assert kept is not None
+    assert kept.measured.values.shape[1] == 4
 
 
 def test_runs_of_other_options_are_not_credited_to_the_claim(

@@ -21,7 +21,7 @@ from detlab.config.compose import plain_config
 from detlab.config.resolvers import missing_pretrained
 from detlab.errors import ConfigError
 from detlab.report.evidence import PICTURE, Claim, differences, evidence_page, read_claims
-from detlab.report.kept import facts_of_run, read_kept, used_seeds, write_kept
+from detlab.report.kept import Kept, facts_of_run, read_kept, used_seeds, write_kept
 from detlab.report.results import Measured, measure, row_of
 from detlab.report.runs import find_runs
 from detlab.sweeps.process import launcher_environment, quoted
@@ -213,7 +213,7 @@ def _missing(claim: Claim, data: str, options: Mapping[str, str]) -> str:
 
 
 def keep(folder: Path, claim: Claim, data: str, request: Request) -> bool:
-    """Keep what a sweep's verdicts follow from; False if it has no runs, or those kept before are more."""
+    """Keep what a sweep's verdicts follow from; False if it has no runs, or is unfinished and fewer than before."""
     ablation = request.ablation
     if other := other_options(ablation):
         say(f"not kept    {claim.name} on {data}: {ablation.folder} has runs of other options, {', '.join(other)}")
@@ -221,11 +221,6 @@ def keep(folder: Path, claim: Claim, data: str, request: Request) -> bool:
     measured = measure(ablation.folder, ablation.rows, request.seeds, ablation.metric)
     count = used_seeds(measured)
     if not count:
-        return False
-    before = read_kept(claim.stem(folder, data))
-    here, there = runs_of(measured), 0 if before is None else runs_of(before.measured)
-    if before is not None and here < (there if before.facts["rows"] == ablation.rows else least_runs(request)):
-        say(f"not kept    {claim.name} on {data}: {ablation.folder} has {here} runs, {folder} the answer of {there}")
         return False
     draws = None if measured.draws is None else measured.draws[:, :count]
     runs = []
@@ -242,7 +237,14 @@ def keep(folder: Path, claim: Claim, data: str, request: Request) -> bool:
         "max_seeds": request.max_seeds,
         "runs": sorted(runs, key=lambda run: (run["row"], run["seed"])),
     }
-    write_kept(claim.stem(folder, data), replace(measured, values=measured.values[:, :count], draws=draws), facts)
+    answer = Kept(replace(measured, values=measured.values[:, :count], draws=draws), facts)
+    before = read_kept(claim.stem(folder, data))
+    here, there = runs_of(measured), 0 if before is None else runs_of(before.measured)
+    least = there if before is not None and before.facts["rows"] == ablation.rows else least_runs(request)
+    if before is not None and answer.goes_on and here < least:
+        say(f"not kept    {claim.name} on {data}: {ablation.folder} has {here} runs, {folder} the answer of {there}")
+        return False
+    write_kept(claim.stem(folder, data), answer.measured, facts)
     return True
 
 
